@@ -1,0 +1,60 @@
+"""
+Real-time rooms for Python that survive disconnects.
+
+`Hub` is the server's side, for any ASGI app; `connect` the client's.
+"""
+
+from holdfast.errors import (
+    ChangeFailed,
+    Closed,
+    Conflict,
+    Forbidden,
+    HoldfastError,
+    Invalid,
+    Malformed,
+    NotFound,
+    Refused,
+    StoreError,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+)
+from holdfast.protocol.cursor import Position
+from holdfast.protocol.messages import User
+from holdfast.server.auth import Identity
+from holdfast.server.conversation import Request
+from holdfast.server.hub import Hub
+from holdfast.server.limits import Limits
+from holdfast.server.publication import Publication
+from holdfast.store.store import Once, ReadTransaction, Store, Transaction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChangeFailed",
+    "Closed",
+    "Conflict",
+    "Forbidden",
+    "HoldfastError",
+    "Hub",
+    "Identity",
+    "Invalid",
+    "Limits",
+    "Malformed",
+    "NotFound",
+    "Once",
+    "Position",
+    "Publication",
+    "ReadTransaction",
+    "Refused",
+    "Request",
+    "Store",
+    "StoreError",
+    "TooLarge",
+    "TooMany",
+    "Transaction",
+    "Unauthorized",
+    "Unavailable",
+    "User",
+]

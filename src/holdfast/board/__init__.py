@@ -1,0 +1,1 @@
+"""The live task board: a real application on holdfast, which uses only its public names."""

@@ -1,0 +1,89 @@
+"""The commands: `holdfast board`, `holdfast serve`."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import click
+
+from holdfast import Limits, __version__
+from holdfast.board.app import create_app
+from holdfast.errors import HoldfastError
+from holdfast.server import runner
+
+_seconds = click.FloatRange(min=0, min_open=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="holdfast")
+def main() -> None:
+    """Real-time rooms for Python that survive disconnects."""
+
+
+def _listen_options(command: Any) -> Any:
+    for option in (
+        click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"),
+        click.option(
+            "--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), default="auto", help="Which event loop."
+        ),
+        click.option("--port", type=click.IntRange(0, 65535), default=3000, help="0 means any free one."),
+        click.option("--host", default="localhost", help="Listen on this name or address; 0.0.0.0 means every one."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_listen_options
+@click.option("--data", default="taskboard.db", help="The file that everything is kept in; memory: keeps nothing.")
+@click.option("--heartbeat-interval", type=_seconds, default=30.0, help="Ping every connection as often. Seconds.")
+@click.option(
+    "--heartbeat-timeout", type=_seconds, default=10.0, help="Silent for so long after a ping: gone. Seconds."
+)
+@click.option(
+    "--presence-grace",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    help="Still show somebody for so long after their link broke. Seconds.",
+)
+@click.option("--require-login", is_flag=True, help="No guests: sign in first.")
+@click.option("--token-lifetime", type=_seconds, default=7 * 24 * 3600.0, help="How long a sign-in lasts. Seconds.")
+@click.option("--origin", "origins", multiple=True, help="A page of another site that may use this server. Repeatable.")
+def board(host: str, port: int, loop: str, log_level: str, **options: Any) -> None:
+    """
+    Serve the live task board.
+
+    Open it in two windows, move a card, then stop the server, or pull the plug, and see what happens.
+    """
+    app = create_app(options.pop("data"), **options)
+    _serve(app, host, port, loop, log_level, "The board")
+
+
+@main.command()
+@click.argument("app")
+@_listen_options
+def serve(app: str, host: str, port: int, loop: str, log_level: str) -> None:
+    """
+    Serve an ASGI app, given as module:name, with every promise of its Hub.
+
+    Any uvicorn serves it too, with `--ws holdfast.server.websocket:WebSocketProtocol`.
+    """
+    _serve(app, host, port, loop, log_level, app)
+
+
+def _serve(app: Any, host: str, port: int, loop: str, log_level: str, what: str) -> None:
+    def listening(sockets: list[socket.socket]) -> None:
+        actual = sockets[0].getsockname()[1]
+        click.echo(f"{what} is at http://{'localhost' if host in ('0.0.0.0', '::') else host}:{actual}", err=True)  # noqa: S104
+
+    try:
+        runner.serve(
+            app, host=host, port=port, limits=Limits(), log_level=log_level, loop=loop, on_listening=listening
+        )
+    except HoldfastError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The decisions: plain synchronous code without clock, dice, sockets or asyncio."""

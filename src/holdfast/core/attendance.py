@@ -1,0 +1,126 @@
+"""
+Who is in a room, who is typing, and who must be told?
+
+In a calm room each coming and going is told at once. In a busy one (more than 20 a
+second) it is told once a second what has changed, so that a crowd that arrives costs the
+room a message a second and not one for each pair of people.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from holdfast.core.agenda import Agenda
+from holdfast.core.effects import Connection, Effects
+from holdfast.core.roster import USERS_SHOWN, Roster
+from holdfast.protocol.messages import (
+    Presence,
+    PresenceChanges,
+    User,
+    UserJoined,
+    UserLeft,
+    UserStoppedTyping,
+    UserTyping,
+)
+
+#: Comings and goings in one second above which they are told once a second.
+BUSY_CHANGES = 20
+BUSY_PERIOD = 1.0
+#: A person who said `typing` and then nothing is taken to have stopped.
+TYPING_LAPSE = 5.0
+
+#: The connections in the room that can take a word now, without the session named.
+Present = Callable[[str | None], tuple[Connection, ...]]
+
+
+class Attendance:
+    """The people of one room, and what the others are told of them."""
+
+    __slots__ = ("_agenda", "_came", "_changes", "_effects", "_present", "_room", "_typing", "_went", "roster")
+
+    def __init__(self, room: str, present: Present, effects: Effects, agenda: Agenda) -> None:
+        self._room = room
+        self._present = present
+        self._effects = effects
+        self._agenda = agenda
+        self.roster = Roster()
+        self._typing: dict[str, User] = {}
+        self._came: dict[str, User] = {}  # and the room has not been told
+        self._went: dict[str, User] = {}
+        self._changes: deque[float] = deque(maxlen=BUSY_CHANGES + 1)
+
+    def everybody(self) -> Presence:
+        """Return who is here, as a message."""
+        return Presence(self._room, self.roster.shown(), len(self.roster))
+
+    def enter(self, user: User, session: str) -> bool:
+        """Note that a session is here; return whether its person has just arrived (see `arrived`)."""
+        return self.roster.enter(user, session)
+
+    def arrived(self, user: User, session: str, now: float) -> None:
+        """Tell the others that a person has come."""
+        if self._went.pop(user.user_id, None) is None:
+            self._came[user.user_id] = user
+        self._changed(UserJoined(self._room, user.user_id, user.name, len(self.roster)), session, now)
+
+    def leave(self, user: User, session: str, now: float, *, grace: bool) -> None:
+        """Note that a session ended, and tell the others if its person has left with it."""
+        departed = self.roster.leave(user.user_id, session, grace=grace)
+        if not self.roster.connected(user.user_id):
+            self.stop_typing(user.user_id)
+        self._departed(departed, now)
+
+    def grace_over(self, user_id: str, session: str, now: float) -> None:
+        """Note that a session has not come back in time."""
+        self._departed(self.roster.grace_over(user_id, session), now)
+
+    def remove(self, user_id: str, now: float) -> None:
+        """Forget a person, wherever else they are."""
+        self.stop_typing(user_id)
+        self._departed(self.roster.remove(user_id), now)
+
+    def _departed(self, user: User | None, now: float) -> None:
+        if user is None:
+            return
+        if self._came.pop(user.user_id, None) is None:
+            self._went[user.user_id] = user
+        self._changed(UserLeft(self._room, user.user_id, user.name, len(self.roster)), None, now)
+
+    def _changed(self, message: UserJoined | UserLeft, but: str | None, now: float) -> None:
+        self._changes.append(now)
+        key = ("presence", self._room)
+        if key in self._agenda:
+            return
+        if len(self._changes) > BUSY_CHANGES and self._changes[0] > now - BUSY_PERIOD:
+            self._agenda.set(key, now + BUSY_PERIOD)
+            return
+        self._came.clear()
+        self._went.clear()
+        if len(self.roster) <= USERS_SHOWN:
+            self._effects.tell(self._present(but), message, self.everybody())
+        else:
+            self._effects.tell(self._present(but), message)
+
+    def tell_changes(self, now: float) -> None:
+        """Tell the room what a busy second has brought."""
+        came, went = tuple(self._came.values()), tuple(self._went.values())
+        self._came.clear()
+        self._went.clear()
+        if came or went:
+            self._effects.tell(self._present(None), PresenceChanges(self._room, came, went, len(self.roster)))
+            self._agenda.set(("presence", self._room), now + BUSY_PERIOD)
+
+    def type(self, user: User, session: str, now: float) -> None:
+        """Note that a person is typing, and tell the others if that is new."""
+        self._agenda.set(("typing", self._room, user.user_id), now + TYPING_LAPSE)
+        if user.user_id not in self._typing:
+            self._typing[user.user_id] = user
+            self._effects.tell(self._present(session), UserTyping(self._room, user.user_id, user.name))
+
+    def stop_typing(self, user_id: str, session: str | None = None) -> None:
+        """Note that a person has stopped, and tell the others if they did not know."""
+        user = self._typing.pop(user_id, None)
+        if user is not None:
+            self._agenda.cancel(("typing", self._room, user_id))
+            self._effects.tell(self._present(session), UserStoppedTyping(self._room, user_id, user.name))

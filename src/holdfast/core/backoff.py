@@ -1,0 +1,64 @@
+"""
+How long to wait before dialing again?
+
+Ceilings double from one second to thirty; the delay is drawn uniformly below the
+ceiling ("full jitter"), so that a crowd that was cut together does not return together.
+A link that was welcomed and died young twice in a row is still failing.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+#: Seconds; the last one repeats.
+CEILINGS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+#: Nobody dials more often than this, whatever the dice say.
+FLOOR = 0.25
+#: A link that lived this long was a good one.
+STABLE_AFTER = 10.0
+
+
+class Delay(Struct, frozen=True):
+    """The next wait: try number `attempt`, at most `ceiling` seconds, in fact `delay`."""
+
+    attempt: int
+    ceiling: float
+    delay: float
+
+
+class Backoff:
+    """The waits of one client, from its first failure on."""
+
+    def __init__(self, *, jitter: bool = True, stable_after: float = STABLE_AFTER) -> None:
+        self._jitter = jitter
+        self._stable_after = stable_after
+        self._failures = 0
+        self._short_lived = 0
+        self._welcomed_at: float | None = None
+
+    def welcomed(self, now: float) -> None:
+        """Note that the server has said `connected`."""
+        self._welcomed_at = now
+
+    def lost(self, now: float) -> None:
+        """Note that the link, or the attempt, has failed."""
+        if self._welcomed_at is None:
+            return
+        lived = now - self._welcomed_at
+        self._welcomed_at = None
+        self._short_lived = 0 if lived >= self._stable_after else self._short_lived + 1
+        if self._short_lived < 2:
+            self._failures = 0
+
+    def next(self, dice: float, advice: tuple[float, float] | None = None) -> Delay:
+        """
+        Return the next wait; `dice` is uniform in [0, 1).
+
+        `advice` is the server's word, (after, spread) in seconds, and goes before our own rule.
+        """
+        self._failures += 1
+        if advice is not None:
+            after, spread = advice
+            return Delay(self._failures, after + spread, max(FLOOR, after + spread * dice))
+        ceiling = CEILINGS[min(self._failures, len(CEILINGS)) - 1]
+        return Delay(self._failures, ceiling, max(FLOOR, ceiling * dice) if self._jitter else ceiling)

@@ -1,0 +1,173 @@
+"""
+When is a peer to be pinged, and when is it dead?
+
+Every `interval` every connection is pinged, busy or idle. From then on it has `timeout`
+to send one byte, whatever byte. It is judged only by what the server can have seen:
+
+- While bytes that were written before the ping are still being acknowledged, the ping is
+  on its way: the time runs from the last progress.
+- While there is input that has not been read, the verdict waits until it has.
+- A tick that comes late means that the server stood still. The machine counts in the
+  time during which the server was running, so no deadline passes while it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from msgspec import Struct
+
+from holdfast.core.agenda import Agenda
+
+Connection = Hashable
+
+#: A tick this late, in seconds, is ordinary; what is beyond it is time in which the server stood still.
+LATENESS = 0.05
+
+
+class Ping(Struct, frozen=True):
+    """Write a ping; answer with `Pinged`."""
+
+    connection: Connection
+
+
+class Look(Struct, frozen=True):
+    """Look at the socket; answer with `Seen`."""
+
+    connection: Connection
+
+
+class Dead(Struct, frozen=True):
+    """Abort it: it is gone."""
+
+    connection: Connection
+
+
+class Opened(Struct, frozen=True):
+    """A connection is there; `phase` in (0, 1] spreads the pings over the interval."""
+
+    connection: Connection
+    phase: float
+
+
+class Ended(Struct, frozen=True):
+    """A connection is gone."""
+
+    connection: Connection
+
+
+class Pinged(Struct, frozen=True):
+    """The ping is written. Its end is byte `mark` of the stream; None: there was nothing before it, or unknown."""
+
+    connection: Connection
+    mark: int | None = None
+
+
+class Seen(Struct, frozen=True):
+    """
+    What the socket shows: when the last byte came (None: none ever), whether there is input to be
+    read, and how many bytes the peer has acknowledged (None: unknown).
+    """
+
+    connection: Connection
+    heard: float | None
+    unread: bool = False
+    acknowledged: int | None = None
+
+
+HeartbeatInput = Opened | Ended | Pinged | Seen
+HeartbeatEffect = Ping | Look | Dead
+
+
+class _Beat:
+    """One connection; times as the machine counts them, except `pinged`."""
+
+    __slots__ = ("acknowledged", "deadline", "mark", "next_ping", "pinged")
+
+    def __init__(self, next_ping: float) -> None:
+        self.next_ping = next_ping
+        self.pinged: float | None = None  # None: it has answered
+        self.deadline = 0.0
+        self.mark: int | None = None
+        self.acknowledged: int | None = None
+
+
+class Heartbeat:
+    """The heartbeat of all connections of a server. Seconds."""
+
+    def __init__(self, interval: float, timeout: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        self._beats: dict[Connection, _Beat] = {}
+        self._agenda = Agenda()
+        self._stalled = 0.0  # how long the server has stood still, all in all
+        # Ticks are at least this far apart, so that ten thousand connections do not mean as many timers.
+        self._grain = min(0.1, interval / 20, timeout / 20)
+        self._ticked = float("-inf")
+        self._expected: float | None = None
+
+    def receive(self, input: HeartbeatInput, now: float) -> list[HeartbeatEffect]:
+        """Take in what happened."""
+        match input:
+            case Opened(connection, phase):
+                beat = self._beats[connection] = _Beat(now - self._stalled + phase * self._interval)
+                self._agenda.set(connection, beat.next_ping)
+            case Ended(connection):
+                self._beats.pop(connection, None)
+                self._agenda.cancel(connection)
+            case Pinged(connection, mark):
+                if (known := self._beats.get(connection)) is not None:
+                    known.mark = mark
+            case Seen(connection):
+                if (known := self._beats.get(connection)) is not None and known.pinged is not None:
+                    return self._judge(known, input, now)
+        return []
+
+    def tick(self, now: float) -> list[HeartbeatEffect]:
+        """Say whom to ping and whom to look at."""
+        if self._expected is not None and now - self._expected > LATENESS:
+            self._stalled += now - self._expected
+        self._ticked = now
+        running = now - self._stalled
+        effects: list[HeartbeatEffect] = []
+        for connection in self._agenda.due(running):
+            beat = self._beats[connection]
+            if beat.pinged is None:
+                beat.pinged = now
+                beat.mark = beat.acknowledged = None
+                beat.deadline = running + self._timeout
+                beat.next_ping = running + self._interval
+                self._agenda.set(connection, beat.deadline)
+                effects.append(Ping(connection))
+            else:
+                self._agenda.set(connection, running + self._grain)
+                effects.append(Look(connection))
+        return effects
+
+    def deadline(self) -> float | None:
+        """When `tick` is due next."""
+        when = self._agenda.next()
+        self._expected = None if when is None else max(when + self._stalled, self._ticked + self._grain)
+        return self._expected
+
+    def _judge(self, beat: _Beat, seen: Seen, now: float) -> list[HeartbeatEffect]:
+        assert beat.pinged is not None
+        running = now - self._stalled
+        if seen.heard is not None and seen.heard >= beat.pinged:
+            beat.pinged = None
+            self._agenda.set(seen.connection, max(beat.next_ping, running))
+            return []
+        if seen.unread:
+            return []
+        if beat.mark is not None and seen.acknowledged is not None:
+            if seen.acknowledged >= beat.mark:
+                beat.mark = None  # the ping has only now arrived there
+                beat.deadline = running + self._timeout
+            elif beat.acknowledged is None or seen.acknowledged > beat.acknowledged:
+                beat.acknowledged = seen.acknowledged
+                beat.deadline = running + self._timeout
+        if running < beat.deadline:
+            return []
+        del self._beats[seen.connection]
+        self._agenda.cancel(seen.connection)
+        return [Dead(seen.connection)]

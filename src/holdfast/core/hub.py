@@ -1,0 +1,351 @@
+"""
+The server's mind: what happened goes in, what the hands must do comes out.
+
+It knows who is connected as whom, and who is in which room. It promises: within a room
+everybody is sent the publications in one order, without holes or repeats, or is told
+plainly to start afresh; a person is one entry; and what it forgets it forgets at once,
+whether or not the socket is closed yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import UNSET, Struct
+
+from holdfast.core import inputs
+from holdfast.core.agenda import Agenda
+from holdfast.core.effects import Close, Connection, Effect, Effects
+from holdfast.core.inputs import Ending, Input
+from holdfast.core.room import Room, Session, Span
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.cursor import Position
+from holdfast.protocol.messages import Connected, Error, HeartbeatTerms, Joined, Left, Terms, User
+
+
+class Rules(Struct, frozen=True):
+    """What the mind is to go by. Seconds."""
+
+    heartbeat: HeartbeatTerms
+    terms: Terms
+    presence_grace: float
+    auth_deadline: float
+
+
+class _Lingering:
+    """A session that broke off and may return within the grace, and where it is still shown."""
+
+    __slots__ = ("rooms", "user")
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        self.rooms: set[str] = set()
+
+
+class Hub:
+    """
+    Everybody who is connected to this process, and every room that they are in.
+
+    `epoch` names the store's log: positions of another epoch mean nothing.
+    """
+
+    def __init__(self, codec: Codec, epoch: str, rules: Rules) -> None:
+        self.epoch = epoch
+        self._rules = rules
+        self._effects = Effects(codec)
+        self._agenda = Agenda()
+        self._sessions: dict[Connection, Session] = {}
+        self._by_id: dict[str, Session] = {}
+        self._lingering: dict[str, _Lingering] = {}
+        self._rooms: dict[str, Room] = {}
+        self._unsettled: list[Room] = []
+        self._now = 0.0
+        self._decide: dict[type[Any], Callable[[Any], None]] = {
+            inputs.Opened: self._opened,
+            inputs.Identified: self._identified,
+            inputs.Entered: self._entered,
+            inputs.Went: self._went,
+            inputs.Asked: self._asked,
+            inputs.Typed: self._typed,
+            inputs.Announced: self._announced,
+            inputs.Published: self._published,
+            inputs.Page: self._page,
+            inputs.Full: self._full,
+            inputs.Drained: self._drained,
+            inputs.Settled: self._settled,
+            inputs.Listened: self._listened,
+            inputs.Unlistened: self._unlistened,
+            inputs.Lost: self._lost,
+            inputs.Expelled: self._expelled,
+        }
+
+    # Three verbs.
+
+    def receive(self, input: Input, now: float) -> list[Effect]:
+        """Decide what follows from `input`."""
+        self._now = now
+        self._decide[type(input)](input)
+        return self._effects.take()
+
+    def tick(self, now: float) -> list[Effect]:
+        """Decide what follows from the time."""
+        self._now = now
+        for key in self._agenda.due(now):
+            match key:
+                case ("auth", connection):
+                    self._turn_away(connection, CloseCode.AUTH_DEADLINE, "nobody said in time who this is")
+                case ("expiry", connection):
+                    self._turn_away(connection, CloseCode.UNAUTHORIZED, "the token has expired")
+                case ("grace", str(session_id)):
+                    self._grace_over(session_id)
+                case ("typing", str(room), str(user_id)):
+                    self._rooms[room].attendance.stop_typing(user_id)
+                case ("presence", str(room)):
+                    self._rooms[room].attendance.tell_changes(now)
+        return self._effects.take()
+
+    def deadline(self) -> float | None:
+        """When `tick` is due next."""
+        return self._agenda.next()
+
+    # What it can answer.
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody can be sent anything more right now; else it waits to be told `Settled`."""
+        return not self._unsettled
+
+    def session(self, connection: Connection) -> Session | None:
+        """Return who a connection is."""
+        return self._sessions.get(connection)
+
+    def sessions(self) -> Iterable[Session]:
+        """Return everybody who is connected, and has said who they are."""
+        return self._sessions.values()
+
+    def room(self, name: str) -> Room | None:
+        """Return a room that somebody is in, follows, or may yet return to."""
+        return self._rooms.get(name)
+
+    def rooms(self) -> Iterable[Room]:
+        """Return all of them."""
+        return self._rooms.values()
+
+    def knows(self, room: str, since: Position | None) -> bool:
+        """Whether a join or sync from `since` can be decided without asking the store."""
+        known = self._rooms.get(room)
+        if known is None:
+            return False
+        return since is None or since.epoch != self.epoch or known.has_ready(since.offset)
+
+    # Who is there.
+
+    def _opened(self, input: inputs.Opened) -> None:
+        self._agenda.set(("auth", input.connection), self._now + self._rules.auth_deadline)
+
+    def _identified(self, input: inputs.Identified) -> None:
+        connection, user = input.connection, input.user
+        session = self._sessions.get(connection)
+        if session is None:
+            session = Session(connection, self._session_id(input), user)
+            self._sessions[connection] = session
+            self._agenda.cancel(("auth", connection))
+        elif session.rooms and session.user.user_id != user.user_id:
+            error = Error("this connection is in rooms as somebody else; leave them first", "conflict")
+            self._effects.say(connection, error)
+            return
+        elif input.replaces not in (None, session.id) and not session.rooms:
+            del self._by_id[session.id]
+            session.id = self._session_id(input)
+        self._by_id[session.id] = session
+        session.user = user
+        if input.expires is None:
+            self._agenda.cancel(("expiry", connection))
+        else:
+            self._agenda.set(("expiry", connection), input.expires)
+        token = UNSET if input.token is None else input.token
+        connected = Connected(session.id, user, self._rules.heartbeat, self._rules.terms, token)
+        self._effects.say(connection, connected)
+
+    def _session_id(self, input: inputs.Identified) -> str:
+        """Return the id that this client goes on with; a twin that still holds it is cut."""
+        wanted = input.replaces
+        if wanted is None:
+            return input.session
+        twin = self._by_id.get(wanted)
+        if twin is not None and twin.user.user_id == input.user.user_id:
+            self._forget(twin.connection, Ending.UNCLEAN)
+            self._effects.add(Close(twin.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
+            return wanted
+        lingering = self._lingering.get(wanted)
+        return wanted if lingering is not None and lingering.user.user_id == input.user.user_id else input.session
+
+    def _turn_away(self, connection: Connection, code: CloseCode, why: str) -> None:
+        self._effects.say(connection, Error(f"Unauthorized: {why}", "unauthorized"))
+        self._forget(connection, Ending.CLEAN)
+        self._effects.add(Close(connection, code, why))
+
+    def _lost(self, input: inputs.Lost) -> None:
+        self._forget(input.connection, input.ending)
+
+    def _forget(self, connection: Connection, ending: Ending) -> None:
+        self._agenda.cancel(("auth", connection))
+        self._agenda.cancel(("expiry", connection))
+        session = self._sessions.pop(connection, None)
+        if session is None:
+            return
+        del self._by_id[session.id]
+        grace = ending is Ending.UNCLEAN and self._rules.presence_grace > 0 and bool(session.rooms)
+        if grace:
+            lingering = self._lingering.setdefault(session.id, _Lingering(session.user))
+            lingering.rooms.update(session.rooms)
+            self._agenda.set(("grace", session.id), self._now + self._rules.presence_grace)
+        for name in tuple(session.rooms):
+            self._leave(self._rooms[name], session, grace=grace)
+
+    def _grace_over(self, session_id: str) -> None:
+        lingering = self._lingering.pop(session_id)
+        for name in lingering.rooms:
+            room = self._rooms.get(name)
+            if room is not None:
+                room.attendance.grace_over(lingering.user.user_id, session_id, self._now)
+                self._close_if_idle(room)
+
+    def _expelled(self, input: inputs.Expelled) -> None:
+        for session in [one for one in self._sessions.values() if one.user.user_id == input.user_id]:
+            if input.room is None:
+                self._forget(session.connection, Ending.CLEAN)
+                self._effects.add(Close(session.connection, CloseCode.FORBIDDEN, "you were asked to leave"))
+            elif input.room in session.rooms:
+                self._leave(self._rooms[input.room], session, grace=False)
+                self._effects.say(session.connection, Left(input.room))
+        for room in tuple(self._rooms.values()):
+            if input.room in (None, room.name):
+                room.attendance.remove(input.user_id, self._now)
+                self._close_if_idle(room)
+
+    # Who is in which room.
+
+    def _entered(self, input: inputs.Entered) -> None:
+        session = self._sessions.get(input.connection)
+        if session is None:
+            return  # it was lost while it was asked whether it may
+        room = self._open(input.room, input.span)
+        refusal = None if input.since is None else room.refusal(input.since, input.span)
+        recovered = input.since is not None and refusal is None
+        offset = input.since.offset if input.since is not None and recovered else room.head
+        member = session.rooms.get(room.name)
+        arrived = False
+        if member is None:
+            member = room.add(session, offset)
+            arrived = room.attendance.enter(session.user, session.id)
+        cursor = str(Position(self.epoch, offset))
+        reason = UNSET if refusal is None else refusal
+        roster = room.attendance.roster
+        self._effects.say(
+            session.connection, Joined(room.name, cursor, recovered, roster.shown(), len(roster), reason)
+        )
+        room.send_from(member, offset)
+        self._unsettle(room)
+        if arrived:
+            room.attendance.arrived(session.user, session.id, self._now)
+
+    def _went(self, input: inputs.Went) -> None:
+        session = self._sessions.get(input.connection)
+        if session is not None and input.room in session.rooms:
+            self._leave(self._rooms[input.room], session, grace=False)
+            self._effects.say(session.connection, Left(input.room))
+
+    def _leave(self, room: Room, session: Session, *, grace: bool) -> None:
+        room.remove(session)
+        room.attendance.leave(session.user, session.id, self._now, grace=grace)
+        self._close_if_idle(room)
+
+    def _open(self, name: str, span: Span | None) -> Room:
+        room = self._rooms.get(name)
+        if room is None:
+            assert span is not None, "a room that is not known needs its span from the store"
+            room = self._rooms[name] = Room(name, self.epoch, span.head, self._effects, self._agenda)
+        return room
+
+    def _close_if_idle(self, room: Room) -> None:
+        if room.idle and self._rooms.pop(room.name, None) is not None:
+            self._agenda.cancel(("presence", room.name))
+
+    def _listened(self, input: inputs.Listened) -> None:
+        self._open(input.room, input.span).listeners += 1
+
+    def _unlistened(self, input: inputs.Unlistened) -> None:
+        room = self._rooms[input.room]
+        room.listeners -= 1
+        self._close_if_idle(room)
+
+    # What is in it for whom.
+
+    def _asked(self, input: inputs.Asked) -> None:
+        session = self._sessions.get(input.connection)
+        if session is None or input.room not in session.rooms:
+            return
+        room, member = self._rooms[input.room], session.rooms[input.room]
+        refusal = room.refusal(input.since, input.span)
+        if refusal is None:
+            room.sync(member, input.since.offset)
+        else:
+            room.resync(member, refusal)
+        self._unsettle(room)
+
+    def _published(self, input: inputs.Published) -> None:
+        room = self._rooms.get(input.room)
+        if room is not None:
+            room.learn(input.items)
+            self._unsettle(room)
+
+    def _page(self, input: inputs.Page) -> None:
+        room = self._rooms.get(input.room)
+        if room is not None:
+            room.take_page(input.after, input.items)
+            self._unsettle(room)
+
+    def _full(self, input: inputs.Full) -> None:
+        session = self._sessions.get(input.connection)
+        if session is not None:
+            session.full = True
+            for name, member in session.rooms.items():
+                self._rooms[name].pause(member)
+
+    def _drained(self, input: inputs.Drained) -> None:
+        session = self._sessions.get(input.connection)
+        if session is not None:
+            session.full = False
+            for name, member in session.rooms.items():
+                self._rooms[name].resume(member)
+                self._unsettle(self._rooms[name])
+
+    def _settled(self, input: inputs.Settled) -> None:
+        unsettled, self._unsettled = self._unsettled, []
+        for room in unsettled:
+            room.settle()
+            self._unsettle(room)
+
+    def _unsettle(self, room: Room) -> None:
+        if not room.settled and room not in self._unsettled:
+            self._unsettled.append(room)
+
+    # What is said to those who are here now.
+
+    def _announced(self, input: inputs.Announced) -> None:
+        room = self._rooms.get(input.room)
+        if room is not None:
+            self._effects.deliver(room.present(input.but), (input.frame,))
+
+    def _typed(self, input: inputs.Typed) -> None:
+        session = self._sessions.get(input.connection)
+        if session is None or input.room not in session.rooms:
+            return
+        attendance = self._rooms[input.room].attendance
+        if input.active:
+            attendance.type(session.user, session.id, self._now)
+        else:
+            attendance.stop_typing(session.user.user_id, session.id)

@@ -1,0 +1,126 @@
+"""
+What can go wrong, and who can act.
+
+::
+
+    HoldfastError
+    ├── Refused                 the request was understood and the answer is no; ask differently
+    │   ├── Malformed      400    not what the protocol or the route reads at all
+    │   ├── Unauthorized   401    say who you are (again)
+    │   ├── Forbidden      403    you may not; asking again will not help
+    │   ├── NotFound       404    there is no such thing
+    │   ├── Conflict       409    the thing is not in the state you think
+    │   ├── TooLarge       413    more than a limit allows
+    │   ├── Invalid        422    readable, but a field is wrong; the message names it
+    │   ├── TooMany        429    slower, please
+    │   └── Unavailable    503    not now; come back
+    ├── StoreError              the store cannot do what it promises; an operator must act
+    │   └── ChangeFailed        one change broke a rule of `hub.write`; its author must act
+    └── Closed                  a client or hub is closed for good; make a new one
+
+A network that comes and goes is not an error: it is a status that one can watch.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HoldfastError(Exception):
+    """Everything that this library raises on purpose."""
+
+
+class Refused(HoldfastError):
+    """
+    The request was understood, and refused; nothing was changed.
+
+    `status` is the HTTP status that says the same, `code` one word for programs,
+    and `str(error)` a sentence for people.
+    """
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "refused"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class Malformed(Refused):
+    """What was sent cannot be read."""
+
+    status, code = 400, "malformed"
+
+
+class Unauthorized(Refused):
+    """Nobody knows who is asking."""
+
+    status, code = 401, "unauthorized"
+
+
+class Forbidden(Refused):
+    """Whoever asks may not."""
+
+    status, code = 403, "forbidden"
+
+
+class NotFound(Refused):
+    """There is no such room, task, board …"""
+
+    status, code = 404, "not_found"
+
+
+class Conflict(Refused):
+    """The thing is not in the state that the request assumes."""
+
+    status, code = 409, "conflict"
+
+
+class TooLarge(Refused):
+    """More than a limit allows; the message names the limit."""
+
+    status, code = 413, "too_large"
+
+
+class Invalid(Refused):
+    """A field is wrong; the message names it."""
+
+    status, code = 422, "invalid"
+
+
+class TooMany(Refused):
+    """Too often; the message names the rate."""
+
+    status, code = 429, "too_many"
+
+
+class Unavailable(Refused):
+    """Not now: the server is starting, draining, or full."""
+
+    status, code = 503, "unavailable"
+
+
+#: Every refusal by its code, so that a stored or transmitted one can be raised again.
+REFUSALS: dict[str, type[Refused]] = {
+    refusal.code: refusal
+    for refusal in (
+        Malformed, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, Invalid, TooMany, Unavailable,
+    )
+}  # fmt: skip
+
+
+class StoreError(HoldfastError):
+    """The store cannot keep its promise; nothing was acknowledged."""
+
+
+class ChangeFailed(StoreError):
+    """A change broke a rule of `hub.write`; it was rolled back."""
+
+
+class Closed(HoldfastError):
+    """This client or hub has ended for good; `code` is the close code, where there is one."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code

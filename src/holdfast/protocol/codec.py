@@ -1,0 +1,175 @@
+"""
+How does a message become text, and text a message?
+
+Both ways are total: any text gives a message or a `Refused` that says what is wrong
+with it, never a crash. A publication is put into text once, whoever reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import Invalid, Malformed, Refused
+from holdfast.protocol import messages
+from holdfast.protocol.cursor import Position
+from holdfast.protocol.messages import RESERVED_TYPES, ClientMessage, Message, ServerMessage
+
+MAX_TYPE_LENGTH = 64
+MAX_ROOM_LENGTH = 128
+MAX_KEY_LENGTH = 255
+
+_TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+_CONTROL: dict[str, type[Any]] = {
+    "auth": messages.Auth,
+    "join": messages.Join,
+    "leave": messages.Leave,
+    "sync": messages.Sync,
+    "ping": messages.Ping,
+    "pong": messages.Pong,
+}
+
+
+class Frame:
+    """
+    One message, ready to be sent to anybody: its JSON text, and that text as a WebSocket frame.
+
+    Frames of a server are not masked (RFC 6455 §5.1), so one serves all its readers.
+    """
+
+    __slots__ = ("text", "wire")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        size = len(text)
+        if size < 126:
+            self.wire = bytes((0x81, size)) + text
+        elif size < 65536:
+            self.wire = b"\x81\x7e" + size.to_bytes(2, "big") + text
+        else:
+            self.wire = b"\x81\x7f" + size.to_bytes(8, "big") + text
+
+    @property
+    def type(self) -> str:
+        """What the text says it is: its first field, whose characters `check_type` has limited."""
+        return self.text[9 : self.text.index(b'"', 9)].decode()
+
+
+class Codec:
+    """The words of one Hub, whose rooms travel under the name `room_key`."""
+
+    def __init__(self, room_key: str = "room") -> None:
+        self.room_key = room_key
+        self._room_field = b'"' + room_key.encode() + b'":'
+        self._reserved_keys = frozenset({"type", "id", room_key})
+
+    # What the server says.
+
+    def encode(self, message: ServerMessage | messages.Auth | messages.Join) -> Frame:
+        """Return a message of the protocol as a frame."""
+        text = _encode(message)
+        # `room` is the first field of every message that has one, right behind the type.
+        return Frame(text if self.room_key == "room" else text.replace(b'"room":', self._room_field, 1))
+
+    def encode_event(self, room: str, type: str, body: bytes, position: Position | None = None) -> Frame:
+        """
+        Return an event as a frame: its payload plus `type`, the room and, if it is a publication, `id`.
+
+        `body` is the payload, a JSON object that `encode_body` has checked.
+        """
+        head = b'{"type":' + _encode(type) + b"," + self._room_field + _encode(room)
+        if position is not None:
+            head += b',"id":"' + str(position).encode() + b'"'
+        return Frame(head + (b"}" if body == b"{}" else b"," + body[1:]))
+
+    def encode_body(self, type: str, data: Any) -> bytes:
+        """
+        Return an event's payload as JSON text.
+
+        Raises `Invalid` for a payload that is not an object, or that uses a word of the protocol.
+        """
+        self.check_type(type)
+        try:
+            body = _encode(data)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Invalid(f"the data of {type!r} is not JSON: {error}", field="data") from None
+        if not body.startswith(b"{"):
+            raise Invalid(f"the data of {type!r} must be an object, for it becomes one flat event", field="data")
+        keys = data if isinstance(data, dict) else _decode(body)
+        for key in self._reserved_keys.intersection(keys):
+            raise Invalid(f"the data of {type!r} has the field {key!r}, which the protocol uses itself", field=key)
+        return body
+
+    def check_type(self, type: str) -> None:
+        """Raise `Invalid` unless an application may call its event `type`."""
+        if not isinstance(type, str) or not _TYPE.fullmatch(type):
+            raise Invalid(f"an event's type is 1 to {MAX_TYPE_LENGTH} letters, digits and any of _.:-", field="type")
+        if type in RESERVED_TYPES:
+            raise Invalid(f"{type!r} is a word of the protocol; call your event something else", field="type")
+
+    # What a client says.
+
+    def decode(self, text: str | bytes) -> ClientMessage:
+        """Read what a client sent, or raise a `Refused` that says what is wrong with it."""
+        fields = self._object(text)
+        type = fields.get("type")
+        if not isinstance(type, str) or not 0 < len(type) <= MAX_TYPE_LENGTH:
+            raise Malformed(f"type must be a string of 1 to {MAX_TYPE_LENGTH} characters", field="type")
+        room = fields.get(self.room_key)
+        if room is not None:
+            self.check_room(room)
+        message = _CONTROL.get(type)
+        if message is None:
+            return self._application(type, room, fields)
+        if type == "sync" and "since" not in fields and "lastEventId" in fields:
+            fields["since"] = fields["lastEventId"]
+        if self.room_key != "room":
+            fields.pop("room", None)
+            if room is not None:
+                fields["room"] = room
+        try:
+            decoded: ClientMessage = msgspec.convert(fields, message)
+        except msgspec.ValidationError as error:
+            raise Malformed(f"{type}: {self._named(str(error))}") from None
+        return decoded
+
+    def check_room(self, room: object) -> str:
+        """Return `room` if it can be a room's name, or raise `Malformed`."""
+        if not isinstance(room, str) or not 0 < len(room) <= MAX_ROOM_LENGTH or not room.isprintable():
+            raise Malformed(
+                f"{self.room_key} must be a name of 1 to {MAX_ROOM_LENGTH} printable characters", field=self.room_key
+            )
+        return room
+
+    def _application(self, type: str, room: str | None, fields: dict[str, Any]) -> Message:
+        ref, key = fields.pop("ref", None), fields.pop("key", None)
+        if ref is not None and (isinstance(ref, bool) or not isinstance(ref, str | int) or len(str(ref)) > 64):
+            raise Malformed("ref must be a number or a string of at most 64 characters", field="ref")
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
+            raise Malformed(f"key must be a string of 1 to {MAX_KEY_LENGTH} characters", field="key")
+        data = {name: value for name, value in fields.items() if name not in self._reserved_keys}
+        return Message(type, room, data, ref, key)
+
+    def _named(self, complaint: str) -> str:
+        return complaint.replace("`room`", f"`{self.room_key}`").replace("$.room", f"$.{self.room_key}")
+
+    @staticmethod
+    def _object(text: str | bytes) -> dict[str, Any]:
+        try:
+            fields = _decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
+            raise Malformed(f"Invalid JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise Malformed("Invalid JSON: a message is an object")
+        return fields
+
+
+def problem(error: Refused) -> messages.Problem:
+    """Return a refusal as the protocol says it."""
+    return messages.Problem(error.message, error.code)

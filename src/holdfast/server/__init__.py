@@ -1,0 +1,1 @@
+"""The server's hands: sockets, clocks and dice. They carry; they do not decide."""

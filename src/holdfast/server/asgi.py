@@ -1,0 +1,120 @@
+"""
+How is a WebSocket carried on a server that knows nothing of us?
+
+By plain ASGI messages: slower, with a task for each connection, and with the heartbeat
+that the server itself has. Which promises then rest with it is said once in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from starlette.types import Message, Receive, Send
+
+from holdfast.core.heartbeat import Seen
+from holdfast.core.inputs import Ending
+from holdfast.core.room import CHUNK_BYTES
+from holdfast.protocol.codec import Frame
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import Error, Ping
+from holdfast.server.connection import Connection
+from holdfast.server.hands import Hands
+
+_CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
+
+
+class AsgiConnection(Connection):
+    """A WebSocket as ASGI messages."""
+
+    __slots__ = ("_closed", "_more", "_outgoing", "_outgoing_bytes", "_receive", "_send")
+
+    def __init__(self, hands: Hands, receive: Receive, send: Send, *, knows_us: bool) -> None:
+        super().__init__(hands, knows_us=knows_us)
+        self._receive = receive
+        self._send = send
+        self._outgoing: deque[Message] = deque()
+        self._outgoing_bytes = 0
+        self._more = asyncio.Event()
+        self._closed = False
+
+    async def run(self) -> None:
+        """Carry it until it ends."""
+        reading = asyncio.create_task(self._read())
+        writing = asyncio.create_task(self._write())
+        try:
+            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() or not writing.done():
+                return
+            await asyncio.wait((reading,), timeout=self.hands.limits.close_seconds)
+        finally:
+            self.hands.lost(self, Ending.UNCLEAN)
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._receive()
+            self.heard = self.hands.now()
+            if message["type"] == "websocket.disconnect":
+                clean = message.get("code", CloseCode.NO_STATUS) in _CLEAN_CODES
+                self.hands.lost(self, Ending.CLEAN if clean else Ending.UNCLEAN)
+                return
+            if self._closed:
+                continue
+            text = message.get("text")
+            if text is None:
+                if self._allowed():
+                    self.say(Error("binary messages are not understood; send JSON as text", "malformed"))
+            elif len(text) > self.hands.limits.message_bytes:
+                self.refuse(CloseCode.MESSAGE_TOO_BIG, f"a message is at most {self.hands.limits.message_bytes} bytes")
+            else:
+                self.received(text)
+
+    async def _write(self) -> None:
+        while True:
+            while self._outgoing:
+                message = self._outgoing.popleft()
+                await self._send(message)
+                if message["type"] == "websocket.close":
+                    return
+                self._outgoing_bytes -= len(message["text"])
+                if self.full and self._outgoing_bytes <= CHUNK_BYTES // 4:
+                    self.resumed()
+            self._more.clear()
+            await self._more.wait()
+
+    def write(self, wire: bytes, frames: Sequence[Frame]) -> None:
+        """Send frames."""
+        if self._closed:
+            return
+        for frame in frames:
+            self._outgoing.append({"type": "websocket.send", "text": frame.text.decode()})
+            self._outgoing_bytes += len(frame.text)
+        self._more.set()
+        if not self.full and self._outgoing_bytes > CHUNK_BYTES:
+            self.paused()
+
+    def ping(self) -> int | None:
+        """Send a ping in words; one of the protocol is the server's to send."""
+        if self.knows_us:
+            self.say(Ping())
+        return None
+
+    def look(self) -> Seen:
+        """Return that it lives: the verdict is the server's."""
+        return Seen(self, self.hands.now())
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+        if not self._closed:
+            self._closed = True
+            self._outgoing.append({"type": "websocket.close", "code": int(code), "reason": reason})
+            self._more.set()
+
+    def abort(self) -> None:
+        """Ask the server to end it."""
+        self._outgoing.clear()
+        self.close(CloseCode.INTERNAL_ERROR, "")

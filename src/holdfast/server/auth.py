@@ -1,0 +1,126 @@
+"""
+Who is this, and may this page speak for them?
+
+A token is a JWT, signed with the key that the store keeps, so that a restart signs
+nobody out. It comes as a cookie, an `Authorization: Bearer` header, `?token=`, or in the
+first message. A cookie comes by itself, also from a page of somebody else, hence the
+check of the Origin.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import jwt
+from starlette.requests import HTTPConnection
+
+from holdfast.errors import Unauthorized
+from holdfast.protocol.messages import User
+
+COOKIE = "session"
+_ALGORITHM = "HS256"
+_LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    A user, and until when they are known to be it (seconds since 1970; None: for good).
+
+    A guest has not signed in; one who is new has not even been here as this guest before.
+    """
+
+    user: User
+    expires: float | None = None
+    is_guest: bool = False
+    is_new: bool = False
+
+
+class Tokens:
+    """Signs tokens, and reads them."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = bytes.fromhex(secret)
+
+    def sign(self, user: User, lifetime: float | None, *, is_guest: bool = False) -> str:
+        """Return a token that says "this is `user`" for `lifetime` seconds."""
+        now = time.time()
+        claims: dict[str, object] = {"sub": user.user_id, "name": user.name, "iat": now}
+        if lifetime is not None:
+            claims["exp"] = now + lifetime
+        if is_guest:
+            claims["guest"] = True
+        return jwt.encode(claims, self._key, _ALGORITHM)
+
+    def read(self, token: str) -> Identity:
+        """Return who a token says it is, or raise `Unauthorized`."""
+        try:
+            claims = jwt.decode(
+                token, self._key, [_ALGORITHM], options={"require": ["sub", "iat"], "verify_iat": False}
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("Unauthorized: the token has expired; sign in again") from None
+        except jwt.InvalidTokenError:
+            raise Unauthorized("Unauthorized: the token is not one of ours") from None
+        return Identity(
+            User(claims["sub"], str(claims.get("name", claims["sub"]))), claims.get("exp"), bool(claims.get("guest"))
+        )
+
+
+def new_guest() -> Identity:
+    """Return somebody who has not said who they are."""
+    name = secrets.token_hex(4)
+    return Identity(User(f"guest-{name}", f"Guest {name[:4]}"), None, is_guest=True, is_new=True)
+
+
+def new_session() -> str:
+    """Return a name for a session that nobody can guess: 128 random bits."""
+    return secrets.token_urlsafe(16)
+
+
+def find_token(request: HTTPConnection) -> str | None:
+    """Return the token that a request carries: the most deliberate one first."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return request.query_params.get("token") or request.cookies.get(COOKIE) or None
+
+
+class Origins:
+    """The pages that may speak for their user: ours, and those that were named."""
+
+    def __init__(self, allowed: tuple[str, ...] = ()) -> None:
+        self._allowed = {_parts(origin) for origin in allowed}
+
+    def allow(self, request: HTTPConnection) -> bool:
+        """Whether a request may come from where it comes from."""
+        origin = request.headers.get("origin")
+        if origin is None:
+            return True  # not from a page: nobody's cookies ride on it unasked
+        theirs = _parts(origin)
+        if theirs is None:
+            return False
+        if theirs in self._allowed:
+            return True
+        _, host, port = theirs
+        ours = _parts(f"{request.url.scheme}://{request.headers.get('host', '')}")
+        if ours is None:
+            return False
+        return (host, port) == ours[1:] or (port == ours[2] and host in _LOOPBACK and ours[1] in _LOOPBACK)
+
+
+def _parts(origin: str) -> tuple[str, str, int] | None:
+    """Split an origin into scheme, host and port; None: it is none (`null`, or worse)."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return None
+    plain = not (parts.path or parts.query or parts.fragment or parts.username is not None)
+    if parts.scheme not in _PORTS or not parts.hostname or not plain:
+        return None
+    return parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port

@@ -1,0 +1,155 @@
+"""
+What is one WebSocket to the Hub, whichever server carries it?
+
+What comes in is always read. Messages wait in a queue of their own, bounded, while an
+earlier one is being handled; so a handler that takes long keeps nobody from being heard,
+and a client that asks faster than it is answered runs into a limit and not into memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from holdfast.core.heartbeat import Seen
+from holdfast.errors import Refused, TooMany
+from holdfast.protocol.codec import Frame, problem
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import ClientMessage, Error, Ping, Pong, ServerMessage
+from holdfast.server.auth import Identity
+from holdfast.server.rate import Allowance
+
+if TYPE_CHECKING:
+    from holdfast.server.hands import Hands
+
+
+class Connection:
+    """One WebSocket: the part that does not depend on who carries it."""
+
+    __slots__ = (
+        "_allowance", "_drained", "_handling", "_waiting", "_waiting_bytes", "full", "hands", "heard",
+        "identity", "knows_us",
+    )  # fmt: skip
+
+    def __init__(self, hands: Hands, *, knows_us: bool) -> None:
+        self.hands = hands
+        self.knows_us = knows_us  # it offered the subprotocol, so it answers our pings in words
+        self.identity: Identity | None = None
+        self.full = False  # the transport takes no more
+        self.heard: float | None = None  # when the last byte came
+        limits = hands.limits
+        self._allowance = Allowance(limits.messages_per_second, limits.message_burst, hands.now())
+        self._waiting: deque[tuple[ClientMessage | Error, int]] = deque()
+        self._waiting_bytes = 0
+        self._handling: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+
+    # What the carrier does.
+
+    def write(self, wire: bytes, frames: Sequence[Frame]) -> None:
+        """Send `frames`, which are, as WebSocket frames and joined, `wire`."""
+        raise NotImplementedError
+
+    def ping(self) -> int | None:
+        """Send a ping; return at which byte of the stream it ends, if anything is before it."""
+        raise NotImplementedError
+
+    def look(self) -> Seen:
+        """Return what the socket shows."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye, and abort soon after, whatever the peer does."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """End it now."""
+        raise NotImplementedError
+
+    # What the carrier tells.
+
+    def received(self, text: str | bytes) -> None:
+        """Take in one message: answer it at once if it is refused, else when its turn has come."""
+        hands = self.hands
+        limits = hands.limits
+        if self.identity is None and len(text) > limits.auth_bytes:
+            self.refuse(CloseCode.MESSAGE_TOO_BIG, f"before auth a message is at most {limits.auth_bytes} bytes")
+        elif self._allowed():
+            self._take_in(text)
+
+    def _allowed(self) -> bool:
+        """Whether it may say something now; if not, it is ended."""
+        if self._allowance.take(self.hands.now()):
+            return True
+        self.refuse(CloseCode.TOO_FAST, f"more than {self.hands.limits.messages_per_second:g} messages a second")
+        return False
+
+    def _take_in(self, text: str | bytes) -> None:
+        message: ClientMessage | Error
+        try:
+            message = self.hands.codec.decode(text)
+        except Refused as refusal:
+            said = problem(refusal)
+            message = Error(said.error, said.code)
+        if isinstance(message, Ping | Pong):
+            # At once, whatever is being handled: it asks whether we live. If the transport is full,
+            # what is on its way already says so.
+            if isinstance(message, Ping) and not self.full:
+                self.say(Pong())
+            return
+        limits = self.hands.limits
+        if len(self._waiting) >= limits.messages_waiting or self._waiting_bytes + len(text) > limits.bytes_waiting:
+            self.refuse(CloseCode.TOO_FAST, "too many messages are waiting for their turn")
+            return
+        self._waiting.append((message, len(text)))
+        self._waiting_bytes += len(text)
+        if self._handling is None:
+            self._handling = self.hands.spawn(self._handle())
+
+    def refuse(self, code: CloseCode, why: str) -> None:
+        """A limit was broken: say so, and end it."""
+        self.say(Error(why, TooMany.code if code is CloseCode.TOO_FAST else "too_large"))
+        self.hands.end(self, code, why)
+
+    def paused(self) -> None:
+        """The transport takes no more."""
+        self.full = True
+        self.hands.filled(self)
+
+    def resumed(self) -> None:
+        """It does again."""
+        self.full = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self.hands.drained(self)
+
+    def ended(self) -> None:
+        """It is gone: what is being handled is finished, what waits is not begun."""
+        self._waiting.clear()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # What it does with that.
+
+    def say(self, message: ServerMessage) -> None:
+        """Tell it something."""
+        frame = self.hands.codec.encode(message)
+        self.write(frame.wire, (frame,))
+
+    async def _handle(self) -> None:
+        try:
+            while self._waiting:
+                if self.full:
+                    self._drained = self.hands.loop.create_future()
+                    await self._drained  # it is to read our answers before it asks again
+                    continue
+                message, size = self._waiting.popleft()
+                self._waiting_bytes -= size
+                if isinstance(message, Error):
+                    self.say(message)
+                else:
+                    await self.hands.handle(self, message)
+        finally:
+            self._handling = None

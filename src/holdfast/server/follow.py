@@ -1,0 +1,149 @@
+"""
+What follows this position? Asked again and again, by whoever is not in the room.
+
+An event stream, a held poll and an in-process subscriber all read the log the same way:
+what is ready from the room, what is older from the store, and when they have it all they
+wait for news. Their only state is where they stand, so none of them can lose anything,
+and a slow one costs nobody anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from holdfast.core import inputs
+from holdfast.core.room import Room
+from holdfast.protocol.codec import Frame
+from holdfast.protocol.cursor import Cursor, Position, encode_cursor
+from holdfast.server.hands import Hands
+from holdfast.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A publication, and the cursor at which a reader stands who has seen it."""
+
+    frame: Frame
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a reader has of `room` cannot be continued; it stands at `cursor` now."""
+
+    room: str
+    reason: str
+    cursor: str
+
+
+class Follow:
+    """
+    A reader of some rooms, from a cursor or from their heads on.
+
+    `kind` is what it is counted as (`sse`, `poll`). `multiplexed` readers carry the positions of all
+    their rooms in one cursor.
+    """
+
+    def __init__(
+        self, hands: Hands, store: Store, rooms: tuple[str, ...], cursor: Cursor | None, kind: str, *, multiplexed: bool
+    ) -> None:
+        self.kind = kind
+        self._hands = hands
+        self._store = store
+        self._rooms = rooms
+        self._cursor = cursor
+        self._multiplexed = multiplexed
+        self._offsets: dict[str, int] = {}
+        self._gaps: list[Gap] = []
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._hands.streams.add(self)
+        gone: list[tuple[str, str]] = []
+        for name in self._rooms:
+            span = await self._hands.span(name)
+            self._hands.tell(inputs.Listened(name, span))
+            self._hands.followers.setdefault(name, set()).add(self)
+            room = self._room(name)
+            since = None if self._cursor is None else self._cursor.position(name)
+            refusal = None if since is None else room.refusal(since, span)
+            self._offsets[name] = since.offset if since is not None and refusal is None else room.head
+            if refusal is not None:
+                gone.append((name, refusal))
+        self._gaps = [Gap(name, reason, self.cursor) for name, reason in gone]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hands.streams.discard(self)
+        for name in self._offsets:
+            followers = self._hands.followers[name]
+            followers.discard(self)
+            if not followers:
+                del self._hands.followers[name]
+            self._hands.tell(inputs.Unlistened(name))
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands, as one string."""
+        epoch = self._hands.mind.epoch
+        if self._multiplexed:
+            return encode_cursor(epoch, self._offsets)
+        (offset,) = self._offsets.values()
+        return str(Position(epoch, offset))
+
+    @property
+    def offsets(self) -> Mapping[str, int]:
+        """Where it stands in each room."""
+        return self._offsets
+
+    def wake(self) -> None:
+        """There is news in one of the rooms."""
+        self._news.set()
+
+    async def next(self) -> list[Event | Gap]:
+        """Wait until there is something, and return a page of it."""
+        while True:
+            self._news.clear()
+            found = await self.take()
+            if found:
+                return found
+            await self._news.wait()
+
+    async def take(self) -> list[Event | Gap]:
+        """Return a page of what there is, without waiting for news."""
+        if self._gaps:
+            gaps, self._gaps = self._gaps, []
+            return list(gaps)
+        for name in self._rooms:
+            found = await self._page(self._room(name))
+            if found:
+                return found
+        return []
+
+    async def _page(self, room: Room) -> list[Event | Gap]:
+        offset = self._offsets[room.name]
+        if offset >= room.head:
+            return []
+        ready = room.after(offset)
+        if ready is not None:
+            return [self._seen(room.name, frame) for frame in ready]
+        items = self._hands.items(await self._store.page(room.name, offset))
+        if not items or items[0].offset != offset + 1:
+            self._offsets[room.name] = room.head
+            return [Gap(room.name, "trimmed", self.cursor)]
+        return [self._seen(room.name, item.frame) for item in items]
+
+    def _seen(self, room: str, frame: Frame) -> Event:
+        self._offsets[room] += 1
+        return Event(frame, self.cursor)
+
+    def _room(self, name: str) -> Room:
+        room = self._hands.mind.room(name)
+        assert room is not None, "it is kept while somebody listens"
+        return room

@@ -1,0 +1,166 @@
+"""
+Who may come in, and as whom?
+
+Every road asks here: the upgrade of a WebSocket, an event stream, a poll, a request. A
+WebSocket is refused in its own words, after it was accepted, for a page cannot read the
+HTTP status of a refused upgrade; only a page of somebody else is refused before.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from holdfast.core import inputs
+from holdfast.errors import Forbidden, Unauthorized, Unavailable
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import Error, Goodbye, User
+from holdfast.server.asgi import AsgiConnection
+from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
+from holdfast.server.connection import Connection
+from holdfast.server.hands import Hands
+from holdfast.server.websocket import EXTENSION, NativeConnection
+
+logger = logging.getLogger("holdfast.server")
+
+#: The subprotocol of clients that answer our pings in words, and understand `goodbye`.
+SUBPROTOCOL = "holdfast.1"
+
+#: Says who a token, or a request without one, belongs to; None: to nobody that is known.
+Authenticate = Callable[[str | None, HTTPConnection | None], Awaitable[User | Identity | None] | User | Identity | None]
+
+
+class Gate:
+    """The way in to one Hub."""
+
+    def __init__(
+        self, hands: Hands, tokens: Tokens, origins: Origins, authenticate: Authenticate | None, *, require_login: bool
+    ) -> None:
+        self._hands = hands
+        self._tokens = tokens
+        self._origins = origins
+        self._authenticate = authenticate
+        self._require_login = require_login
+        self._warned = False
+
+    # Who it is.
+
+    async def identify(self, token: str | None, request: HTTPConnection | None) -> Identity | None:
+        """
+        Return who this is; None: nobody, and login is required.
+
+        Raises `Unauthorized` if a token is not good, whoever else would have been let in.
+        """
+        identity: User | Identity | None = None
+        if self._authenticate is not None:
+            answer = self._authenticate(token, request)
+            identity = await answer if inspect.isawaitable(answer) else answer
+            if identity is None and token is not None:
+                identity = self._tokens.read(token)  # a guest's, or one that `hub.token` has signed
+        elif token is not None:
+            identity = self._tokens.read(token)
+        if isinstance(identity, User):
+            identity = Identity(identity)
+        if self._require_login and (identity is None or identity.is_guest):
+            return None
+        return new_guest() if identity is None else identity
+
+    async def identify_request(self, request: HTTPConnection) -> Identity:
+        """Return who makes a request, or raise `Unauthorized` or `Forbidden`."""
+        self.check_origin(request)
+        identity = await self.identify(find_token(request), request)
+        if identity is None:
+            raise Unauthorized("Unauthorized: sign in first")
+        return identity
+
+    def check_origin(self, request: HTTPConnection) -> None:
+        """Raise `Forbidden` for a request from a page of somebody else."""
+        if not self._origins.allow(request):
+            raise Forbidden(f"pages from {request.headers['origin'][:200]} may not use this server")
+
+    def admit(self, connection: Connection, identity: Identity, session: str | None) -> None:
+        """Tell the mind who a connection is; it answers `connected`."""
+        connection.identity = identity
+        now = self._hands.now()
+        expires = None if identity.expires is None else now + identity.expires - time.time()
+        token = self._tokens.sign(identity.user, None, is_guest=True) if identity.is_guest else None
+        self._hands.tell(
+            inputs.Identified(connection, new_session(), identity.user, token, expires, session)
+        )
+
+    # The upgrade.
+
+    async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI endpoint of the WebSocket."""
+        request = HTTPConnection(scope)
+        identity: Identity | None = None
+        problem: Unauthorized | None = None
+        try:
+            identity = await self.identify(find_token(request), request)
+        except Unauthorized as error:
+            problem = error
+        if problem is None:
+            try:
+                self.check_origin(request)
+            except Forbidden as refusal:
+                await _deny(scope, receive, send, refusal)
+                return
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
+        take_over = scope.get("extensions", {}).get(EXTENSION)
+        if take_over is not None:
+            connection = take_over(
+                lambda transport: NativeConnection(self._hands, transport, knows_us=subprotocol is not None),
+                subprotocol,
+                (),
+            )
+            if connection is not None:
+                self._enter(connection, identity, problem)
+            return
+        self._warn()
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        carried = AsgiConnection(self._hands, receive, send, knows_us=subprotocol is not None)
+        self._enter(carried, identity, problem)
+        await carried.run()
+
+    def _enter(self, connection: Connection, identity: Identity | None, problem: Unauthorized | None) -> None:
+        hands = self._hands
+        if hands.draining.is_set() or len(hands.connections) >= hands.limits.connections:
+            reason = "the server restarts" if hands.draining.is_set() else "the server is full"
+            connection.say(Goodbye(reason, 1000, 5000))
+            connection.close(CloseCode.TRY_LATER, reason)
+            return
+        hands.opened(connection)
+        if problem is not None:
+            self.turn_away(connection, problem)
+        elif identity is not None:
+            self.admit(connection, identity, None)
+
+    def turn_away(self, connection: Connection, problem: Unauthorized) -> None:
+        """Say that nobody is known by these credentials, and close with 4001."""
+        connection.say(Error(problem.message, problem.code))
+        self._hands.end(connection, CloseCode.UNAUTHORIZED, "unauthorized")
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "this server does not hand its connections over, so when a silent peer is dropped, and that a slow "
+                "one is not, rests with it; `holdfast serve` and `uvicorn --ws holdfast.server.websocket:"
+                "WebSocketProtocol` do"
+            )
+
+
+async def _deny(scope: Scope, receive: Receive, send: Send, refusal: Forbidden | Unavailable) -> None:
+    """Refuse an upgrade before it happens."""
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await JSONResponse({"error": refusal.message}, refusal.status)(scope, receive, send)
+    else:
+        await receive()
+        await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN})

@@ -1,0 +1,294 @@
+"""
+Who carries out what the mind decided?
+
+This is the only caller of `core.hub` and `core.heartbeat`. Each time something happens,
+it tells the mind, carries out the effects in their order, and sets the alarm that the
+mind asks for. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+from holdfast.core import heartbeat, inputs
+from holdfast.core.effects import Close, Deliver, Effect, Read
+from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
+from holdfast.core.hub import Hub as Mind
+from holdfast.core.inputs import Ending, Input
+from holdfast.core.room import Item, Span
+from holdfast.protocol import messages
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.cursor import Position
+from holdfast.server.connection import Connection
+from holdfast.server.limits import Limits
+from holdfast.store.store import Record, Store
+
+logger = logging.getLogger("holdfast.server")
+
+#: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up.
+RETURNS_PER_SECOND = 500
+
+
+class Alarm:
+    """Rings at the time that a machine asks for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, when: float | None) -> None:
+        """Ring at `when`, and at no other time."""
+        if self._timer is not None:
+            if self._timer.when() == when and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(when, self._rings)
+
+    def _rings(self) -> None:
+        self._timer = None
+        self._ring()
+
+
+class Follower(Protocol):
+    """Somebody outside the mind who wants to hear that there is news (a stream, a held poll)."""
+
+    kind: str
+
+    def wake(self) -> None:
+        """There is news in one of your rooms."""
+
+
+class Hands:
+    """
+    The asyncio side of one Hub, while it is open.
+
+    Attributes:
+        handle: What is done with a client's message.
+    """
+
+    handle: Callable[[Connection, messages.ClientMessage], Coroutine[Any, Any, None]]
+
+    def __init__(
+        self,
+        mind: Mind,
+        beat: Heartbeat,
+        store: Store,
+        codec: Codec,
+        limits: Limits,
+    ) -> None:
+        self.mind = mind
+        self.codec = codec
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+        self.connections: set[Connection] = set()
+        self.draining = asyncio.Event()
+        self.streams: set[Follower] = set()
+        self.followers: dict[str, set[Follower]] = {}
+        self.publications = 0  # given to their members
+        self.deaths = 0  # connections that fell silent
+        self._store = store
+        self._beat = beat
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[str, tuple[int, int]] = {}  # rooms the store is being asked about: by how many, and the news
+        self._filled: list[Connection] = []
+        self._carrying = False
+        self._alarm = Alarm(self.loop, self._tick)
+        self._beat_alarm = Alarm(self.loop, self._tick_beat)
+
+    # What happens.
+
+    def opened(self, connection: Connection) -> None:
+        """A WebSocket is there."""
+        self.connections.add(connection)
+        self._beat.receive(heartbeat.Opened(connection, 1.0 - random.random()), self.now())  # noqa: S311
+        self._beat_alarm.set(self._beat.deadline())
+        self.tell(inputs.Opened(connection))
+
+    def lost(self, connection: Connection, ending: Ending) -> None:
+        """A WebSocket is gone. Saying so twice does no harm."""
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._beat.receive(heartbeat.Ended(connection), self.now())
+            connection.ended()
+            self.tell(inputs.Lost(connection, ending))
+
+    def end(self, connection: Connection, code: int, reason: str) -> None:
+        """End a WebSocket: it is forgotten at once, and closed as soon as it can be."""
+        if connection in self.connections:
+            self.lost(connection, Ending.CLEAN)
+            connection.close(code, reason)
+
+    def say_goodbye(self, connection: Connection, reason: str) -> None:
+        """Tell a client that it will be closed for no fault of its own, and when to come back."""
+        connection.say(messages.Goodbye(reason, 0, round(1000 * self.spread())))
+
+    def spread(self) -> float:
+        """Return over how many seconds a crowd of this size should return: faster, and it would be a storm."""
+        return max(1.0, len(self.connections) / RETURNS_PER_SECOND)
+
+    def drain(self, reason: str) -> None:
+        """Send everybody away, kindly."""
+        self.draining.set()
+        for connection in tuple(self.connections):
+            self.say_goodbye(connection, reason)
+            self.end(connection, CloseCode.RESTART, reason)
+
+    def filled(self, connection: Connection) -> None:
+        """The transport of a connection takes no more."""
+        if self._carrying:
+            self._filled.append(connection)  # it may be in the middle of the delivery that filled it
+        else:
+            self.tell(inputs.Full(connection))
+
+    def drained(self, connection: Connection) -> None:
+        """It does again."""
+        self.tell(inputs.Drained(connection))
+
+    def news(self, records: Sequence[Record]) -> None:
+        """These were committed, in this order."""
+        self.publications += len(records)
+        for room, group in groupby(sorted(records, key=lambda record: record.room), lambda record: record.room):
+            items = tuple(group)
+            if room in self._asked:
+                self._asked[room] = (self._asked[room][0], items[-1].offset)
+            if self.mind.room(room) is not None:
+                self.tell(inputs.Published(room, self.items(items)))
+            for follower in tuple(self.followers.get(room, ())):
+                follower.wake()
+
+    async def span(self, room: str) -> Span:
+        """
+        Return what the store has of a room, and of all that there has been news of.
+
+        The news that comes while the store is asked would be lost otherwise: nobody is in the room yet.
+        """
+        watchers, newest = self._asked.get(room, (0, 0))
+        self._asked[room] = (watchers + 1, newest)
+        try:
+            span = await self._store.span(room)
+        finally:
+            watchers, newest = self._asked.pop(room)
+            if watchers > 1:
+                self._asked[room] = (watchers - 1, newest)
+        return Span(span.floor, max(span.head, newest))
+
+    def listeners(self) -> dict[str, dict[str, int]]:
+        """Return how many listen to each room, by road."""
+        counts: dict[str, dict[str, int]] = {}
+        for room in self.mind.rooms():
+            count = counts[room.name] = {"websocket": len(room.members), "sse": 0, "poll": 0}
+            for follower in self.followers.get(room.name, ()):
+                count[follower.kind] += 1
+        return counts
+
+    def items(self, records: Iterable[Record]) -> tuple[Item, ...]:
+        """Put records of the log into the form in which the mind handles them."""
+        encode, epoch = self.codec.encode_event, self.mind.epoch
+        return tuple(
+            Item(record.offset, encode(record.room, record.type, record.body, Position(epoch, record.offset)))
+            for record in records
+        )
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something that has to be awaited; a failure is logged, and harms nobody else."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("unexpected failure", exc_info=error)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for what is being handled, but no longer than this; then stop for good."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in tuple(self._tasks):
+            task.cancel()
+        self._alarm.set(None)
+        self._beat_alarm.set(None)
+
+    # The mind.
+
+    def tell(self, input: Input) -> None:
+        """Tell the mind what happened, and carry out what it decides."""
+        self._carry(self.mind.receive(input, self.now()))
+
+    def _tick(self) -> None:
+        self._carry(self.mind.tick(self.now()))
+
+    def _carry(self, effects: list[Effect]) -> None:
+        if self._carrying:
+            raise RuntimeError("the mind was told something while its last word was being carried out")
+        self._carrying = True
+        try:
+            while effects:
+                for effect in effects:
+                    self._do(effect)
+                effects = self._settle()
+        finally:
+            self._carrying = False
+        self._alarm.set(self.mind.deadline())
+
+    def _settle(self) -> list[Effect]:
+        """Tell whose transports were filled, then who can be sent more; return what follows."""
+        effects: list[Effect] = []
+        filled, self._filled = self._filled, []
+        for connection in filled:
+            if connection.full:
+                effects += self.mind.receive(inputs.Full(connection), self.now())
+        if not effects and not self.mind.settled:
+            effects = self.mind.receive(inputs.Settled(), self.now())
+        return effects
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Deliver(to, frames):
+                data = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+                for connection in to:
+                    connection.write(data, frames)  # type: ignore[attr-defined]
+            case Read(room, after):
+                self.spawn(self._read(room, after))
+            case Close(connection, code, reason):
+                self.loop.call_soon(self._close, connection, code, reason)
+
+    def _close(self, connection: Connection, code: int, reason: str) -> None:
+        if connection in self.connections:
+            self.end(connection, code, reason)
+
+    async def _read(self, room: str, after: int) -> None:
+        records = await self._store.page(room, after)
+        self.tell(inputs.Page(room, after, self.items(records)))
+
+    # The heartbeat.
+
+    def _tick_beat(self) -> None:
+        self._carry_beat(self._beat.tick(self.now()))
+        self._beat_alarm.set(self._beat.deadline())
+
+    def _carry_beat(self, effects: list[HeartbeatEffect]) -> None:
+        for effect in effects:
+            connection = effect.connection
+            assert isinstance(connection, Connection)
+            match effect:
+                case Ping():
+                    mark = connection.ping()
+                    if mark is not None:
+                        self._beat.receive(heartbeat.Pinged(connection, mark), self.now())
+                case Look():
+                    self._carry_beat(self._beat.receive(connection.look(), self.now()))
+                case Dead():
+                    self.deaths += 1
+                    logger.info("a peer fell silent and was dropped")
+                    self.lost(connection, Ending.DEAD)
+                    connection.abort()

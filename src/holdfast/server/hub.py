@@ -1,0 +1,297 @@
+"""
+What does an application see of holdfast?
+
+A `Hub`: rooms with a log, and everybody who is in them. It is opened with the
+application (`lifespan=hub.lifespan`), mounted into it (`app.mount("/live", hub.app)`), and
+called from anywhere in it (`await hub.publish(…)`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from weakref import WeakSet
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from holdfast.core import inputs
+from holdfast.core.hub import Rules
+from holdfast.errors import Closed
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import HeartbeatTerms, Terms, User
+from holdfast.server import eventstream, metrics, polling
+from holdfast.server.auth import Identity, Origins
+from holdfast.server.conversation import Authorize, Handler, Hooks
+from holdfast.server.gate import Authenticate
+from holdfast.server.limits import Limits
+from holdfast.server.mount import mountable
+from holdfast.server.opened import OpenHub, Settings, Snapshot
+from holdfast.server.publication import Publication
+from holdfast.server.subscribers import Handler as SubscriberHandler
+from holdfast.server.subscribers import to_publication
+from holdfast.store.sqlite import SqliteStore
+from holdfast.store.store import Once, ReadTransaction, Retention, Store, Transaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Hub:
+    """
+    Rooms with a log, and everybody who is in them.
+
+    Args:
+        store: Where the log is kept: a file (`"chat.db"`), `"memory:"`, or a `Store` of your own.
+        room_key: The field that names the room in messages.
+        heartbeat_interval: Every connection is pinged as often as this, in seconds.
+        heartbeat_timeout: A connection that sends nothing for this long after a ping is gone.
+        presence_grace: How long somebody whose link broke is still shown, in seconds.
+        require_login: Turn away who has not signed in; else they are guests.
+        origins: Pages of other sites that may use this server, as `https://example.org`.
+        server_key: Lets other programs publish by `POST …/publish` with `Authorization: Bearer <key>`.
+        migrations: SQL scripts for the application's own tables; each is run once on a store, in this order.
+        limits: Everything else that is limited.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        *,
+        room_key: str = "room",
+        heartbeat_interval: float = 30.0,
+        heartbeat_timeout: float = 10.0,
+        presence_grace: float = 5.0,
+        require_login: bool = False,
+        origins: Sequence[str] = (),
+        server_key: str | None = None,
+        migrations: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits = Limits() if limits is None else limits
+        codec = Codec(room_key)
+        self._settings = Settings(
+            codec=codec,
+            limits=limits,
+            rules=Rules(
+                HeartbeatTerms(heartbeat_interval, heartbeat_timeout),
+                Terms(limits.message_bytes, limits.messages_per_second, limits.rooms_per_connection),
+                presence_grace,
+                limits.auth_seconds,
+            ),
+            origins=Origins(tuple(origins)),
+            require_login=require_login,
+            server_key=server_key,
+            hooks=Hooks(),
+            subscribers=[],
+        )
+        retention = Retention(limits.log_records, limits.log_seconds, limits.verdict_seconds)
+        self._store: Store = (
+            SqliteStore(store, codec, migrations=migrations, retention=retention) if isinstance(store, str) else store
+        )
+        self._opened: OpenHub | None = None
+        self.websocket = WebSocketEndpoint(self)
+
+    # The application's own decisions.
+
+    def authenticate(self, function: Authenticate) -> Authenticate:
+        """
+        Decide who a token belongs to (decorator).
+
+        `function(token, request)` returns a `User`, or None for nobody, or raises `Unauthorized`.
+        Without one, tokens are those that `hub.token` has signed.
+        """
+        self._settings.authenticate = function
+        return function
+
+    def authorize(self, function: Authorize) -> Authorize:
+        """Decide whether a user may `join`, `read` or `send` in a room (decorator): `function(user, room, action)`."""
+        self._settings.hooks.authorize = function
+        return function
+
+    def on(self, type: str) -> Callable[[Handler], Handler]:
+        """Handle a client's messages of this type (decorator). What the function returns is the `reply`'s data."""
+
+        def register(function: Handler) -> Handler:
+            self._settings.hooks.handlers[type] = function
+            return function
+
+        return register
+
+    def subscribe(self, function: SubscriberHandler) -> SubscriberHandler:
+        """Be told of every publication, in order, in this process (decorator). One that throws harms no other."""
+        self._settings.subscribers.append(function)
+        if self._opened is not None:
+            self._opened.subscribe(function)
+        return function
+
+    def snapshot(self, function: Snapshot) -> Snapshot:
+        """Say what a room's state is (decorator): a query, served by `GET …/snapshot?room=` with its cursor."""
+        self._settings.snapshot = function
+        return function
+
+    # Its life.
+
+    def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
+        """For `FastAPI(lifespan=hub.lifespan)`: the hub is open while the application runs."""
+
+        @asynccontextmanager
+        async def life() -> AsyncIterator[None]:
+            async with self:
+                yield
+
+        return life()
+
+    async def __aenter__(self) -> Self:
+        opened = OpenHub(self._settings, self._store)
+        await opened.open()
+        self._opened = opened
+        open_hubs.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        open_hubs.discard(self)
+        opened, self._opened = self.opened, None
+        await opened.close()
+
+    def drain(self) -> None:
+        """Send everybody away with advice when to come back; what was accepted is still answered."""
+        self.opened.hands.drain("the server restarts")
+
+    @property
+    def opened(self) -> OpenHub:
+        """What there is of it only while it is open."""
+        if self._opened is None:
+            raise Closed("the hub is not open; pass lifespan=hub.lifespan to the application, or use `async with hub`")
+        return self._opened
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nobody in any more."""
+        return self._opened is None or self._opened.hands.draining.is_set()
+
+    # Writing and reading.
+
+    async def write(self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Run a change, and return what it returned, once it and what it published are on the disk.
+
+        Then, and only then, members hear of it. It may be run twice, and acts only through its transaction.
+        """
+        result: T = (await self._store.commit(change, args, kwargs, None)).result
+        return result
+
+    async def write_once(
+        self, once: Once, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a change as `write` does, but once for all that say `once`: the others are answered the same."""
+        result: T = (await self._store.commit(change, args, kwargs, once)).result
+        return result
+
+    async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query, all of which is of one moment, and return what it returned."""
+        return await self._store.read(query, *args, **kwargs)
+
+    async def publish(self, room: str, type: str, data: Any) -> Publication:
+        """Put an event into the log of `room`; it is on the disk when this returns, and on its way to the members."""
+
+        def change(transaction: Transaction) -> None:
+            transaction.publish(room, type, data)
+
+        outcome = await self._store.commit(change, (), {}, None)
+        return to_publication(outcome.publications[0], self._store.epoch)
+
+    def publish_from_thread(self, room: str, type: str, data: Any) -> Publication:
+        """Publish from a thread that is not the event loop's, and wait until it is on the disk."""
+        loop = self.opened.hands.loop
+        return asyncio.run_coroutine_threadsafe(self.publish(room, type, data), loop).result()
+
+    async def broadcast(self, room: str, type: str, data: Any, *, but: str | None = None) -> None:
+        """Send an event to those who are in `room` now, but not to the session `but`. It is not recorded."""
+        codec = self._settings.codec
+        frame = codec.encode_event(codec.check_room(room), type, codec.encode_body(type, data))
+        self.opened.hands.tell(inputs.Announced(room, frame, but))
+
+    # People.
+
+    def members(self, room: str) -> list[User]:
+        """Return who is in `room` now."""
+        known = self.opened.hands.mind.room(room)
+        return [] if known is None else list(known.attendance.roster.users())
+
+    async def remove(self, user_id: str, room: str) -> None:
+        """Put a user out of a room, with all their tabs."""
+        self.opened.hands.tell(inputs.Expelled(user_id, room))
+
+    async def disconnect(self, user_id: str) -> None:
+        """Close every connection of a user, for good (4003)."""
+        self.opened.hands.tell(inputs.Expelled(user_id))
+
+    def token(self, user: User, lifetime: float | None = None) -> str:
+        """Return a token that says "this is `user`", for `lifetime` seconds."""
+        return self.opened.tokens.sign(user, lifetime)
+
+    def guest_token(self, user: User) -> str:
+        """Return a token for somebody who has not signed in, so that they stay the same guest."""
+        return self.opened.tokens.sign(user, None, is_guest=True)
+
+    async def identify(self, request: HTTPConnection) -> Identity:
+        """Return who makes a request; raises `Unauthorized`, or `Forbidden` for a page of somebody else."""
+        return await self.opened.gate.identify_request(request)
+
+    def check_origin(self, request: HTTPConnection) -> None:
+        """Raise `Forbidden` for a request from a page of somebody else."""
+        self.opened.gate.check_origin(request)
+
+    # Roads.
+
+    @property
+    def app(self) -> Starlette:
+        """All roads at their usual paths, to be mounted: /ws /events /poll /send /snapshot /publish /holdfast.js."""
+        return mountable(lambda: self.opened, self.websocket, self.publish)
+
+    async def events(self, request: HTTPConnection, rooms: Sequence[str], *, multiplexed: bool = False) -> Response:
+        """
+        Return the event stream of some rooms, as the answer to a request of your own path.
+
+        With `multiplexed`, its cursor is one for several rooms, even if it has only one.
+        """
+        return await eventstream.respond(self.opened, request, tuple(rooms), multiplexed=multiplexed)
+
+    async def poll(self, request: HTTPConnection, room: str, *, hold: bool = True) -> dict[str, Any]:
+        """Return what follows the request's `cursor` in `room`; with `hold`, wait until there is something."""
+        return await polling.answer(self.opened, request, room, hold=hold)
+
+    def metrics(self) -> str:
+        """Return the figures of this hub, in the text format that Prometheus reads."""
+        return metrics.render(self.opened)
+
+    def connection_count(self) -> int:
+        """Return how many WebSockets, event streams and polls are open."""
+        return len(self.opened.hands.connections) + len(self.opened.hands.streams)
+
+    def listeners(self) -> dict[str, dict[str, int]]:
+        """Return how many listen to each room, by road: `{room: {websocket, sse, poll}}`."""
+        return self.opened.hands.listeners()
+
+
+class WebSocketEndpoint:
+    """The WebSocket of a Hub, for a path of your own: `WebSocketRoute("/ws", hub.websocket)`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an upgrade (ASGI)."""
+        await self._hub.opened.gate.websocket(scope, receive, send)
+
+
+#: The hubs that are open in this process, for `holdfast serve` to drain.
+open_hubs: WeakSet[Hub] = WeakSet()

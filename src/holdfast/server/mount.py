@@ -1,0 +1,100 @@
+"""
+Which paths does `hub.app` have?
+
+All roads, at their usual names, for `app.mount("/live", hub.app)`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
+
+from holdfast.errors import Invalid, Malformed, Refused, Unauthorized
+from holdfast.protocol.messages import Message
+from holdfast.server import eventstream, polling
+from holdfast.server.conversation import Request
+from holdfast.server.opened import OpenHub
+from holdfast.server.publication import Publication
+from holdfast.web import Json, decode_body, read_body, refuse
+
+Publish = Callable[[str, str, Any], Awaitable[Publication]]
+
+
+def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publish) -> Starlette:
+    """Return the ASGI app with all roads of a Hub."""
+
+    async def events(request: HttpRequest) -> Response:
+        many = request.query_params.get("rooms")
+        rooms = (many or _room(request)).split(",")
+        return await eventstream.respond(opened(), request, tuple(rooms), multiplexed=many is not None)
+
+    async def poll(request: HttpRequest) -> Response:
+        return Json(await polling.answer(opened(), request, _room(request), hold=True))
+
+    async def snapshot(request: HttpRequest) -> Response:
+        hub, room = opened(), _room(request)
+        identity = await hub.gate.identify_request(request)
+        await hub.check(identity.user, room, "read")
+        data, cursor = await hub.snapshot(room)
+        return Json({"data": data, "cursor": cursor})
+
+    async def send(request: HttpRequest) -> Response:
+        hub = opened()
+        identity = await hub.gate.identify_request(request)
+        message = hub.codec.decode(await read_body(request, hub.limits.message_bytes))
+        if not isinstance(message, Message):
+            raise Invalid("here only messages of the application can be sent", field="type")
+        if message.room is not None:
+            await hub.check(identity.user, message.room, "send")
+        result = await hub.conversation.handle(
+            Request(message.type, message.room, message.data, identity.user, None, message.key)
+        )
+        return Json({"data": result})
+
+    async def publish_here(request: HttpRequest) -> Response:
+        hub = opened()
+        key = hub.settings.server_key
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if key is None or not hmac.compare_digest(given.encode(), key.encode()):
+            raise Unauthorized("Unauthorized: publishing needs the server key as a Bearer token")
+        fields = decode_body(await read_body(request, hub.limits.body_bytes))
+        match fields:
+            case {"room": str(room), "type": str(type), "data": dict(data)}:
+                publication = await publish(room, type, data)
+            case _:
+                raise Invalid("room and type must be strings, and data an object")
+        return Json({"data": {"id": publication.id}}, 201)
+
+    async def client(request: HttpRequest) -> Response:
+        return Response(_CLIENT, media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+    return Starlette(
+        routes=[
+            WebSocketRoute("/ws", websocket),
+            Route("/events", events),
+            Route("/poll", poll),
+            Route("/snapshot", snapshot),
+            Route("/send", send, methods=["POST"]),
+            Route("/publish", publish_here, methods=["POST"]),
+            Route("/holdfast.js", client),
+        ],
+        exception_handlers={Refused: refuse},
+    )
+
+
+_CLIENT = files("holdfast.browser").joinpath("holdfast.js").read_bytes()
+
+
+def _room(request: HttpRequest) -> str:
+    room = request.query_params.get("room")
+    if not room:
+        raise Malformed("?room= is missing", field="room")
+    return room

@@ -1,0 +1,119 @@
+"""
+What is there of a Hub only while it is open?
+
+Everything that needs a running event loop and an open store: the hands with the mind they
+carry out, the gate, the conversation, and the subscribers. The roads are given this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.core.heartbeat import Heartbeat
+from holdfast.core.hub import Hub as Mind
+from holdfast.core.hub import Rules
+from holdfast.errors import NotFound
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.cursor import Cursor
+from holdfast.protocol.messages import User
+from holdfast.server.auth import Origins, Tokens
+from holdfast.server.conversation import Conversation, Hooks
+from holdfast.server.follow import Follow
+from holdfast.server.gate import Authenticate, Gate
+from holdfast.server.hands import Hands
+from holdfast.server.limits import Limits
+from holdfast.server.subscribers import Handler, Subscriber
+from holdfast.store.store import ReadTransaction, Record, Store
+
+Snapshot = Callable[[ReadTransaction, str], Any]
+
+
+@dataclass(slots=True)
+class Settings:
+    """What a Hub was told when it was made, and what the application decides for it."""
+
+    codec: Codec
+    limits: Limits
+    rules: Rules
+    origins: Origins
+    require_login: bool
+    server_key: str | None
+    hooks: Hooks
+    subscribers: list[Handler]
+    authenticate: Authenticate | None = None
+    snapshot: Snapshot | None = None
+
+
+class OpenHub:
+    """A Hub while it is open."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.store = store
+        self.codec = settings.codec
+        self.limits = settings.limits
+        self._subscribers: list[Subscriber] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Open the store, and take up work."""
+        settings, store = self.settings, self.store
+        await store.open(self._news)
+        terms = settings.rules.heartbeat
+        self.hands = Hands(
+            Mind(settings.codec, store.epoch, settings.rules),
+            Heartbeat(terms.interval, terms.timeout),
+            store,
+            settings.codec,
+            settings.limits,
+        )
+        self.tokens = Tokens(store.secret)
+        self.gate = Gate(
+            self.hands, self.tokens, settings.origins, settings.authenticate, require_login=settings.require_login
+        )
+        self.conversation = Conversation(self.hands, self.gate, settings.hooks)
+        self.hands.handle = self.conversation.receive
+        for handler in settings.subscribers:
+            self.subscribe(handler)
+
+    async def close(self) -> None:
+        """Send everybody away, finish what was accepted, and close the store."""
+        self.hands.drain("the server stops")
+        for task in self._tasks:
+            task.cancel()
+        await self.hands.finish(self.limits.close_seconds)
+        await self.store.close()
+
+    def subscribe(self, handler: Handler) -> None:
+        """Tell a handler of every publication from now on."""
+        subscriber = Subscriber(handler, self.store)
+        self._subscribers.append(subscriber)
+        self._tasks.append(asyncio.ensure_future(subscriber.run()))
+
+    def _news(self, records: Sequence[Record]) -> None:
+        self.hands.news(records)
+        for subscriber in self._subscribers:
+            subscriber.news(records)
+
+    def follow(self, rooms: tuple[str, ...], cursor: Cursor | None, kind: str, *, multiplexed: bool) -> Follow:
+        """Return a reader of some rooms, from a cursor on."""
+        return Follow(self.hands, self.store, rooms, cursor, kind, multiplexed=multiplexed)
+
+    async def check(self, user: User, room: str, action: str) -> None:
+        """Raise a `Refused` unless `user` may do this in `room`."""
+        await self.conversation.authorize(user, self.codec.check_room(room), action)
+
+    async def snapshot(self, room: str) -> tuple[Any, str]:
+        """Return a room's state, and the cursor at which it is true."""
+        function = self.settings.snapshot
+        if function is None:
+            raise NotFound("this server has no snapshots (@hub.snapshot)")
+
+        def query(transaction: ReadTransaction) -> tuple[Any, str]:
+            position = str(transaction.position(room))
+            return function(transaction, room), position
+
+        return await self.store.read(query)

@@ -1,0 +1,294 @@
+"""
+How is a WebSocket carried on uvicorn, so that the promises hold?
+
+uvicorn's own classes break two of them: a peer that stops reading is never cut (`close()`
+waits for a buffer that nobody reads), and a healthy busy one is (while a message waits,
+its pongs are not read). So the handshake goes through the application like any request,
+and when the Hub accepts, the connection is handed over to a small protocol of ours, which
+always reads, answers control frames at once, and ends with `abort()`.
+
+Other WebSocket routes of the same application keep uvicorn's stock behaviour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import socket
+import struct
+import sys
+import termios
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame as WireFrame
+from websockets.frames import Opcode
+from websockets.http11 import Request
+from websockets.protocol import SERVER, Protocol
+
+from holdfast.core.heartbeat import Seen
+from holdfast.core.inputs import Ending
+from holdfast.core.room import CHUNK_BYTES
+from holdfast.protocol.codec import Frame
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import Error, Ping
+from holdfast.server.connection import Connection
+from holdfast.server.hands import Hands
+from holdfast.server.rate import Allowance
+
+#: Under this name the ASGI scope of a WebSocket offers to hand its connection over.
+EXTENSION = "holdfast.takeover"
+
+#: A transport is full when this much waits in it; with one more chunk, no more than 128 KiB ever does.
+HIGH_WATER = CHUNK_BYTES
+LOW_WATER = CHUNK_BYTES // 4
+
+_PING = b"\x89\x00"
+_CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
+
+# The engine says "connection closed" at INFO for each of ten thousand.
+_engine_logger = logging.getLogger("holdfast.engine")
+_engine_logger.setLevel(logging.WARNING)
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """
+    The class for uvicorn's `ws=`: `uvicorn --ws holdfast.server.websocket:WebSocketProtocol app:app`.
+
+    It makes the handshake, and offers the application to hand the connection over.
+    """
+
+    def handle_connect(self, event: Request) -> None:
+        """Let the application answer the upgrade."""
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self.take_over
+
+    def take_over(
+        self, make: Callable[[asyncio.Transport], NativeConnection], subprotocol: str | None, headers: Headers
+    ) -> NativeConnection | None:
+        """Accept the handshake, and hand the connection over; None: the peer has gone meanwhile."""
+        transport = self.transport
+        if transport.is_closing():
+            return None
+        connection = make(transport)
+        transport.set_protocol(connection)  # first: from here on `pause_writing` must reach it
+        transport.write(self._accepted(subprotocol, headers))
+        self.connections.discard(self)
+        self.connections.add(connection)  # type: ignore[arg-type]
+        connection.on_server(self.connections)
+        # What is left of this object has nothing to say about the connection any more.
+        self.handshake_complete = True
+        self.transport = cast(asyncio.Transport, _Nothing())
+        self.scope["extensions"] = {}
+        return connection
+
+    def _accepted(self, subprotocol: str | None, headers: Headers) -> bytes:
+        # RFC 6455 §4.2.2. Extensions that the stock class would have offered are not part of ours.
+        lines = [
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + self.response.headers["Sec-WebSocket-Accept"].encode(),
+        ]
+        if subprotocol is not None:
+            lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
+        lines += [name + b": " + value for name, value in (*self.default_headers, *headers)]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+class _Nothing:
+    """Stands where a transport stood that has been handed over."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        pass
+
+
+class NativeConnection(Connection, asyncio.Protocol):
+    """A WebSocket after its handshake, on a transport of its own."""
+
+    __slots__ = ("_closing", "_control", "_engine", "_fd", "_fragments", "_fragments_bytes", "_on_server", "_transport")
+
+    def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
+        super().__init__(hands, knows_us=knows_us)
+        limits = hands.limits
+        self._transport = transport
+        self._engine = Protocol(SERVER, max_size=limits.message_bytes, logger=_engine_logger)
+        self._fragments: list[bytes] | None = None
+        self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())
+        self._closing = False
+        self._on_server: set[Any] | None = None
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        self._fd = -1 if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6) else sock.fileno()
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+
+    def on_server(self, connections: set[Any]) -> None:
+        """Remember the server's own list of connections, which its shutdown waits for."""
+        self._on_server = connections
+
+    # What the transport tells.
+
+    def data_received(self, data: bytes) -> None:
+        """Any received byte is life."""
+        self.heard = self.hands.now()
+        if self._closing and self._engine.eof_sent:
+            return
+        self._engine.receive_data(data)
+        for event in self._engine.events_received():
+            if isinstance(event, WireFrame) and not self._closing:
+                self._frame(event)
+        self._flush()
+        if self._engine.parser_exc is not None and not self._closing:
+            # The engine has sent the close frame that says what was wrong.
+            self._closing = True
+            self.hands.lost(self, Ending.UNCLEAN)
+            self._abort_soon()
+
+    def eof_received(self) -> None:
+        """The peer sends nothing more; `connection_lost` follows."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The link is gone; without a close frame, unclean."""
+        self._closing = True
+        if self._on_server is not None:
+            self._on_server.discard(self)
+        self.hands.lost(self, Ending.UNCLEAN)
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        self.paused()
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        self.resumed()
+
+    # Frames.
+
+    def _frame(self, frame: WireFrame) -> None:
+        match frame.opcode:
+            case Opcode.TEXT if frame.fin:
+                self._text(bytes(frame.data))
+            case Opcode.TEXT | Opcode.BINARY if not frame.fin:
+                self._fragments = [b"" if frame.opcode is Opcode.TEXT else b"\xff", bytes(frame.data)]
+            case Opcode.CONT:
+                self._continued(frame)
+            case Opcode.BINARY:
+                self._binary()
+            case Opcode.PING | Opcode.PONG:
+                if not self._control.take(self.hands.now()):
+                    self.refuse(CloseCode.TOO_FAST, "too many control frames")
+            case Opcode.CLOSE:
+                received = self._engine.close_rcvd
+                clean = received is not None and received.code in _CLEAN_CODES
+                self._closing = True
+                self.hands.lost(self, Ending.CLEAN if clean else Ending.UNCLEAN)
+                self._flush()
+                self._transport.close()
+                self._abort_soon()
+
+    def _continued(self, frame: WireFrame) -> None:
+        assert self._fragments is not None, "the engine checks the sequence (RFC 6455 §5.4)"
+        self._fragments.append(bytes(frame.data))
+        if len(self._fragments) > self.hands.limits.message_fragments + 1:
+            self.refuse(CloseCode.MESSAGE_TOO_BIG, "too many fragments in one message")
+        elif frame.fin:
+            (kind, *parts), self._fragments = self._fragments, None
+            if kind:
+                self._binary()
+            else:
+                self._text(b"".join(parts))
+
+    def _text(self, data: bytes) -> None:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            # RFC 6455 §8.1
+            self.hands.end(self, CloseCode.INVALID_DATA, "text must be UTF-8")
+        else:
+            self.received(text)
+
+    def _binary(self) -> None:
+        if self._allowed():
+            self.say(Error("binary messages are not understood; send JSON as text", "malformed"))
+
+    # What the Hub does.
+
+    def write(self, wire: bytes, frames: Sequence[Frame]) -> None:
+        """Send frames."""
+        self._transport.write(wire)
+
+    def ping(self) -> int | None:
+        """Send a ping; return at which byte of the stream it ends, if anything is before it."""
+        waiting = self._unacknowledged()
+        self._transport.write(_PING)
+        if self.knows_us:
+            self.say(Ping())
+        acknowledged = self._acknowledged()
+        return None if not waiting or acknowledged is None else acknowledged + self._unacknowledged()
+
+    def look(self) -> Seen:
+        """Return what the socket shows."""
+        return Seen(self, self.heard, self._unread(), self._acknowledged())
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and abort soon after, whatever the peer does."""
+        if not self._closing:
+            self._closing = True
+            self._engine.send_close(code, reason[:120])
+            self._flush()
+            self._abort_soon()
+
+    def abort(self) -> None:
+        """End it now."""
+        self._closing = True
+        self._transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops, and has not drained us (a plain uvicorn)."""
+        self.hands.say_goodbye(self, "restart")
+        self.hands.end(self, CloseCode.RESTART, "the server restarts")
+
+    def _flush(self) -> None:
+        for data in self._engine.data_to_send():
+            if data:
+                self._transport.write(data)
+
+    def _abort_soon(self) -> None:
+        self.hands.loop.call_later(self.hands.limits.close_seconds, self._transport.abort)
+
+    # What the kernel knows (tcp(7)); the fallbacks are for other systems, and for Unix sockets.
+
+    def _unacknowledged(self) -> int:
+        """Return how many bytes were written that the peer has not acknowledged."""
+        return self._transport.get_write_buffer_size() + self._ioctl(termios.TIOCOUTQ)
+
+    def _unread(self) -> bool:
+        """Whether there is input that has not been read."""
+        return self._ioctl(termios.FIONREAD) > 0
+
+    def _acknowledged(self) -> int | None:
+        """Return how many bytes the peer has acknowledged, of all that were ever written."""
+        if self._fd < 0 or sys.platform != "linux":
+            return None
+        sock = self._transport.get_extra_info("socket")
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        # struct tcp_info in linux/tcp.h: tcpi_bytes_acked (RFC 4898), since Linux 4.1
+        return int(struct.unpack_from("=Q", info, 120)[0]) if len(info) >= 128 else None
+
+    def _ioctl(self, request: int) -> int:
+        if self._fd < 0:
+            return 0
+        try:
+            return int(struct.unpack("=i", fcntl.ioctl(self._fd, request, b"\0\0\0\0"))[0])
+        except OSError:
+            return 0

@@ -1,0 +1,1 @@
+"""The memory: where publications, and what they are about, are kept."""

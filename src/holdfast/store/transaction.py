@@ -1,0 +1,318 @@
+"""
+What may a change do to a SQLite database, and what happens to the others if it fails?
+
+The changes that wait share one commit, each in its savepoint: one that fails is undone
+alone. A failure can also end the whole transaction (a full disk, an interrupt, OR
+ROLLBACK); then each change is run again in a transaction of its own, so that the good
+ones succeed and the bad ones are told.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+import msgspec
+
+from holdfast.errors import REFUSALS, ChangeFailed, Invalid, Refused, StoreError, TooLarge
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.cursor import Position
+from holdfast.store.store import Once, Outcome, Record, Row
+
+
+class SqliteReadTransaction:
+    """One moment of the database (see `ReadTransaction`)."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: str) -> None:
+        self._connection = connection
+        self._epoch = epoch
+
+    def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return every row, by column name."""
+        cursor = self._run(sql, parameters)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
+        """Return the first row, or None."""
+        rows = self.all(sql, parameters)
+        return rows[0] if rows else None
+
+    @property
+    def now(self) -> str:
+        """The time of the newest change at this moment."""
+        row = self.one("SELECT value FROM holdfast_meta WHERE key = 'clock'")
+        return _iso(0 if row is None else int(row["value"]))
+
+    def position(self, room: str) -> Position:
+        """Return where `room` stands at this moment."""
+        row = self.one("SELECT head FROM holdfast_room WHERE name = ?", (room,))
+        return Position(self._epoch, 0 if row is None else row["head"])
+
+    def _run(self, sql: str, parameters: Sequence[object]) -> sqlite3.Cursor:
+        return self._connection.execute(sql, tuple(parameters))
+
+
+class SqliteTransaction(SqliteReadTransaction):
+    """What a change acts through (see `Transaction`)."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: str, codec: Codec, clock: int, deadline: float) -> None:
+        super().__init__(connection, epoch)
+        self._codec = codec
+        self._deadline = deadline
+        self._ended = False
+        self._now = _iso(clock)
+        self.published: list[tuple[str, str, bytes]] = []
+
+    @property
+    def now(self) -> str:
+        """The time of this change."""
+        return self._now
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Run a statement; return how many rows it changed."""
+        return self._run(sql, parameters).rowcount
+
+    def new_id(self, kind: str) -> str:
+        """Return an id that was never given before."""
+        row = self.one(
+            "INSERT INTO holdfast_counter VALUES (?, 1) ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value",
+            (kind,),
+        )
+        assert row is not None
+        return f"{kind}-{row['value']}"
+
+    def publish(self, room: str, type: str, data: Any) -> None:
+        """Put an event into the log of `room`, with this transaction."""
+        if self._ended:
+            raise ChangeFailed("this transaction is over; a change acts only while it runs")
+        body = self._codec.encode_body(type, data)
+        if len(body) > MAX_PUBLICATION_BYTES:
+            raise TooLarge(f"a publication is at most {MAX_PUBLICATION_BYTES} bytes; this one has {len(body)}")
+        self.published.append((self._codec.check_room(room), type, body))
+
+    def end(self) -> None:
+        """Refuse whatever comes later, from a change that kept its transaction."""
+        self._ended = True
+
+    def _run(self, sql: str, parameters: Sequence[object]) -> sqlite3.Cursor:
+        if self._ended:
+            raise ChangeFailed("this transaction is over; a change acts only while it runs")
+        if time.monotonic() > self._deadline:
+            raise ChangeFailed("the change took too long")
+        return super()._run(sql, parameters)
+
+
+#: A publication, as JSON. One of these, a full transport and a chunk are all that waits for one member.
+MAX_PUBLICATION_BYTES = 64 * 1024
+#: A change that runs longer is interrupted: all others wait for it.
+CHANGE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Job:
+    """One change that waits, and who is told of its outcome."""
+
+    change: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    once: Once | None
+    answer: Callable[[Outcome | BaseException], None]
+
+
+class _TransactionLost(Exception):
+    """The whole transaction is gone, with the changes that had succeeded in it."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One transaction: what its changes came to, and what they published."""
+
+    outcomes: list[Any] = field(default_factory=list)  # an exception, or the result
+    published: list[list[tuple[str, str, bytes]]] = field(default_factory=list)
+    clock: int = 0
+
+
+class Committer:
+    """Commits batches of changes on the one connection that writes."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: str, codec: Codec, wall: Callable[[], float]) -> None:
+        self._connection = connection
+        self._epoch = epoch
+        self._codec = codec
+        self._wall = wall
+        self._deadline: float | None = None  # of the change that is running
+        row = connection.execute("SELECT value FROM holdfast_meta WHERE key = 'clock'").fetchone()
+        self._clock = int(row[0]) if row else 0
+        connection.set_authorizer(self._authorize)
+        connection.set_progress_handler(self._too_long, 10_000)
+
+    def commit(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+        """Run the changes, commit, and return what became of each."""
+        try:
+            return self._together(jobs)
+        except _TransactionLost as lost:
+            if len(jobs) == 1:
+                error = StoreError(f"the change could not be committed: {lost}")
+                error.__cause__ = lost.__cause__
+                return [error]
+            return [outcome for job in jobs for outcome in self.commit([job])]
+
+    def _together(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+        batch = _Batch(clock=self._clock)
+        try:
+            self._connection.execute(_BEGIN)
+            for job in jobs:
+                self._run(batch, job)
+            records = self._append(batch)
+            self._connection.execute(_COMMIT)
+        except sqlite3.Error as error:
+            raise _TransactionLost(str(error)) from error
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute(_ROLLBACK)
+        self._clock = batch.clock
+        return [
+            outcome if isinstance(outcome, BaseException) else Outcome(outcome, records[index])
+            for index, outcome in enumerate(batch.outcomes)
+        ]
+
+    def _run(self, batch: _Batch, job: Job) -> None:
+        """Run one change in its savepoint."""
+        connection = self._connection
+        batch.clock = max(int(self._wall() * 1_000_000), batch.clock + 1)
+        deadline = time.monotonic() + CHANGE_SECONDS
+        transaction = SqliteTransaction(connection, self._epoch, self._codec, batch.clock, deadline)
+        outcome: Any
+        connection.execute(_SAVEPOINT)
+        self._deadline = deadline
+        repeated = False
+        try:
+            outcome = self._decide(transaction, job, batch.clock)
+        except _Repeated as verdict:
+            outcome, repeated = verdict.refusal, True
+        except Exception as error:
+            outcome = self._named(error)
+        finally:
+            transaction.end()
+            self._deadline = None
+        if not connection.in_transaction:
+            raise _TransactionLost(str(outcome)) from (outcome if isinstance(outcome, Exception) else None)
+        if isinstance(outcome, BaseException):
+            transaction.published.clear()
+            connection.execute(_UNDO)
+            if job.once is not None and isinstance(outcome, Refused) and not repeated:
+                self._remember(job.once, batch.clock, outcome.code, [outcome.message, outcome.field])
+        connection.execute(_RELEASE)
+        batch.outcomes.append(outcome)
+        batch.published.append(transaction.published)
+
+    def _decide(self, transaction: SqliteTransaction, job: Job, clock: int) -> Any:
+        if job.once is None:
+            return job.change(transaction, *job.args, **job.kwargs)
+        verdict = transaction.one(
+            "SELECT fingerprint, refusal, answer FROM holdfast_verdict WHERE user = ? AND key = ?",
+            (job.once.user, job.once.key),
+        )
+        if verdict is None:
+            result = job.change(transaction, *job.args, **job.kwargs)
+            self._remember(job.once, clock, None, result)
+            return result
+        if verdict["fingerprint"] != job.once.fingerprint:
+            raise _Repeated(Invalid("this key was used for another command", field="key"))
+        if verdict["refusal"] is None:
+            return msgspec.json.decode(verdict["answer"], type=_result_type(job.change))
+        message, name = msgspec.json.decode(verdict["answer"], type=tuple[str, str | None])
+        raise _Repeated(REFUSALS[verdict["refusal"]](message, field=name))
+
+    def _remember(self, once: Once, at: int, refusal: str | None, answer: object) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO holdfast_verdict (user, key, fingerprint, at, refusal, answer) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (once.user, once.key, once.fingerprint, at, refusal, msgspec.json.encode(answer).decode()),
+        )
+
+    def _named(self, error: Exception) -> Exception:
+        """Return the error that the change's caller is told."""
+        if isinstance(error, sqlite3.Error) and self._deadline is not None and time.monotonic() > self._deadline:
+            return ChangeFailed(f"the change was interrupted: it took more than {CHANGE_SECONDS:g} s")
+        if isinstance(error, sqlite3.DatabaseError) and str(error) == "not authorized":
+            return ChangeFailed("a change may not begin, commit or roll back, attach, or set pragmas: hub.write does")
+        return error
+
+    def _append(self, batch: _Batch) -> list[tuple[Record, ...]]:
+        """Put what was published into the logs: here, so that the order of offsets is the order of commits."""
+        execute = self._connection.execute
+        heads: dict[str, tuple[int, int]] = {}
+        records: list[tuple[Record, ...]] = []
+        for published in batch.published:
+            mine = []
+            for room, type, body in published:
+                if room not in heads:
+                    row = execute("SELECT id, head FROM holdfast_room WHERE name = ?", (room,)).fetchone()
+                    if row is None:
+                        row = (execute("INSERT INTO holdfast_room (name, head) VALUES (?, 0)", (room,)).lastrowid, 0)
+                    heads[room] = row
+                room_id, head = heads[room]
+                heads[room] = (room_id, head + 1)
+                execute(
+                    "INSERT INTO holdfast_log (room_id, offset, at, type, body) VALUES (?, ?, ?, ?, ?)",
+                    (room_id, head + 1, batch.clock, type, body.decode()),
+                )
+                mine.append(Record(room, head + 1, type, body))
+            records.append(tuple(mine))
+        for room_id, head in heads.values():
+            execute("UPDATE holdfast_room SET head = ? WHERE id = ?", (head, room_id))
+        execute("INSERT OR REPLACE INTO holdfast_meta VALUES ('clock', ?)", (str(batch.clock),))
+        return records
+
+    def _authorize(self, action: int, *_: object) -> int:
+        # Asked when a statement is prepared; our own are prepared while no change is running.
+        return sqlite3.SQLITE_DENY if self._deadline is not None and action in _FORBIDDEN else sqlite3.SQLITE_OK
+
+    def _too_long(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+
+# Marked, since statements are cached by their text: a change that says COMMIT must not be handed ours,
+# which was prepared, and allowed, outside of changes.
+_BEGIN = "BEGIN IMMEDIATE -- holdfast"
+_COMMIT = "COMMIT -- holdfast"
+_ROLLBACK = "ROLLBACK -- holdfast"
+_SAVEPOINT = "SAVEPOINT holdfast_change -- holdfast"
+_UNDO = "ROLLBACK TO holdfast_change -- holdfast"
+_RELEASE = "RELEASE holdfast_change -- holdfast"
+
+_FORBIDDEN = {
+    sqlite3.SQLITE_TRANSACTION,
+    sqlite3.SQLITE_SAVEPOINT,
+    sqlite3.SQLITE_ATTACH,
+    sqlite3.SQLITE_DETACH,
+    sqlite3.SQLITE_PRAGMA,
+}
+
+
+class _Repeated(Exception):
+    """What a repeated key is refused with; the first verdict stays as it is."""
+
+    def __init__(self, refusal: Refused) -> None:
+        self.refusal = refusal
+
+
+@lru_cache(1024)
+def _result_type(change: Callable[..., Any]) -> Any:
+    """Return the type that a change says it returns, so that a remembered result has it again."""
+    try:
+        return get_type_hints(change).get("return", Any)
+    except NameError:
+        return Any  # it is named only for type checkers
+
+
+def _iso(microseconds: int) -> str:
+    moment = datetime(1970, 1, 1) + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds") + "Z"

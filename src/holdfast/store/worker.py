@@ -1,0 +1,78 @@
+"""
+Who runs the store's work: a thread of its own, or, in a simulation, the event loop itself?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Worker(Protocol):
+    """Runs one function again whenever it is woken, never twice at once."""
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin; `work` is called after each `wake`, and need not be called once for each."""
+
+    def wake(self) -> None:
+        """There is something to do."""
+
+    async def stop(self) -> None:
+        """Let it finish what it is at, and end."""
+
+
+class ThreadWorker:
+    """A thread."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._wanted = threading.Semaphore(0)
+        self._ended = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin."""
+
+        def run() -> None:
+            while not self._ended:
+                self._wanted.acquire()
+                work()
+
+        self._thread = threading.Thread(target=run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wanted.release()
+
+    async def stop(self) -> None:
+        """Let it finish what it is at, and end."""
+        self._ended = True
+        self._wanted.release()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+
+class InlineWorker:
+    """The event loop that wakes it."""
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin."""
+        self._work = work
+        self._asked = False
+
+    def wake(self) -> None:
+        """There is something to do."""
+        if not self._asked:
+            self._asked = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._asked = False
+        self._work()
+
+    async def stop(self) -> None:
+        """Let it finish what it is at, and end."""
+        self._work()
