@@ -4,6 +4,10 @@ Real-time rooms for Python that survive disconnects.
 `Hub` is the server's side, for any ASGI app; `connect` the client's.
 """
 
+from holdfast.client.client import Client, connect
+from holdfast.client.room import Room, Snapshot
+from holdfast.core.link import State, Status
+from holdfast.core.replica import Event, Resumed, Resync
 from holdfast.errors import (
     ChangeFailed,
     Closed,
@@ -33,8 +37,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ChangeFailed",
+    "Client",
     "Closed",
     "Conflict",
+    "Event",
     "Forbidden",
     "HoldfastError",
     "Hub",
@@ -49,6 +55,12 @@ __all__ = [
     "ReadTransaction",
     "Refused",
     "Request",
+    "Resumed",
+    "Resync",
+    "Room",
+    "Snapshot",
+    "State",
+    "Status",
     "Store",
     "StoreError",
     "TooLarge",
@@ -57,4 +69,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "User",
+    "connect",
 ]

@@ -1,7 +1,8 @@
-"""The commands: `holdfast board`, `holdfast serve`."""
+"""The commands: `holdfast board`, `holdfast serve`, `holdfast watch`."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from holdfast import Limits, __version__
 from holdfast.board.app import create_app
+from holdfast.client import watch as client_watch
 from holdfast.errors import HoldfastError
 from holdfast.server import runner
 
@@ -70,6 +72,32 @@ def serve(app: str, host: str, port: int, loop: str, log_level: str) -> None:
     Any uvicorn serves it too, with `--ws holdfast.server.websocket:WebSocketProtocol`.
     """
     _serve(app, host, port, loop, log_level, app)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("room")
+@click.option("--token", envvar="HOLDFAST_TOKEN", help="Who you are; without it, a guest.")
+@click.option("--no-jitter", is_flag=True, help="Wait exactly 1, 2, 4, 8, 16, 30, 30 … seconds between attempts.")
+def watch(url: str, room: str, token: str | None, no_jitter: bool) -> None:
+    """
+    Show what happens in a room, live, and what becomes of the link.
+
+    \b
+    holdfast watch http://localhost:3000 board-1
+    """
+    try:
+        code = asyncio.run(client_watch.watch(url, room, token=token, jitter=not no_jitter, out=_print))
+    except (HoldfastError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        return
+    if code is not None:
+        raise SystemExit(1)
+
+
+def _print(line: str) -> None:
+    click.echo(line)
 
 
 def _serve(app: Any, host: str, port: int, loop: str, log_level: str, what: str) -> None:

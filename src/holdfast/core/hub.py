@@ -30,6 +30,7 @@ class Rules(Struct, frozen=True):
 
     heartbeat: HeartbeatTerms
     terms: Terms
+    room_key: str
     presence_grace: float
     auth_deadline: float
 
@@ -166,7 +167,8 @@ class Hub:
         else:
             self._agenda.set(("expiry", connection), input.expires)
         token = UNSET if input.token is None else input.token
-        connected = Connected(session.id, user, self._rules.heartbeat, self._rules.terms, token)
+        rules = self._rules
+        connected = Connected(session.id, user, rules.heartbeat, rules.terms, rules.room_key, token)
         self._effects.say(connection, connected)
 
     def _session_id(self, input: inputs.Identified) -> str:

@@ -87,13 +87,14 @@ class Terms(Struct, frozen=True, rename="camel"):
     rooms: int
 
 
-class Connected(Struct, frozen=True, tag="connected"):
+class Connected(Struct, frozen=True, tag="connected", rename="camel"):
     """You are known: the first word on every connection, and the answer to `auth`."""
 
     session: str
     user: User
     heartbeat: HeartbeatTerms
     limits: Terms
+    room_key: str
     token: str | UnsetType = UNSET
 
 
@@ -210,6 +211,7 @@ class Error(Struct, frozen=True, tag="error"):
 
     error: str
     code: str
+    room: str | UnsetType = UNSET
     ref: str | int | UnsetType = UNSET
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from holdfast.core import inputs
 from holdfast.errors import Conflict, Forbidden, Invalid, Refused, TooMany, Unauthorized
@@ -81,7 +82,8 @@ class Conversation:
             if ref is not None:
                 connection.say(Reply(ref, False, error=said))
             else:
-                connection.say(Error(said.error, said.code))
+                room = message.room if isinstance(message, Join | Leave | Sync) else UNSET
+                connection.say(Error(said.error, said.code, room))
         except Exception:
             logger.exception("a message could not be handled")
             unexpected = messages.Problem("something went wrong on the server", "internal")

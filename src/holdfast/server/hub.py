@@ -81,6 +81,7 @@ class Hub:
             rules=Rules(
                 HeartbeatTerms(heartbeat_interval, heartbeat_timeout),
                 Terms(limits.message_bytes, limits.messages_per_second, limits.rooms_per_connection),
+                room_key,
                 presence_grace,
                 limits.auth_seconds,
             ),

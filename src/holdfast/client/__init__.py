@@ -1,0 +1,1 @@
+"""The client's hands: asyncio. They carry; the link decides."""

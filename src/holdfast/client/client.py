@@ -1,0 +1,457 @@
+"""
+How does a program stay in its rooms?
+
+One task owns the link and carries out what `core.link` decides: it alone dials, so there
+is one path to reconnect. Everything else puts what has happened into its queue; what
+comes from a socket that was given up is told by its number, and passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as dial
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from holdfast.client.room import Room, Snapshot
+from holdfast.core import link
+from holdfast.core.backoff import Backoff
+from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
+from holdfast.core.replica import Outcome, Replica, Resync
+from holdfast.errors import REFUSALS, Closed, Refused, Unauthorized, Unavailable
+from holdfast.protocol import messages
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import User
+
+logger = logging.getLogger("holdfast.client")
+
+SUBPROTOCOL = "holdfast.1"
+#: What is received and not yet looked at; beyond this the socket is not read, and the server waits with the rest.
+WAITING = 1_000
+#: For a close frame to be answered; a dead socket never does.
+CLOSE_SECONDS = 1.0
+
+#: A token, or what returns one.
+Token = str | Callable[[], str | Awaitable[str]]
+#: Returns a room's state and the cursor at which it is true: the cursor first, then the data, or both at once.
+TakeSnapshot = Callable[[str], Awaitable[tuple[Any, str]]]
+
+_MESSAGES: dict[str, Any] = {
+    "joined": messages.Joined,
+    "resync": messages.Resync,
+    "synced": messages.Synced,
+    "user_joined": messages.UserJoined,
+    "user_left": messages.UserLeft,
+}
+
+
+def connect(
+    url: str,
+    *,
+    token: Token | None = None,
+    recover: str = "resume",
+    snapshot: TakeSnapshot | None = None,
+    jitter: bool = True,
+) -> Client:
+    """
+    Return a client of the hub at `url`, which keeps itself connected from `async with` on.
+
+    Args:
+        url: Of the WebSocket: `ws://localhost:8000/live/ws`.
+        token: Who you are. A function is asked again, once, when the server no longer takes its token.
+        recover: `"resume"` is sent what it missed; `"snapshot"` starts afresh after each reconnect.
+        snapshot: Called whenever there is a start afresh; then rooms yield `Snapshot` instead of `Resync`.
+        jitter: Without it, the delays before the attempts are exactly 1, 2, 4, 8, 16, 30, 30 … seconds.
+    """
+    if recover not in ("resume", "snapshot"):
+        raise ValueError(f"recover is 'resume' or 'snapshot', not {recover!r}")
+    return Client(url, token=token, resume=recover == "resume", snapshot=snapshot, jitter=jitter)
+
+
+class Client:
+    """A client that stays connected, and in its rooms. See `connect`."""
+
+    def __init__(
+        self, url: str, *, token: Token | None, resume: bool, snapshot: TakeSnapshot | None, jitter: bool
+    ) -> None:
+        self.url = websocket_url(url)
+        self.user: User | None = None
+        self._token = token
+        self._resume = resume
+        self._snapshot = snapshot
+        self._link = Link(jitter=jitter, renewable=callable(token))
+        self._rooms: dict[str, Room] = {}
+        self._room_key = "room"
+        self._credentials: str | None = None
+        self._session: str | None = None
+        self._generation = 0
+        self._socket: ClientConnection | None = None
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[int | None, LinkInput | str]] = asyncio.Queue(WAITING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
+        self._watchers: set[asyncio.Event] = set()
+
+    # What an application uses.
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._run(), name="holdfast-client")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def status(self) -> Status:
+        """How the link is: its state, and, while it waits, which attempt comes when, and why."""
+        return self._link.status
+
+    async def statuses(self) -> AsyncIterator[Status]:
+        """Yield the status now, and again whenever it has changed, until it is closed."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        try:
+            while True:
+                status = self.status
+                yield status
+                if status.state is State.CLOSED:
+                    return
+                while self.status == status:
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            self._watchers.discard(changed)
+
+    async def ready(self) -> None:
+        """Wait until the link is live; raises `Closed` if it never will be."""
+        async for status in self.statuses():
+            if status.state is State.LIVE:
+                return
+            if status.state is State.CLOSED:
+                raise self._closed()
+
+    def retry_now(self) -> None:
+        """Do not wait for the next attempt."""
+        self._put(None, link.Nudged())
+
+    def join(self, room: str) -> Room:
+        """Return a room, which is joined from `async with` on."""
+        return Room(self, room, Replica(room, resume=self._resume))
+
+    async def close(self) -> None:
+        """End it."""
+        if self._running is not None:
+            self._put(None, link.Stop())
+            await self._running
+            self._running = None
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # For its rooms.
+
+    async def enter(self, room: Room) -> None:
+        """Keep a room joined."""
+        if room.name in self._rooms:
+            raise ValueError(f"this client is in {room.name} already")
+        self._rooms[room.name] = room
+        if self.status.state is State.CLOSED:
+            raise self._closed()
+        if self._link.state is State.LIVE:
+            self._join(room)
+
+    async def leave(self, room: Room) -> None:
+        """Leave it."""
+        if self._rooms.pop(room.name, None) is not None and self._link.state is State.LIVE:
+            self._say(messages.Leave(room.name))
+
+    async def send(self, room: Room, type: str, data: dict[str, Any]) -> None:
+        """Send a message of the application."""
+        if self._link.state is not State.LIVE:
+            raise Unavailable("there is no link to the server now")
+        self._send({**data, "type": type, self._room_key: room.name})
+
+    def ask_again(self, room: Room) -> None:
+        """Ask for what was left in the log while a room's reader was slow."""
+        self._take(room, room.replica.ask())
+
+    # The one task.
+
+    async def _run(self) -> None:
+        self._tell(link.Start())
+        while self._link.state is not State.CLOSED:
+            deadline = self._link.deadline()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    generation, what = await self._queue.get()
+            except TimeoutError:
+                self._carry(self._link.tick(self._now(), random.random()))  # noqa: S311
+                continue
+            if generation is not None and generation != self._generation:
+                continue
+            if isinstance(what, str):
+                self._tell(link.Heard())
+                self._received(what)
+            else:
+                self._tell(what)
+        failure = self._closed()
+        for room in self._rooms.values():
+            room.fail(failure)
+
+    def _put(self, generation: int | None, what: LinkInput) -> None:
+        try:
+            self._queue.put_nowait((generation, what))
+        except asyncio.QueueFull:
+            self._spawn(self._queue.put((generation, what)))
+
+    def _tell(self, input: LinkInput) -> None:
+        self._carry(self._link.receive(input, self._now(), random.random()))  # noqa: S311
+
+    def _carry(self, effects: list[LinkEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case link.Authorize(fresh):
+                    self._spawn(self._authorize(fresh))
+                case link.Dial():
+                    self._generation += 1
+                    self._spawn(self._dial(self._generation))
+                case link.Introduce():
+                    self._say(messages.Auth(self._credentials, self._session))
+                case link.Rejoin():
+                    for room in self._rooms.values():
+                        self._join(room)
+                case link.Probe():
+                    self._say(messages.Ping())
+                case link.Abandon(code):
+                    self._generation += 1
+                    socket, self._socket = self._socket, None
+                    if socket is not None:
+                        self._spawn(_abandon(socket, code))
+        for changed in self._watchers:
+            changed.set()
+
+    async def _authorize(self, fresh: bool) -> None:
+        try:
+            if callable(self._token) and (fresh or self._credentials is None):
+                token = self._token()
+                self._credentials = await token if inspect.isawaitable(token) else token
+            elif isinstance(self._token, str):
+                self._credentials = self._token
+        except Unauthorized as error:
+            self._put(None, link.Lost(CloseCode.UNAUTHORIZED, error.message))
+        except Exception as error:
+            logger.warning("the token function failed: %s", error)
+            self._put(None, link.Lost(reason=f"no token: {error}"))
+        else:
+            self._put(None, link.Authorized())
+
+    async def _dial(self, generation: int) -> None:
+        headers = {} if self._credentials is None else {"Authorization": f"Bearer {self._credentials}"}
+        try:
+            # Its own keepalive and its own reconnecting stay off: there is one watchdog, and one who dials.
+            socket = await dial(
+                self.url,
+                additional_headers=headers,
+                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+                ping_interval=None,
+                open_timeout=None,
+                close_timeout=CLOSE_SECONDS,
+                max_size=None,
+                proxy=None,
+            )
+        except (OSError, WebSocketException, EOFError) as error:
+            await self._queue.put((generation, _refusal(error)))
+            return
+        if generation != self._generation:
+            await _abandon(socket, CloseCode.NORMAL)
+            return
+        self._socket = socket
+        self._outgoing = asyncio.Queue(WAITING)
+        writing = asyncio.create_task(_write(socket, self._outgoing))
+        await self._queue.put((generation, link.Opened()))
+        try:
+            async for text in socket:
+                await self._queue.put((generation, text if isinstance(text, str) else text.decode()))
+        except ConnectionClosed:
+            pass
+        finally:
+            writing.cancel()
+        if self._socket is socket:
+            self._socket = None
+        code = CloseCode.ABNORMAL if socket.close_code is None else socket.close_code
+        await self._queue.put((generation, link.Lost(code, socket.close_reason or "")))
+
+    def _join(self, room: Room) -> None:
+        if room.joined_on != self._generation:
+            room.joined_on = self._generation
+            self._say(room.replica.join())
+
+    # What the server says.
+
+    def _received(self, text: str) -> None:
+        try:
+            fields: dict[str, Any] = msgspec.json.decode(text)
+            type = fields.pop("type")
+        except (msgspec.DecodeError, KeyError, AttributeError):
+            logger.warning("the server said something that is not in the protocol")
+            return
+        match type:
+            case "connected":
+                self._connected(msgspec.convert({"type": type, **fields}, messages.Connected))
+            case "ping":
+                self._say(messages.Pong())
+            case "pong" | "left":
+                pass
+            case "goodbye":
+                self._tell(link.Advised(fields.get("after_ms", 0) / 1000, fields.get("spread_ms", 0) / 1000))
+            case "error":
+                self._refused(fields)
+            case _:
+                self._of_room(type, fields)
+
+    def _connected(self, message: messages.Connected) -> None:
+        self._session = message.session
+        self._room_key = message.room_key
+        self.user = message.user
+        if isinstance(message.token, str) and self._token is None:
+            self._credentials = message.token
+        self._tell(link.Welcomed(message.heartbeat.interval, message.heartbeat.timeout))
+
+    def _refused(self, fields: dict[str, Any]) -> None:
+        logger.warning("the server refused: %s", fields.get("error"))
+        room = self._rooms.get(fields.get(self._room_key, ""))
+        if room is not None:
+            refusal = REFUSALS.get(fields.get("code", ""), Refused)
+            room.fail(refusal(str(fields.get("error"))))
+
+    def _of_room(self, type: str, fields: dict[str, Any]) -> None:
+        name = fields.pop(self._room_key, None)
+        room = self._rooms.get(name)
+        if room is None:
+            return
+        replica = room.replica
+        if type == "presence":
+            kind: Any = messages.PresenceChanges if "joined" in fields else messages.Presence
+        else:
+            kind = _MESSAGES.get(type)
+        if kind is None:
+            id = fields.pop("id", None)
+            if id is None or not room.is_full:
+                self._take(room, replica.event(type, id, fields))
+            return
+        message = msgspec.convert({"type": type, "room": name, **fields}, kind)
+        match message:
+            case messages.Joined():
+                self._take(room, replica.joined(message))
+            case messages.Resync():
+                self._take(room, replica.resync(message))
+            case messages.Synced():
+                self._take(room, replica.synced(message))
+            case _:
+                replica.people(message)
+                self._take(room, replica.event(type, None, fields))
+
+    def _take(self, room: Room, outcome: Outcome) -> None:
+        for item in outcome.items:
+            if isinstance(item, Resync) and self._snapshot is not None:
+                room.replica.hold()
+                self._spawn(self._take_snapshot(room, item.reason, self._generation))
+            else:
+                room.put(item)
+        if outcome.ask is not None:
+            self._say(outcome.ask)
+
+    async def _take_snapshot(self, room: Room, reason: str, generation: int) -> None:
+        """Have the application take a snapshot, until it succeeds or the link is another one."""
+        assert self._snapshot is not None
+        backoff = Backoff()
+        while generation == self._generation:
+            try:
+                data, cursor = await self._snapshot(room.name)
+            except Exception:
+                logger.warning("the snapshot of %s failed; it is tried again", room.name, exc_info=True)
+                await asyncio.sleep(backoff.next(random.random()).delay)  # noqa: S311
+                continue
+            if generation == self._generation:
+                room.put(Snapshot(data, cursor, reason))
+                self._say(room.replica.restart(cursor))
+            return
+
+    # What it says.
+
+    def _say(self, message: messages.Auth | messages.Join | messages.Leave | messages.Sync | Any) -> None:
+        fields = {name: value for name, value in msgspec.to_builtins(message).items() if value is not None}
+        if "room" in fields:
+            fields[self._room_key] = fields.pop("room")
+        self._send(fields)
+
+    def _send(self, fields: dict[str, Any]) -> None:
+        if self._socket is None:
+            return
+        try:
+            self._outgoing.put_nowait(msgspec.json.encode(fields).decode())
+        except asyncio.QueueFull:
+            # The server has not taken anything for a long time: a new link is better than a longer queue.
+            self._put(self._generation, link.Lost(reason="the server takes nothing more"))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _closed(self) -> Closed:
+        status = self.status
+        why = "" if status.code is None else f" by the server: {status.code} {status.reason}"
+        return Closed(f"this client was closed{why}", code=status.code)
+
+
+async def _write(socket: ClientConnection, outgoing: asyncio.Queue[str]) -> None:
+    """Send what is to be sent, in its order, so that a server which does not read holds up nothing else."""
+    try:
+        while True:
+            await socket.send(await outgoing.get())
+    except ConnectionClosed:
+        pass  # the link is told by who reads from it
+
+
+async def _abandon(socket: ClientConnection, code: int) -> None:
+    """Let go of a socket: say goodbye if it can still be heard, and wait for nothing."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await socket.close(code)
+    except (TimeoutError, WebSocketException, OSError):
+        pass
+    finally:
+        socket.transport.abort()
+
+
+def _refusal(error: Exception) -> link.Lost:
+    """Return what a failed handshake means, in close codes."""
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        code = {401: CloseCode.UNAUTHORIZED, 403: CloseCode.FORBIDDEN}.get(status, CloseCode.ABNORMAL)
+        return link.Lost(code, f"HTTP {status}")
+    return link.Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
+
+
+def websocket_url(url: str) -> str:
+    """Return the URL of the WebSocket that is meant by the URL of a server, or of the WebSocket itself."""
+    parts = urlsplit(url if "//" in url else f"//{url}", "http")
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is not the URL of a server")
+    return urlunsplit((scheme, parts.netloc, parts.path if len(parts.path) > 1 else "/ws", parts.query, ""))

@@ -1,0 +1,109 @@
+"""
+What does an application hold of a room?
+
+Something to iterate over that goes on across every disconnect. What waits for a slow
+reader is bounded: beyond that, publications are left where they are, in the server's log,
+and asked for again when the reader has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct
+
+from holdfast.core.replica import Item, Replica
+from holdfast.errors import HoldfastError
+from holdfast.protocol.messages import User
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client
+
+#: Events that wait for the application's loop, for each room.
+WAITING = 1_000
+
+
+class Snapshot(Struct, frozen=True):
+    """What your snapshot function has returned, and the cursor at which it is true: replace what you have."""
+
+    data: Any
+    cursor: str
+    reason: str
+    type: str = "snapshot"
+
+
+class Room:
+    """
+    A room that was joined: `async for item in room`.
+
+    Items are `Event`, `Resumed` and `Resync`; with a snapshot function, `Snapshot` instead of `Resync`.
+    """
+
+    def __init__(self, client: Client, name: str, replica: Replica) -> None:
+        self.name = name
+        self._client = client
+        self.replica = replica
+        self.joined_on = 0  # the link, by its number, on which it was joined last
+        self._items: deque[Item | Snapshot] = deque()
+        self._more = asyncio.Event()
+        self._overflowed = False
+        self._failure: HoldfastError | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._client.enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.leave(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item | Snapshot:
+        while not self._items:
+            if self._overflowed:
+                self._overflowed = False
+                self._client.ask_again(self)
+            if self._failure is not None:
+                raise self._failure
+            self._more.clear()
+            await self._more.wait()
+        return self._items.popleft()
+
+    @property
+    def cursor(self) -> str | None:
+        """Where this copy of the room stands."""
+        return self.replica.cursor
+
+    @property
+    def users(self) -> list[User]:
+        """Who is in the room, as far as is known here (at most 100)."""
+        return list(self.replica.users.values())
+
+    async def send(self, type: str, **data: Any) -> None:
+        """Send a message of the application (`typing` …). Raises `Unavailable` while there is no link."""
+        await self._client.send(self, type, data)
+
+    # For the client.
+
+    @property
+    def is_full(self) -> bool:
+        """Whether publications are left in the log for now; they are asked for again when the reader is here."""
+        self._overflowed = self._overflowed or len(self._items) >= WAITING
+        return self._overflowed
+
+    def put(self, item: Item | Snapshot) -> None:
+        """Give the application one more."""
+        self._items.append(item)
+        self._more.set()
+
+    def fail(self, failure: HoldfastError) -> None:
+        """There will be nothing more."""
+        self._failure = failure
+        self._more.set()
+

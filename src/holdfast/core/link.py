@@ -1,0 +1,340 @@
+"""
+The client's mind: is there a link, and if not, what is to be done about it?
+
+A table of states, and nothing decided beside it. It knows no socket and no clock: what
+happened and when comes in, what is to be done comes out. There is one of these for each
+client, and whoever carries it out is the only one who dials.
+
+A silent link is probed before it is given up, and what is given up is abandoned: nobody
+waits for a dead socket to close. A timer that comes late says nothing about the peer (the
+machine slept, the tab was throttled), so it probes too.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import Struct
+
+from holdfast.core.backoff import FLOOR, Backoff, Delay
+from holdfast.protocol.codes import CloseCode, may_return
+
+#: From dialing to `connected`. One deadline for both: an upgrade that never says hello would hang.
+GREETING_SECONDS = 10.0
+#: An answer to a probe.
+PROBE_SECONDS = 3.0
+#: A timer this late was not late by chance: the machine slept, or the tab was hidden.
+LATE_SECONDS = 1.0
+
+
+class State(Enum):
+    """Where a link is."""
+
+    IDLE = "idle"
+    AUTHORIZING = "authorizing"  # a token is being fetched
+    DIALING = "dialing"
+    GREETING = "greeting"  # the socket is open, `connected` has not come
+    LIVE = "live"
+    PROBING = "probing"  # it was silent for too long, and has been asked
+    WAITING = "waiting"  # for the next attempt
+    PAUSED = "paused"  # the page is hidden away
+    CLOSED = "closed"  # for good
+
+
+# What has happened.
+
+
+class Start(Struct, frozen=True):
+    """The application wants a link."""
+
+
+class Authorized(Struct, frozen=True):
+    """There is a token, or none is needed."""
+
+
+class Opened(Struct, frozen=True):
+    """The socket is open."""
+
+
+class Welcomed(Struct, frozen=True):
+    """`connected` has come: with how often the server pings, and how long it waits. Seconds."""
+
+    interval: float
+    timeout: float
+
+
+class Heard(Struct, frozen=True):
+    """Something has come."""
+
+
+class Advised(Struct, frozen=True):
+    """`goodbye`: come back after `after` + U(0, `spread`) seconds."""
+
+    after: float
+    spread: float
+
+
+class Lost(Struct, frozen=True):
+    """The link, or the attempt at one, is gone."""
+
+    code: int = CloseCode.ABNORMAL
+    reason: str = ""
+
+
+class Nudged(Struct, frozen=True):
+    """The network is back, the page is visible again, or somebody pressed "now"."""
+
+
+class Paused(Struct, frozen=True):
+    """The page is put away."""
+
+
+class Unpaused(Struct, frozen=True):
+    """… and taken out again."""
+
+
+class Stop(Struct, frozen=True):
+    """The application wants no link any more."""
+
+
+class _TurnedAway(Struct, frozen=True):
+    """Lost, with a code that says: stay away."""
+
+
+class _Silent(Struct, frozen=True):
+    """The time is up in which something should have come."""
+
+
+class _Rung(Struct, frozen=True):
+    """The wait is over."""
+
+
+LinkInput = Start | Authorized | Opened | Welcomed | Heard | Advised | Lost | Nudged | Paused | Unpaused | Stop
+
+# What is to be done.
+
+
+class Authorize(Struct, frozen=True):
+    """Get a token, a `fresh` one if the last was refused; answer with `Authorized` or `Lost`."""
+
+    fresh: bool
+
+
+class Dial(Struct, frozen=True):
+    """Open a socket; answer with `Opened` or `Lost`. What comes from an earlier socket is to be ignored."""
+
+
+class Introduce(Struct, frozen=True):
+    """Say who we are, and which session we held: the server cuts its dead twin, or says that it wants a token."""
+
+
+class Rejoin(Struct, frozen=True):
+    """The link is live: join every room again."""
+
+
+class Probe(Struct, frozen=True):
+    """Say `ping`."""
+
+
+class Abandon(Struct, frozen=True):
+    """Let go of the socket, with this code if it can still be said."""
+
+    code: int
+
+
+LinkEffect = Authorize | Dial | Introduce | Rejoin | Probe | Abandon
+
+_OPEN = (State.DIALING, State.GREETING, State.LIVE, State.PROBING)
+_ACTIVE = (State.AUTHORIZING, *_OPEN, State.WAITING)
+
+#: The life of a link. What is not in it changes nothing.
+LIFE: dict[tuple[State, type], State] = {
+    (State.IDLE, Start): State.AUTHORIZING,
+    (State.AUTHORIZING, Authorized): State.DIALING,
+    (State.AUTHORIZING, Lost): State.WAITING,
+    (State.DIALING, Opened): State.GREETING,
+    (State.GREETING, Welcomed): State.LIVE,
+    (State.LIVE, Nudged): State.PROBING,
+    (State.LIVE, _Silent): State.PROBING,
+    (State.PROBING, Heard): State.LIVE,
+    (State.WAITING, _Rung): State.AUTHORIZING,
+    (State.WAITING, Nudged): State.AUTHORIZING,
+    (State.PAUSED, Unpaused): State.AUTHORIZING,
+    **{(state, Lost): State.WAITING for state in _OPEN},
+    **{(state, _Silent): State.WAITING for state in (State.DIALING, State.GREETING, State.PROBING)},
+    **{(state, _TurnedAway): State.CLOSED for state in (State.AUTHORIZING, *_OPEN)},
+    **{(state, Paused): State.PAUSED for state in _ACTIVE},
+    **{(state, Stop): State.CLOSED for state in State if state is not State.CLOSED},
+    (State.CLOSED, Start): State.AUTHORIZING,
+}
+
+
+class Status(Struct, frozen=True):
+    """
+    How a link is, for people and programs.
+
+    While it waits: try number `attempt` comes at `retry_at` (the machine's clock), at most `ceiling` seconds
+    after the loss. `code` and `reason` say why the last link ended; None: there was none yet.
+    """
+
+    state: State
+    attempt: int = 0
+    ceiling: float = 0.0
+    delay: float = 0.0
+    retry_at: float | None = None
+    code: int | None = None
+    reason: str = ""
+
+
+class Link:
+    """
+    One client's link.
+
+    Args:
+        jitter: Draw each delay below its ceiling; without it, the delay is the ceiling.
+        renewable: There is a function to ask for a fresh token, so a refused one need not be the end.
+    """
+
+    def __init__(self, *, jitter: bool = True, renewable: bool = False) -> None:
+        self.status = Status(State.IDLE)
+        self._backoff = Backoff(jitter=jitter)
+        self._renewable = renewable
+        self._refused = False  # the last token was; the next is asked for afresh
+        self._alarm: float | None = None
+        self._silence = 0.0  # how long the server may be silent; known from `connected`
+        self._heard_at = 0.0
+        self._dialed_at = float("-inf")
+        self._advice: tuple[float, float] | None = None
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return self.status.state
+
+    def receive(self, input: LinkInput, now: float, dice: float) -> list[LinkEffect]:
+        """Take in what happened; `dice` is uniform in [0, 1)."""
+        match input:
+            case Heard():
+                self._heard_at = now
+                if self.state is State.LIVE:
+                    return []  # the alarm finds out by itself
+            case Advised(after, spread):
+                self._advice = (after, spread)
+                return []
+            case Welcomed(interval, timeout):
+                self._silence = interval + timeout
+                self._heard_at = now
+            case Lost(code, _) if not may_return(code) and not self._may_ask_again(code):
+                return self._step(_TurnedAway(), now, dice, input)
+            case Nudged() if self.state is State.WAITING and now - self._dialed_at < FLOOR:
+                self._alarm = self._dialed_at + FLOOR
+                return []
+            case _:
+                pass
+        return self._step(input, now, dice, input if isinstance(input, Lost) else None)
+
+    def tick(self, now: float, dice: float) -> list[LinkEffect]:
+        """Take in that time has passed."""
+        if self._alarm is None or now < self._alarm:
+            return []
+        late = now - self._alarm > LATE_SECONDS
+        match self.state:
+            case State.WAITING:
+                return self._step(_Rung(), now, dice, None)
+            case State.LIVE if now < self._heard_at + self._silence:
+                self._alarm = self._heard_at + self._silence
+                return []
+            case State.PROBING if late:
+                self._alarm = now + PROBE_SECONDS
+                return [Probe()]
+            case _:
+                return self._step(_Silent(), now, dice, None)
+
+    def deadline(self) -> float | None:
+        """When `tick` is due next."""
+        return self._alarm
+
+    def _may_ask_again(self, code: int) -> bool:
+        """Whether a refused token is to be exchanged: once, if there is a function for it."""
+        if code != CloseCode.UNAUTHORIZED or not self._renewable or self._refused:
+            return False
+        self._refused = True
+        return True
+
+    def _step(self, input: object, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        state = self.state
+        after = LIFE.get((state, type(input)))
+        if after is None:
+            return []
+        effects: list[LinkEffect] = []
+        if state in _OPEN and after in (State.WAITING, State.PAUSED, State.CLOSED) and lost is None:
+            effects.append(Abandon(CloseCode.GOING_AWAY if after is State.PAUSED else CloseCode.NORMAL))
+        enter = {
+            State.AUTHORIZING: self._authorize,
+            State.DIALING: self._dial,
+            State.GREETING: self._greet,
+            State.LIVE: self._live,
+            State.PROBING: self._probe,
+            State.WAITING: self._wait,
+            State.PAUSED: self._pause,
+            State.CLOSED: self._close,
+        }[after]
+        return effects + enter(state, now, dice, lost)
+
+    # What it means to come into a state.
+
+    def _authorize(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._alarm = None
+        self._set(State.AUTHORIZING)
+        return [Authorize(self._refused)]
+
+    def _dial(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._dialed_at = now
+        self._alarm = now + GREETING_SECONDS
+        self._set(State.DIALING)
+        return [Dial()]
+
+    def _greet(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._set(State.GREETING)
+        return [Introduce()]
+
+    def _live(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._alarm = now + self._silence
+        self.status = Status(State.LIVE)
+        if before is State.PROBING:
+            return []
+        self._backoff.welcomed(now)
+        self._refused = False
+        self._advice = None
+        return [Rejoin()]
+
+    def _probe(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._alarm = now + PROBE_SECONDS
+        self._set(State.PROBING)
+        return [Probe()]
+
+    def _wait(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._backoff.lost(now)
+        delay: Delay = self._backoff.next(dice, self._advice)
+        self._advice = None
+        self._alarm = now + delay.delay
+        lost = Lost(CloseCode.ABNORMAL, "the server fell silent") if lost is None else lost
+        self.status = Status(
+            State.WAITING, delay.attempt, delay.ceiling, delay.delay, self._alarm, lost.code, lost.reason
+        )
+        return []
+
+    def _pause(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._alarm = None
+        self._set(State.PAUSED)
+        return []
+
+    def _close(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._alarm = None
+        self.status = Status(State.CLOSED) if lost is None else Status(State.CLOSED, code=lost.code, reason=lost.reason)
+        return []
+
+    def _set(self, state: State) -> None:
+        """Be in another state, but keep what is known of the attempts."""
+        status = self.status
+        self.status = Status(state, status.attempt, status.ceiling, status.delay, None, status.code, status.reason)
