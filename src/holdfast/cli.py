@@ -106,9 +106,7 @@ def _serve(app: Any, host: str, port: int, loop: str, log_level: str, what: str)
         click.echo(f"{what} is at http://{'localhost' if host in ('0.0.0.0', '::') else host}:{actual}", err=True)  # noqa: S104
 
     try:
-        runner.serve(
-            app, host=host, port=port, limits=Limits(), log_level=log_level, loop=loop, on_listening=listening
-        )
+        runner.serve(app, host=host, port=port, limits=Limits(), log_level=log_level, loop=loop, on_listening=listening)
     except HoldfastError as error:
         raise click.ClickException(str(error)) from None
 

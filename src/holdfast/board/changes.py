@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from msgspec import UNSET, convert
+from msgspec import UNSET
 
 from holdfast import Conflict, Invalid, NotFound, ReadTransaction, Transaction
 from holdfast.board.models import (

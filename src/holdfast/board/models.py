@@ -10,8 +10,12 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\S", description="1 to 100 characters, not all blank")]
-Title = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\S", description="1 to 500 characters, not all blank")]
+Name = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"\S", description="1 to 100 characters, not all blank")
+]
+Title = Annotated[
+    str, Meta(min_length=1, max_length=500, pattern=r"\S", description="1 to 500 characters, not all blank")
+]
 Description = Annotated[str, Meta(max_length=10_000)]
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Index = Annotated[int, Meta(ge=0, le=1_000_000, description="0-based; beyond the end means the end")]
@@ -117,8 +121,8 @@ class TaskPatch(Struct, frozen=True, rename="camel"):
     """What to change about a task: the fields that are there."""
 
     title: Title | UnsetType = UNSET
-    description: Description | None | UnsetType = UNSET
-    assignee_id: Id | None | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
+    assignee_id: Id | UnsetType | None = UNSET
 
 
 class TaskMove(Struct, frozen=True, rename="camel"):

@@ -196,7 +196,7 @@ class Client:
                 async with asyncio.timeout_at(deadline):
                     generation, what = await self._queue.get()
             except TimeoutError:
-                self._carry(self._link.tick(self._now(), random.random()))  # noqa: S311
+                self._carry(self._link.tick(self._now(), random.random()))
                 continue
             if generation is not None and generation != self._generation:
                 continue
@@ -216,7 +216,7 @@ class Client:
             self._spawn(self._queue.put((generation, what)))
 
     def _tell(self, input: LinkInput) -> None:
-        self._carry(self._link.receive(input, self._now(), random.random()))  # noqa: S311
+        self._carry(self._link.receive(input, self._now(), random.random()))
 
     def _carry(self, effects: list[LinkEffect]) -> None:
         for effect in effects:
@@ -381,7 +381,7 @@ class Client:
                 data, cursor = await self._snapshot(room.name)
             except Exception:
                 logger.warning("the snapshot of %s failed; it is tried again", room.name, exc_info=True)
-                await asyncio.sleep(backoff.next(random.random()).delay)  # noqa: S311
+                await asyncio.sleep(backoff.next(random.random()).delay)
                 continue
             if generation == self._generation:
                 room.put(Snapshot(data, cursor, reason))

@@ -106,4 +106,3 @@ class Room:
         """There will be nothing more."""
         self._failure = failure
         self._more.set()
-

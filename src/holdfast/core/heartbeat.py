@@ -26,7 +26,7 @@ LATENESS = 0.05
 
 
 class Ping(Struct, frozen=True):
-    """Write a ping; answer with `Pinged`."""
+    """Write a ping; answer with `Pinged` if anything is before it."""
 
     connection: Connection
 
@@ -57,10 +57,15 @@ class Ended(Struct, frozen=True):
 
 
 class Pinged(Struct, frozen=True):
-    """The ping is written. Its end is byte `mark` of the stream; None: there was nothing before it, or unknown."""
+    """
+    The ping is written, behind bytes that the peer has not acknowledged.
+
+    It ends at byte `mark` of all that was ever written, of which the peer has acknowledged `acknowledged`.
+    """
 
     connection: Connection
-    mark: int | None = None
+    mark: int
+    acknowledged: int
 
 
 class Seen(Struct, frozen=True):
@@ -89,7 +94,7 @@ class _Beat:
         self.pinged: float | None = None  # None: it has answered
         self.deadline = 0.0
         self.mark: int | None = None
-        self.acknowledged: int | None = None
+        self.acknowledged = 0
 
 
 class Heartbeat:
@@ -115,9 +120,10 @@ class Heartbeat:
             case Ended(connection):
                 self._beats.pop(connection, None)
                 self._agenda.cancel(connection)
-            case Pinged(connection, mark):
+            case Pinged(connection, mark, acknowledged):
                 if (known := self._beats.get(connection)) is not None:
-                    known.mark = mark
+                    known.mark, known.acknowledged = mark, acknowledged
+                    self._agenda.set(connection, now - self._stalled + self._grain)  # to see when it gets on
             case Seen(connection):
                 if (known := self._beats.get(connection)) is not None and known.pinged is not None:
                     return self._judge(known, input, now)
@@ -134,7 +140,7 @@ class Heartbeat:
             beat = self._beats[connection]
             if beat.pinged is None:
                 beat.pinged = now
-                beat.mark = beat.acknowledged = None
+                beat.mark = None
                 beat.deadline = running + self._timeout
                 beat.next_ping = running + self._interval
                 self._agenda.set(connection, beat.deadline)
@@ -163,7 +169,7 @@ class Heartbeat:
             if seen.acknowledged >= beat.mark:
                 beat.mark = None  # the ping has only now arrived there
                 beat.deadline = running + self._timeout
-            elif beat.acknowledged is None or seen.acknowledged > beat.acknowledged:
+            elif seen.acknowledged > beat.acknowledged:
                 beat.acknowledged = seen.acknowledged
                 beat.deadline = running + self._timeout
         if running < beat.deadline:

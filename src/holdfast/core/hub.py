@@ -246,9 +246,7 @@ class Hub:
         cursor = str(Position(self.epoch, offset))
         reason = UNSET if refusal is None else refusal
         roster = room.attendance.roster
-        self._effects.say(
-            session.connection, Joined(room.name, cursor, recovered, roster.shown(), len(roster), reason)
-        )
+        self._effects.say(session.connection, Joined(room.name, cursor, recovered, roster.shown(), len(roster), reason))
         room.send_from(member, offset)
         self._unsettle(room)
         if arrived:

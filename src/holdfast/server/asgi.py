@@ -97,11 +97,10 @@ class AsgiConnection(Connection):
         if not self.full and self._outgoing_bytes > CHUNK_BYTES:
             self.paused()
 
-    def ping(self) -> int | None:
+    def ping(self) -> None:
         """Send a ping in words; one of the protocol is the server's to send."""
         if self.knows_us:
             self.say(Ping())
-        return None
 
     def look(self) -> Seen:
         """Return that it lives: the verdict is the server's."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from holdfast.core.heartbeat import Seen
+from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.errors import Refused, TooMany
 from holdfast.protocol.codec import Frame, problem
 from holdfast.protocol.codes import CloseCode
@@ -52,8 +52,8 @@ class Connection:
         """Send `frames`, which are, as WebSocket frames and joined, `wire`."""
         raise NotImplementedError
 
-    def ping(self) -> int | None:
-        """Send a ping; return at which byte of the stream it ends, if anything is before it."""
+    def ping(self) -> Pinged | None:
+        """Send a ping; return where in the stream it is, if anything is before it."""
         raise NotImplementedError
 
     def look(self) -> Seen:

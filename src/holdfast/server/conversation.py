@@ -168,4 +168,3 @@ class Conversation:
             answer = self._hooks.authorize(user, room, action)
             if not (await answer if inspect.isawaitable(answer) else answer):
                 raise Forbidden(f"you may not {action} {room}")
-

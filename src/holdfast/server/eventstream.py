@@ -15,7 +15,7 @@ import msgspec
 from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
-from holdfast.errors import Malformed, Unavailable
+from holdfast.errors import Malformed
 from holdfast.protocol.cursor import decode_cursor
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.opened import OpenHub

@@ -90,9 +90,7 @@ class Gate:
         now = self._hands.now()
         expires = None if identity.expires is None else now + identity.expires - time.time()
         token = self._tokens.sign(identity.user, None, is_guest=True) if identity.is_guest else None
-        self._hands.tell(
-            inputs.Identified(connection, new_session(), identity.user, token, expires, session)
-        )
+        self._hands.tell(inputs.Identified(connection, new_session(), identity.user, token, expires, session))
 
     # The upgrade.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -108,7 +108,7 @@ class Hands:
     def opened(self, connection: Connection) -> None:
         """A WebSocket is there."""
         self.connections.add(connection)
-        self._beat.receive(heartbeat.Opened(connection, 1.0 - random.random()), self.now())  # noqa: S311
+        self._beat.receive(heartbeat.Opened(connection, 1.0 - random.random()), self.now())
         self._beat_alarm.set(self._beat.deadline())
         self.tell(inputs.Opened(connection))
 
@@ -262,8 +262,8 @@ class Hands:
             case Close(connection, code, reason):
                 self.loop.call_soon(self._close, connection, code, reason)
 
-    def _close(self, connection: Connection, code: int, reason: str) -> None:
-        if connection in self.connections:
+    def _close(self, connection: Hashable, code: int, reason: str) -> None:
+        if isinstance(connection, Connection) and connection in self.connections:
             self.end(connection, code, reason)
 
     async def _read(self, room: str, after: int) -> None:
@@ -282,9 +282,9 @@ class Hands:
             assert isinstance(connection, Connection)
             match effect:
                 case Ping():
-                    mark = connection.ping()
-                    if mark is not None:
-                        self._beat.receive(heartbeat.Pinged(connection, mark), self.now())
+                    pinged = connection.ping()
+                    if pinged is not None:
+                        self._beat.receive(pinged, self.now())
                 case Look():
                     self._carry_beat(self._beat.receive(connection.look(), self.now()))
                 case Dead():

@@ -47,9 +47,7 @@ async def _held(opened: OpenHub, follow: Follow) -> list[Event | Gap]:
         asyncio.ensure_future(opened.hands.draining.wait()),
     }
     try:
-        done, _ = await asyncio.wait(
-            waiting, timeout=opened.limits.poll_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(waiting, timeout=opened.limits.poll_seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             found = task.result()
             if isinstance(found, list):

@@ -91,6 +91,4 @@ class Subscriber:
 
 def to_publication(record: Record, epoch: str) -> Publication:
     """Return a record of the log as applications see it."""
-    return Publication(
-        record.room, record.type, msgspec.json.decode(record.body), str(Position(epoch, record.offset))
-    )
+    return Publication(record.room, record.type, msgspec.json.decode(record.body), str(Position(epoch, record.offset)))

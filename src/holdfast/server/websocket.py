@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import os
 import socket
 import struct
 import sys
@@ -28,7 +29,7 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.protocol import SERVER, Protocol
 
-from holdfast.core.heartbeat import Seen
+from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.core.inputs import Ending
 from holdfast.core.room import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
@@ -117,7 +118,7 @@ class _Nothing:
 class NativeConnection(Connection, asyncio.Protocol):
     """A WebSocket after its handshake, on a transport of its own."""
 
-    __slots__ = ("_closing", "_control", "_engine", "_fd", "_fragments", "_fragments_bytes", "_on_server", "_transport")
+    __slots__ = ("_closing", "_control", "_engine", "_fd", "_fragments", "_lost", "_on_server", "_transport")
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
         super().__init__(hands, knows_us=knows_us)
@@ -127,6 +128,7 @@ class NativeConnection(Connection, asyncio.Protocol):
         self._fragments: list[bytes] | None = None
         self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())
         self._closing = False
+        self._lost = False
         self._on_server: set[Any] | None = None
         sock: socket.socket | None = transport.get_extra_info("socket")
         self._fd = -1 if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6) else sock.fileno()
@@ -159,7 +161,7 @@ class NativeConnection(Connection, asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The link is gone; without a close frame, unclean."""
-        self._closing = True
+        self._closing = self._lost = True
         if self._on_server is not None:
             self._on_server.discard(self)
         self.hands.lost(self, Ending.UNCLEAN)
@@ -227,14 +229,16 @@ class NativeConnection(Connection, asyncio.Protocol):
         """Send frames."""
         self._transport.write(wire)
 
-    def ping(self) -> int | None:
-        """Send a ping; return at which byte of the stream it ends, if anything is before it."""
+    def ping(self) -> Pinged | None:
+        """Send a ping; return where in the stream it is, if anything is before it."""
         waiting = self._unacknowledged()
         self._transport.write(_PING)
         if self.knows_us:
             self.say(Ping())
         acknowledged = self._acknowledged()
-        return None if not waiting or acknowledged is None else acknowledged + self._unacknowledged()
+        if not waiting or acknowledged is None:
+            return None
+        return Pinged(self, acknowledged + self._unacknowledged(), acknowledged)
 
     def look(self) -> Seen:
         """Return what the socket shows."""
@@ -249,8 +253,15 @@ class NativeConnection(Connection, asyncio.Protocol):
             self._abort_soon()
 
     def abort(self) -> None:
-        """End it now."""
+        """
+        End it now.
+
+        With a reset: a peer that reads nothing would keep what it was sent in the kernel for many minutes.
+        """
         self._closing = True
+        if self._fd >= 0 and not self._lost:
+            with self._socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     def shutdown(self) -> None:
@@ -264,7 +275,7 @@ class NativeConnection(Connection, asyncio.Protocol):
                 self._transport.write(data)
 
     def _abort_soon(self) -> None:
-        self.hands.loop.call_later(self.hands.limits.close_seconds, self._transport.abort)
+        self.hands.loop.call_later(self.hands.limits.close_seconds, self.abort)
 
     # What the kernel knows (tcp(7)); the fallbacks are for other systems, and for Unix sockets.
 
@@ -280,10 +291,14 @@ class NativeConnection(Connection, asyncio.Protocol):
         """Return how many bytes the peer has acknowledged, of all that were ever written."""
         if self._fd < 0 or sys.platform != "linux":
             return None
-        sock = self._transport.get_extra_info("socket")
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        with self._socket() as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
         # struct tcp_info in linux/tcp.h: tcpi_bytes_acked (RFC 4898), since Linux 4.1
         return int(struct.unpack_from("=Q", info, 120)[0]) if len(info) >= 128 else None
+
+    def _socket(self) -> socket.socket:
+        """Return the socket, to ask it something: a duplicate, since what uvloop hands out answers nothing."""
+        return socket.socket(fileno=os.dup(self._fd))
 
     def _ioctl(self, request: int) -> int:
         if self._fd < 0:

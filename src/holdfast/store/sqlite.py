@@ -139,7 +139,8 @@ class SqliteStore:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS holdfast_migration (owner TEXT, number INTEGER, PRIMARY KEY (owner, number))"
+                "CREATE TABLE IF NOT EXISTS holdfast_migration "
+                "(owner TEXT, number INTEGER, PRIMARY KEY (owner, number))"
             )
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {self.path}: {error}") from None
@@ -181,9 +182,7 @@ class SqliteStore:
 
     # Writing.
 
-    async def write(
-        self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def write(self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `change` in a transaction, and return what it returned once that is on the disk."""
         outcome = await self.commit(change, args, kwargs)
         result: T = outcome.result

@@ -32,7 +32,8 @@ class ReadTransaction(Protocol):
     """
 
     @property
-    def now(self) -> str: ...
+    def now(self) -> str:
+        """The time of this moment."""
 
     def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return every row, by column name. Placeholders are `?`."""

@@ -1,0 +1,196 @@
+"""
+Set everything up, then run the board or the tests.
+
+    python3 dev.py run [options of `holdfast board`]     the board, on http://localhost:3000
+    python3 dev.py test [options of pytest]              every check but the long tests
+    python3 dev.py test --long [options of pytest]       the long tests: real default times, minutes of them
+    python3 dev.py lock                                  pin the dependencies anew (needs uv)
+
+Needs nothing but Python 3.11 and pip (or uv): what is installed goes into `.venv`, pinned
+and hashed, and is installed again only when the pins change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV = HERE / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+RUN = HERE / "requirements" / "run.txt"
+TEST = HERE / "requirements" / "test.txt"
+TYPESCRIPT = "typescript@7.0.2"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> None:
+    """Do what the first argument says."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one is told so
+        sys.exit(f"holdfast needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    match sys.argv[1:]:
+        case ["run", *options]:
+            install(RUN)
+            os.execv(PYTHON, [str(PYTHON), "-m", "holdfast", "board", *options])
+        case ["test", "--long", *options]:
+            sys.exit(test_long(options))
+        case ["test", *options]:
+            sys.exit(test(options))
+        case ["lock"]:
+            lock()
+        case _:
+            sys.exit(__doc__)
+
+
+# Setting up.
+
+
+def install(requirements: Path) -> None:
+    """Have the project and what it needs in the venv; does nothing if it is there already."""
+    stamp = VENV / f"{requirements.stem}.stamp"
+    wanted = hashlib.sha256(
+        b"\0".join([requirements.read_bytes(), (HERE / "pyproject.toml").read_bytes(), sys.version.encode()])
+    ).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if not PYTHON.exists() or not _runs(PYTHON):
+        say("making .venv")
+        # Without pip, for Debian has it only in python3-venv; ours can install into it from outside.
+        step([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)])
+    say(f"installing {requirements.relative_to(HERE)}")
+    step([*installer(), "--require-hashes", "-r", str(requirements)])
+    step([*installer(), "--no-deps", "--no-build-isolation", "-e", str(HERE)])
+    stamp.write_text(wanted)  # last, so that an install that was interrupted is done again
+
+
+def installer() -> list[str]:
+    """Return the command that installs into the venv: uv where there is one, else pip."""
+    uv = shutil.which("uv")
+    if uv is not None:
+        return [uv, "pip", "install", "--quiet", "--python", str(PYTHON), "--no-python-downloads"]
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
+        sys.exit("setting up needs pip (Debian: apt install python3-pip) or uv")
+    return [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet",
+            "--disable-pip-version-check", "--no-input"]  # fmt: skip
+
+
+def lock() -> None:
+    """Pin and hash what `pyproject.toml` asks for."""
+    uv = shutil.which("uv") or sys.exit("pinning needs uv (pip install uv)")
+    compile = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11",
+               "--no-header", "--upgrade", "pyproject.toml"]  # fmt: skip
+    step([*compile, "--group", "build", "-o", str(RUN)])
+    step([*compile, "--group", "build", "--group", "test", "-c", str(RUN), "-o", str(TEST)])
+
+
+# Checking.
+
+
+def test(options: Sequence[str]) -> int:
+    """Run every check but the long tests; pytest's summary is the last line."""
+    install(TEST)
+    checks: dict[str, Sequence[str | Path]] = {
+        "ruff check": [PYTHON, "-m", "ruff", "check", "."],
+        "ruff format": [PYTHON, "-m", "ruff", "format", "--check", "."],
+        "mypy": [PYTHON, "-m", "mypy"],
+    }
+    typescript = tsc()
+    if typescript is not None:
+        checks["tsc"] = typescript
+    failed = [name for name, command in checks.items() if not passes(name, command)]
+    if failed:
+        say(f"FAILED: {', '.join(failed)}")
+    status = pytest(["-m", "not long", *options])
+    return status or bool(failed)
+
+
+def test_long(options: Sequence[str]) -> int:
+    """Run only the long tests."""
+    install(TEST)
+    return pytest(["-m", "long", *options])
+
+
+def pytest(options: Sequence[str]) -> int:
+    """Run the tests, side by side, for many of them wait for real time to pass."""
+    environment = {**os.environ}
+    browser = chromium()
+    if browser is not None:
+        environment["HOLDFAST_CHROMIUM"] = browser
+    sys.stdout.flush()
+    command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal", *options]
+    return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
+
+
+def passes(name: str, command: Sequence[str | Path]) -> bool:
+    """Run one check, and print what it says only if it fails."""
+    say(name)
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout + done.stderr, flush=True)
+    return done.returncode == 0
+
+
+def tsc() -> list[str | Path] | None:
+    """Return the command that checks the browser's modules, if there is node."""
+    folder = VENV / "node"
+    compiler = folder / "node_modules" / ".bin" / "tsc"
+    npm = shutil.which("npm")
+    if npm is None:
+        say("NOT RUN: tsc on the browser's modules, for there is no npm (Debian: apt install npm)")
+        return None
+    stamp = folder / TYPESCRIPT
+    if not stamp.exists():
+        say(f"installing {TYPESCRIPT}")
+        done = subprocess.run(
+            [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, TYPESCRIPT],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            say(f"NOT RUN: tsc on the browser's modules, for npm cannot install it:\n{done.stderr.strip()[-400:]}")
+            return None
+        stamp.touch()
+    return [compiler, "--project", "tsconfig.json"]
+
+
+def chromium() -> str | None:
+    """Return where Debian's chromium is; install it where that is possible, else say how to."""
+    found = os.environ.get("HOLDFAST_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
+        say("installing chromium for the browser tests")
+        for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+            subprocess.run(
+                ["apt-get", "-q", *arguments], capture_output=True, check=False,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            )  # fmt: skip
+        found = shutil.which("chromium")
+    if found is None:
+        say("NOT RUN: the browser tests, for there is no chromium (Debian: apt install chromium)")
+    return found
+
+
+# Saying and doing.
+
+
+def say(what: str) -> None:
+    """Say what is going on."""
+    print(f"dev.py: {what}", flush=True)
+
+
+def step(command: Sequence[str]) -> None:
+    """Do one step of setting up, or stop and say why it cannot be done."""
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"dev.py: this failed:\n  {' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def _runs(python: Path) -> bool:
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()
