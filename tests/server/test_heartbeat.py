@@ -162,10 +162,11 @@ async def test_a_handler_that_takes_long_costs_nobody_the_connection(tmp_path_fa
 
 async def test_a_ping_that_waits_behind_data_on_a_slow_link_kills_nobody(server: Server, raw_peer: Dial) -> None:
     # The link takes far longer than the timeout for what is under way, but it takes it.
-    slow = raw_peer(server, receive_buffer=4096)
+    slow = raw_peer(server, receive_buffer=16384)
     slow.send({"type": "join", "boardId": "board-1"})
-    for _ in range(4):
-        await asyncio.gather(*(server.post("/tasks", {"listId": "list-todo", "title": "x" * 400,
-                                                      "description": "y" * 9000}) for _ in range(20)))  # fmt: skip
-    assert await slow.read_slowly(2048, 0.05, 4 * BOUND) > 100_000
+    reading = asyncio.create_task(slow.read_slowly(8192, 0.08, 4 * BOUND))
+    big = {"listId": "list-todo", "title": "a task", "description": "y" * 9000}
+    for _ in range(10):
+        await asyncio.gather(*(server.post("/tasks", big) for _ in range(10)))
+    assert await reading > 500_000
     assert await connections(server) == 1
