@@ -7,7 +7,7 @@ Real-time rooms for Python that survive disconnects.
 from holdfast.client.client import Client, connect
 from holdfast.client.room import Room, Snapshot
 from holdfast.core.link import State, Status
-from holdfast.core.replica import Event, Resumed, Resync
+from holdfast.core.replica import Event, Item, Resumed, Resync
 from holdfast.errors import (
     ChangeFailed,
     Closed,
@@ -45,6 +45,7 @@ __all__ = [
     "HoldfastError",
     "Hub",
     "Identity",
+    "Item",
     "Invalid",
     "Limits",
     "Malformed",

@@ -246,6 +246,8 @@ class Client:
             if callable(self._token) and (fresh or self._credentials is None):
                 token = self._token()
                 self._credentials = await token if inspect.isawaitable(token) else token
+            elif self._token is None and fresh:
+                self._credentials = None  # as another guest, then
             elif isinstance(self._token, str):
                 self._credentials = self._token
         except Unauthorized as error:
@@ -326,6 +328,7 @@ class Client:
         self.user = message.user
         if isinstance(message.token, str) and self._token is None:
             self._credentials = message.token
+            self._link.renewable = True
         self._tell(link.Welcomed(message.heartbeat.interval, message.heartbeat.timeout))
 
     def _refused(self, fields: dict[str, Any]) -> None:

@@ -192,13 +192,13 @@ class Link:
 
     Args:
         jitter: Draw each delay below its ceiling; without it, the delay is the ceiling.
-        renewable: There is a function to ask for a fresh token, so a refused one need not be the end.
+        renewable: There is a way to a fresh token, so a refused one need not be the end. May change.
     """
 
     def __init__(self, *, jitter: bool = True, renewable: bool = False) -> None:
         self.status = Status(State.IDLE)
         self._backoff = Backoff(jitter=jitter)
-        self._renewable = renewable
+        self.renewable = renewable
         self._refused = False  # the last token was; the next is asked for afresh
         self._alarm: float | None = None
         self._silence = 0.0  # how long the server may be silent; known from `connected`
@@ -256,7 +256,7 @@ class Link:
 
     def _may_ask_again(self, code: int) -> bool:
         """Whether a refused token is to be exchanged: once, if there is a function for it."""
-        if code != CloseCode.UNAUTHORIZED or not self._renewable or self._refused:
+        if code != CloseCode.UNAUTHORIZED or not self.renewable or self._refused:
             return False
         self._refused = True
         return True
