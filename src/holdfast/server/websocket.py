@@ -155,6 +155,8 @@ class NativeConnection(Connection, asyncio.Protocol):
             self._closing = True
             self.hands.lost(self, Ending.UNCLEAN)
             self._abort_soon()
+        if self._engine.eof_sent:
+            self._transport.close()  # both close frames have passed (RFC 6455 §7.1.1); if it cannot, the abort will
 
     def eof_received(self) -> None:
         """The peer sends nothing more; `connection_lost` follows."""
@@ -194,8 +196,6 @@ class NativeConnection(Connection, asyncio.Protocol):
                 clean = received is not None and received.code in _CLEAN_CODES
                 self._closing = True
                 self.hands.lost(self, Ending.CLEAN if clean else Ending.UNCLEAN)
-                self._flush()
-                self._transport.close()
                 self._abort_soon()
 
     def _continued(self, frame: WireFrame) -> None:
