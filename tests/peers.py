@@ -39,9 +39,12 @@ class Server:
         self.port = free_port()
         self.folder = folder
         self.env = {**os.environ, "PYTHONPATH": str(SRC), **(env or {})}
-        self.command = [sys.executable, "-m", "holdfast", *command, "--port", str(self.port)]
+        self.command = self.command_line(*command)
         self.process: subprocess.Popen[str] | None = None
         self.log = folder / "server.log"
+
+    def command_line(self, *command: str) -> list[str]:
+        return [sys.executable, "-m", "holdfast", *command, "--port", str(self.port)]
 
     @property
     def url(self) -> str:
@@ -100,8 +103,12 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.thaw()
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
 
     # REST, with a connection for each request, so that nothing is left open.
 

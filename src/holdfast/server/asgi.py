@@ -45,9 +45,6 @@ class AsgiConnection(Connection):
         writing = asyncio.create_task(self._write())
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() or not writing.done():
-                return
-            await asyncio.wait((reading,), timeout=self.hands.limits.close_seconds)
         finally:
             self.hands.lost(self, Ending.UNCLEAN)
             for task in (reading, writing):

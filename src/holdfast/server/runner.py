@@ -40,7 +40,7 @@ class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def data_received(self, data: bytes) -> None:
         """Take in some of it."""
         super().data_received(data)
-        if self.scope:
+        if self.cycle is not None:
             self._head_timer.cancel()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -49,7 +49,7 @@ class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().connection_lost(error)
 
     def _too_slow(self) -> None:
-        if not self.scope and not self.transport.is_closing():
+        if self.cycle is None and self.transport.get_protocol() is self:  # else it has become a WebSocket
             self.transport.abort()
 
 

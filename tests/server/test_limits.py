@@ -1,0 +1,168 @@
+"""
+Every limit is enforced by default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+from websockets.frames import Frame, Opcode
+
+from holdfast import Hub, Limits
+from peers import SRC, RawPeer, Server
+
+LIMITS = Limits()
+Dial = Callable[..., RawPeer]
+
+
+async def test_a_message_of_64_kib_passes_and_one_more_byte_does_not(board: Server) -> None:
+    async with await board.dial() as peer:
+        await peer.until("connected")
+        message = '{"type":"ping","x":"' + "x" * (LIMITS.message_bytes - 22) + '"}'
+        assert len(message) == LIMITS.message_bytes
+        await peer.send(message)
+        await peer.until("pong")
+        await peer.send(message + " ")
+        assert await peer.closed() == 1009
+
+
+async def test_a_message_may_come_in_64_fragments_and_not_in_more(board: Server, raw_peer: Dial) -> None:
+    for extra, survives in ((-1, True), (0, False)):
+        peer = raw_peer(board)
+        peer.send_frame(Frame(Opcode.TEXT, b'{"type":"ping"', False))
+        for _ in range(LIMITS.message_fragments + extra - 1):
+            peer.send_frame(Frame(Opcode.CONT, b"", False))
+        peer.send_frame(Frame(Opcode.CONT, b"}", True))
+        closed = asyncio.create_task(peer.read_until_closed(10))
+        await asyncio.wait((closed,), timeout=1.5)
+        assert closed.done() is not survives
+        closed.cancel()
+
+
+async def test_more_than_20_control_frames_a_second_are_too_many(board: Server) -> None:
+    async with await board.dial() as peer:
+        for _ in range(10):
+            await peer.socket.ping()
+        await peer.send({"type": "ping"})
+        await peer.until("pong")
+        for _ in range(30):
+            await peer.socket.pong()
+        assert await peer.closed() == 4129
+
+
+async def test_a_burst_of_100_messages_passes_and_a_flood_does_not(board: Server) -> None:
+    async with await board.dial() as peer:
+        for _ in range(LIMITS.message_burst - 10):
+            await peer.send({"type": "ping"})
+        for _ in range(LIMITS.message_burst - 10):
+            await peer.until("pong")
+        for _ in range(LIMITS.message_burst):
+            await peer.send({"type": "ping"})
+        assert await peer.closed() == 4129
+        assert peer.heard[-1]["code"] == "too_many"
+
+
+async def test_a_connection_can_be_in_100_rooms_and_not_in_more(tmp_path: Path) -> None:
+    (tmp_path / "rooms.py").write_text(
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Mount\n"
+        "from holdfast import Hub\n"
+        "hub = Hub('memory:')\n"
+        "app = Starlette(routes=[Mount('/live', hub.app)], lifespan=hub.lifespan)\n"
+    )
+    with Server(tmp_path, "serve", "rooms:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+        async with await server.dial("/live/ws") as peer:
+            for n in range(LIMITS.rooms_per_connection + 1):
+                await peer.send({"type": "join", "room": f"room-{n}"})
+                await asyncio.sleep(1.1 / LIMITS.messages_per_second)
+            error = await peer.until("error")
+            assert (error["code"], error["room"]) == ("too_many", f"room-{LIMITS.rooms_per_connection}")
+            await peer.send({"type": "join", "room": "room-0"})
+            await peer.until("joined")  # it is in there already
+
+
+async def test_messages_wait_in_a_bounded_queue_while_one_is_handled(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import asyncio\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Mount\n"
+        "from holdfast import Hub\n"
+        "hub = Hub('memory:')\n"
+        "app = Starlette(routes=[Mount('/live', hub.app)], lifespan=hub.lifespan)\n"
+        "@hub.on('slow')\n"
+        "async def slow(request):\n"
+        "    await asyncio.sleep(60)\n"
+    )
+    with Server(tmp_path, "serve", "slow:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+        async with await server.dial("/live/ws") as peer:
+            for _ in range(LIMITS.messages_waiting + 2):
+                await peer.send({"type": "slow"})
+                await asyncio.sleep(1.1 / LIMITS.messages_per_second)
+            assert await peer.closed() == 4129
+        async with await server.dial("/live/ws") as peer:
+            big = {"type": "slow", "x": "x" * 60_000}
+            for _ in range(LIMITS.bytes_waiting // 60_000 + 2):
+                await peer.send(big)
+            assert await peer.closed() == 4129
+
+
+async def test_a_request_must_say_what_it_wants_within_10_seconds(board: Server) -> None:
+    loop = asyncio.get_running_loop()
+    silent = socket.create_connection(("127.0.0.1", board.port))
+    dribbling = socket.create_connection(("127.0.0.1", board.port))
+    began = time.monotonic()
+    with silent, dribbling:
+        for sock in (silent, dribbling):
+            sock.setblocking(False)
+        closing = [asyncio.create_task(ended(loop, sock)) for sock in (silent, dribbling)]
+        for byte in b"GET / HTTP/1.1":
+            if closing[1].done():
+                break
+            await loop.sock_sendall(dribbling, bytes([byte]))
+            await asyncio.sleep(0.5)
+        await asyncio.wait(closing, timeout=10)
+        assert all(task.done() for task in closing)
+        assert LIMITS.auth_seconds - 0.5 < time.monotonic() - began < LIMITS.auth_seconds + 2
+
+
+async def ended(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    with suppress(ConnectionError):
+        assert await loop.sock_recv(sock, 1) == b""
+
+
+async def test_a_stream_carries_at_most_32_rooms(board: Server) -> None:
+    boards = ",".join(f"board-{n}" for n in range(LIMITS.stream_rooms + 1))
+    response = await board.request("GET", f"/events?boards={boards}")
+    assert (response.status_code, "32" in response.json()["error"]) == (400, True)
+
+
+def test_the_process_takes_10_000_connections_and_tells_the_next_to_come_later() -> None:
+    hub = Hub("memory:")
+    app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
+    with TestClient(app) as client:
+        with client.websocket_connect("/live/ws") as socket:
+            assert socket.receive_json()["type"] == "connected"
+        hands = hub.opened.hands
+        crowd = [object() for _ in range(10_000)]
+        hands.connections.update(crowd)  # type: ignore[arg-type]
+        with client.websocket_connect("/live/ws") as socket:
+            goodbye = socket.receive_json()
+            assert (goodbye["type"], goodbye["after_ms"] > 0) == ("goodbye", True)
+            assert socket.receive()["code"] == 1013
+        hands.connections.difference_update(crowd)  # type: ignore[arg-type]
+
+
+async def test_a_publication_is_at_most_64_kib() -> None:
+    async with Hub("memory:") as hub:
+        await hub.publish("room", "x", {"a": "x" * 65_000})
+        with pytest.raises(Exception, match="65536 bytes"):
+            await hub.publish("room", "x", {"a": "x" * 65_536})
