@@ -49,7 +49,7 @@ class AsgiConnection(Connection):
             self.hands.lost(self, Ending.UNCLEAN)
             for task in (reading, writing):
                 task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            await asyncio.wait((reading, writing))
 
     async def _read(self) -> None:
         while True:
