@@ -74,8 +74,10 @@ class Codec:
     def encode(self, message: ServerMessage | messages.Auth | messages.Join) -> Frame:
         """Return a message of the protocol as a frame."""
         text = _encode(message)
-        # `room` is the first field of every message that has one, right behind the type.
-        return Frame(text if self.room_key == "room" else text.replace(b'"room":', self._room_field, 1))
+        if self.room_key != "room" and hasattr(message, "room"):
+            # The first is the field: in a string, the quotes would be escaped.
+            text = text.replace(b'"room":', self._room_field, 1)
+        return Frame(text)
 
     def encode_event(self, room: str, type: str, body: bytes, position: Position | None = None) -> Frame:
         """

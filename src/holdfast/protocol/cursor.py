@@ -68,7 +68,7 @@ def decode_cursor(text: str) -> Cursor:
         name, _, digits = part.partition("=")
         try:
             offsets[unquote_to_bytes(name).decode()] = _offset(digits)
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise Malformed("cursor names a room that is not UTF-8", field="cursor") from None
     return Cursor(epoch, None, offsets)
 

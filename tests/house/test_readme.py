@@ -1,0 +1,65 @@
+"""
+What the README shows runs as written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+
+from peers import SRC, Server
+
+HOUSE = Path(__file__).parent.parent.parent
+README = (HOUSE / "README.md").read_text()
+
+
+def example(name: str) -> str:
+    """Return the code that stands behind a mark."""
+    found = re.search(rf"<!-- example: {name} -->\n```python\n(.*?)```", README, re.S)
+    assert found, name
+    return found[1]
+
+
+async def test_the_dozen_lines_run_as_written(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(example("server"))
+    with Server(tmp_path, "serve", "chat:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+        (tmp_path / "listen.py").write_text(example("client").replace("8000", str(server.port)))
+        listener = subprocess.Popen(
+            [sys.executable, "-u", "listen.py"], cwd=tmp_path, env=server.env, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert listener.stdout is not None
+            async with asyncio.timeout(10):
+                first = await asyncio.to_thread(listener.stdout.readline)
+            assert first.startswith("resync ")
+            async with httpx2.AsyncClient(base_url=server.url, trust_env=False) as client:
+                answer = (await client.post("/rooms/lobby/messages?text=hello")).json()
+                assert list(answer) == ["room", "type", "data", "id"]
+                assert await asyncio.to_thread(listener.stdout.readline) == "message {'text': 'hello'}\n"
+                server.kill()
+                server.start()
+                assert (await client.post("/rooms/lobby/messages?text=again")).status_code == 200
+                lines = [await asyncio.to_thread(listener.stdout.readline) for _ in range(2)]
+                assert lines[0].startswith("resumed ")
+                assert lines[1] == "message {'text': 'again'}\n"
+        finally:
+            listener.kill()
+            listener.communicate()
+
+
+def test_every_link_leads_somewhere() -> None:
+    for document in HOUSE.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            assert target.startswith("http") or (HOUSE / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_promise_says_whether_it_is_kept() -> None:
+    rows = re.findall(r"^\| (P\d+) .*\| (.+) \|$", README, re.M)
+    assert [name for name, _ in rows] == [f"P{n}" for n in range(1, 12)]
+    for name, mark in rows:
+        assert "(tests/" in mark or "not" in mark, name
