@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peers import RawPeer, Server
-
-StartBoard = Callable[..., Server]
+from peers import RawPeer, Server, StartBoard
 
 
 @pytest.fixture

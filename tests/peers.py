@@ -141,6 +141,9 @@ class Server:
         return Peer(await connect(url, proxy=None, max_size=None, **options))
 
 
+StartBoard = Callable[..., Server]
+
+
 class Peer:
     """A plain WebSocket client."""
 

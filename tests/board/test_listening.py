@@ -14,8 +14,7 @@ import httpx2
 import msgspec
 import pytest
 
-from conftest import StartBoard
-from peers import Server
+from peers import Server, StartBoard
 
 
 class Stream:

@@ -10,8 +10,7 @@ import time
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from conftest import StartBoard
-from peers import Peer, Server
+from peers import Peer, Server, StartBoard
 
 
 async def login(server: Server, name: str = "Alice") -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import StartBoard
-from peers import Server
+from peers import Server, StartBoard
 
 TASK_FIELDS = ["id", "listId", "title", "description", "assigneeId", "position", "createdAt", "updatedAt"]
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import StartBoard
-from peers import Peer, Server
+from peers import Peer, Server, StartBoard
 
 
 async def signed_in(server: Server, name: str) -> Peer:

@@ -14,9 +14,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
-from conftest import StartBoard
 from holdfast import Client, Event, Item, Resumed, Resync, Snapshot, State, Status
-from peers import Server
+from peers import Server, StartBoard
 
 
 class Log:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conftest import StartBoard
-from peers import RawPeer
+from peers import RawPeer, StartBoard
 
 pytestmark = pytest.mark.long
 

@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conftest import StartBoard
-from peers import SRC, RawPeer, Server
+from peers import SRC, RawPeer, Server, StartBoard
 
 INTERVAL, TIMEOUT, SLACK = 1.0, 1.0, 0.5
 FAST = ("--heartbeat-interval", str(INTERVAL), "--heartbeat-timeout", str(TIMEOUT))
