@@ -1,0 +1,665 @@
+// @ts-check
+/**
+ * holdfast for browsers and Node: a client that stays in its rooms, whatever happens to the network.
+ *
+ *     const client = connect("/ws");
+ *     const room = client.join("board-1");
+ *     room.on("event", (event) => …);      // goes on across every disconnect
+ *
+ * The upper half decides: no clock, no dice, no socket; the same words as `core/` in Python. The lower
+ * half carries it out. All times are seconds.
+ */
+
+/** @typedef {{type: string, code?: number, reason?: string, interval?: number, timeout?: number, after?: number,
+ *   spread?: number}} Input  What has happened to the link. */
+/** @typedef {{type: "authorize" | "dial" | "introduce" | "rejoin" | "probe" | "abandon", fresh?: boolean,
+ *   code?: number}} Effect  What is to be done about it. */
+/** @typedef {{state: string, attempt: number, ceiling: number, delay: number, retryAt: number | null,
+ *   code: number | null, reason: string}} Status  While it waits: try number `attempt` comes at `retryAt`. */
+/** @typedef {{userId: string, name: string}} User */
+/** @typedef {{type: string, id?: string, [field: string]: any}} Message */
+
+const CEILINGS = [1, 2, 4, 8, 16, 30];
+const FLOOR = 0.25;
+const STABLE_AFTER = 10;
+const GREETING_SECONDS = 10;
+const PROBE_SECONDS = 3;
+const LATE_SECONDS = 1;
+
+/** One rule: 40xx is about you, stay away; everything else, come back. @param {number} code */
+export const mayReturn = (code) => !(code >= 4000 && code < 4100);
+
+/** How long to wait before dialing again: ceilings that double, a delay drawn below them. */
+export class Backoff {
+  #failures = 0;
+  #shortLived = 0;
+  /** @type {number | null} */ #welcomedAt = null;
+
+  /** @param {boolean} jitter */
+  constructor(jitter) {
+    this.jitter = jitter;
+  }
+
+  /** @param {number} now */
+  welcomed(now) {
+    this.#welcomedAt = now;
+  }
+
+  /** A link that died young twice in a row is still failing. @param {number} now */
+  lost(now) {
+    if (this.#welcomedAt === null) return;
+    this.#shortLived = now - this.#welcomedAt >= STABLE_AFTER ? 0 : this.#shortLived + 1;
+    this.#welcomedAt = null;
+    if (this.#shortLived < 2) this.#failures = 0;
+  }
+
+  /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread */
+  next(dice, advice) {
+    const attempt = ++this.#failures;
+    if (advice) {
+      const [after, spread] = advice;
+      return { attempt, ceiling: after + spread, delay: Math.max(FLOOR, after + spread * dice) };
+    }
+    const ceiling = CEILINGS[Math.min(attempt, CEILINGS.length) - 1];
+    return { attempt, ceiling, delay: this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling };
+  }
+}
+
+const OPEN = ["dialing", "greeting", "live", "probing"];
+
+/** The life of a link: [state, input] → state. What is not in it changes nothing. @type {Record<string, string>} */
+export const LIFE = {
+  "idle start": "authorizing",
+  "closed start": "authorizing",
+  "authorizing authorized": "dialing",
+  "authorizing lost": "waiting",
+  "authorizing turned_away": "closed",
+  "dialing opened": "greeting",
+  "greeting welcomed": "live",
+  "live nudged": "probing",
+  "live silent": "probing",
+  "probing heard": "live",
+  "waiting rung": "authorizing",
+  "waiting nudged": "authorizing",
+  "paused unpaused": "authorizing",
+  "dialing silent": "waiting",
+  "greeting silent": "waiting",
+  "probing silent": "waiting",
+};
+for (const state of OPEN) {
+  LIFE[`${state} lost`] = "waiting";
+  LIFE[`${state} turned_away`] = "closed";
+}
+for (const state of ["authorizing", "waiting", ...OPEN]) LIFE[`${state} paused`] = "paused";
+for (const state of ["idle", "authorizing", "waiting", "paused", ...OPEN]) LIFE[`${state} stop`] = "closed";
+
+/** The client's mind: is there a link, and if not, what is to be done about it? */
+export class Link {
+  /** @type {number | null} */ #alarm = null;
+  /** @type {[number, number] | null} */ #advice = null;
+  #backoff;
+  #refused = false; // the last token was; the next is asked for afresh
+  #silence = 0;
+  #heardAt = 0;
+  #dialedAt = -Infinity;
+
+  /** @param {{jitter?: boolean, renewable?: boolean}} [options]  renewable: there is a way to a fresh token */
+  constructor({ jitter = true, renewable = false } = {}) {
+    this.#backoff = new Backoff(jitter);
+    this.renewable = renewable;
+    /** @type {Status} */
+    this.status = { state: "idle", attempt: 0, ceiling: 0, delay: 0, retryAt: null, code: null, reason: "" };
+  }
+
+  get state() {
+    return this.status.state;
+  }
+
+  /** Take in what happened; `dice` is uniform in [0, 1). @param {Input} input @returns {Effect[]}
+   * @param {number} now  @param {number} dice */
+  receive(input, now, dice) {
+    switch (input.type) {
+      case "heard":
+        this.#heardAt = now;
+        if (this.state === "live") return []; // the alarm finds out by itself
+        break;
+      case "advised":
+        this.#advice = [input.after ?? 0, input.spread ?? 0];
+        return [];
+      case "welcomed":
+        this.#silence = (input.interval ?? 0) + (input.timeout ?? 0);
+        this.#heardAt = now;
+        break;
+      case "lost":
+        if (!mayReturn(input.code ?? 1006) && !this.#mayAskAgain(input.code)) {
+          return this.#step({ ...input, type: "turned_away" }, now, dice);
+        }
+        break;
+      case "nudged":
+        if (this.state === "waiting" && now - this.#dialedAt < FLOOR) {
+          this.#alarm = this.#dialedAt + FLOOR;
+          return [];
+        }
+    }
+    return this.#step(input, now, dice);
+  }
+
+  /** Take in that time has passed. @param {number} now  @param {number} dice  @returns {Effect[]} */
+  tick(now, dice) {
+    if (this.#alarm === null || now < this.#alarm) return [];
+    const late = now - this.#alarm > LATE_SECONDS; // the machine slept: that says nothing about the server
+    if (this.state === "waiting") return this.#step({ type: "rung" }, now, dice);
+    if (this.state === "live" && now < this.#heardAt + this.#silence) {
+      this.#alarm = this.#heardAt + this.#silence;
+      return [];
+    }
+    if (this.state === "probing" && late) {
+      this.#alarm = now + PROBE_SECONDS;
+      return [{ type: "probe" }];
+    }
+    return this.#step({ type: "silent" }, now, dice);
+  }
+
+  /** When `tick` is due next. */
+  deadline() {
+    return this.#alarm;
+  }
+
+  /** @param {number | undefined} code */
+  #mayAskAgain(code) {
+    if (code !== 4001 || !this.renewable || this.#refused) return false;
+    return (this.#refused = true);
+  }
+
+  /** @param {Input} input  @param {number} now  @param {number} dice  @returns {Effect[]} */
+  #step(input, now, dice) {
+    const before = this.state;
+    const after = LIFE[`${before} ${input.type}`];
+    if (after === undefined) return [];
+    const lost = input.type === "lost" || input.type === "turned_away" ? input : null;
+    /** @type {Effect[]} */
+    const effects = [];
+    if (OPEN.includes(before) && ["waiting", "paused", "closed"].includes(after) && !lost) {
+      effects.push({ type: "abandon", code: after === "paused" ? 1001 : 1000 });
+    }
+    switch (after) {
+      case "authorizing":
+        this.#alarm = null;
+        this.#set(after);
+        effects.push({ type: "authorize", fresh: this.#refused });
+        break;
+      case "dialing":
+        this.#dialedAt = now;
+        this.#alarm = now + GREETING_SECONDS;
+        this.#set(after);
+        effects.push({ type: "dial" });
+        break;
+      case "greeting":
+        this.#set(after);
+        effects.push({ type: "introduce" });
+        break;
+      case "live":
+        this.#alarm = now + this.#silence;
+        this.status = { ...this.status, state: after, attempt: 0, ceiling: 0, delay: 0, retryAt: null, code: null, reason: "" };
+        if (before === "probing") break;
+        this.#backoff.welcomed(now);
+        this.#refused = false;
+        this.#advice = null;
+        effects.push({ type: "rejoin" });
+        break;
+      case "probing":
+        this.#alarm = now + PROBE_SECONDS;
+        this.#set(after);
+        effects.push({ type: "probe" });
+        break;
+      case "waiting": {
+        this.#backoff.lost(now);
+        const wait = this.#backoff.next(dice, this.#advice);
+        this.#advice = null;
+        this.#alarm = now + wait.delay;
+        const { code = 1006, reason = "" } = lost ?? { reason: "the server fell silent" };
+        this.status = { state: after, ...wait, retryAt: this.#alarm, code, reason };
+        break;
+      }
+      case "paused":
+        this.#alarm = null;
+        this.#set(after);
+        break;
+      case "closed":
+        this.#alarm = null;
+        this.status = {
+          state: after, attempt: 0, ceiling: 0, delay: 0, retryAt: null,
+          code: lost?.code ?? null, reason: lost?.reason ?? "",
+        };
+    }
+    return effects;
+  }
+
+  /** Be in another state, but keep what is known of the attempts. @param {string} state */
+  #set(state) {
+    this.status = { ...this.status, state, retryAt: null };
+  }
+}
+
+/** @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
+function position(cursor, room) {
+  const [epoch, rest = ""] = cursor.split(":", 2);
+  const several = rest.includes("=");
+  const mine = several && rest.split(";").find((part) => decodeURIComponent(part.split("=")[0]) === room);
+  return { epoch, offset: Number(mine ? mine.split("=")[1] : rest) };
+}
+
+/**
+ * A client's copy of one room: where does it stand, and what may the application be told?
+ *
+ * Its methods return what the application is told (`items`) and what the server is asked (`ask`).
+ */
+export class Replica {
+  /** @type {{epoch: string, offset: number} | null} */ #position = null;
+  #joined = false;
+  #syncing = false;
+  /** @type {Map<string, User>} */ users = new Map();
+  size = 0;
+
+  /** @param {string} room  @param {boolean} resume  join from the position that it has */
+  constructor(room, resume) {
+    this.room = room;
+    this.resume = resume;
+  }
+
+  get cursor() {
+    return this.#position && `${this.#position.epoch}:${this.#position.offset}`;
+  }
+
+  /** How to (re)join. @returns {Message} */
+  join() {
+    this.#joined = this.#syncing = false;
+    return this.resume && this.cursor ? { type: "join", since: this.cursor } : { type: "join" };
+  }
+
+  /** Tell nothing until `restart`: a snapshot is being taken. Until then it stands nowhere. */
+  hold() {
+    this.#position = null;
+  }
+
+  /** Go on from a snapshot. @param {string} cursor  @returns {Message} */
+  restart(cursor) {
+    this.#syncing = true;
+    this.#position = position(cursor, this.room);
+    return { type: "sync", since: cursor };
+  }
+
+  /** Take in a message of this room. @param {Message} message  @returns {{items: Message[], ask?: Message}} */
+  receive(message) {
+    switch (message.type) {
+      case "joined": {
+        const known = this.#position !== null;
+        this.#joined = true;
+        this.#position = position(message.cursor, this.room);
+        this.#people(message);
+        const { cursor, reason = known ? "chosen" : "new" } = message;
+        return { items: [message.recovered ? { type: "resumed", cursor } : { type: "resync", reason, cursor }] };
+      }
+      case "resync":
+        this.#syncing = false;
+        this.#position = position(message.cursor, this.room);
+        return { items: [message] };
+      case "synced":
+        this.#syncing = false;
+        return { items: [] };
+      case "presence":
+      case "user_joined":
+      case "user_left":
+        this.#people(message);
+    }
+    if (!this.#joined || !this.#position) return { items: [] };
+    if (message.id === undefined) return { items: [message] };
+    const { epoch, offset } = position(message.id, this.room);
+    if (epoch !== this.#position.epoch || offset <= this.#position.offset) return { items: [] };
+    if (offset > this.#position.offset + 1) {
+      if (this.#syncing) return { items: [] };
+      this.#syncing = true;
+      return { items: [], ask: { type: "sync", since: /** @type {string} */ (this.cursor) } };
+    }
+    this.#position = { epoch, offset }; // before the application is told
+    return { items: [message] };
+  }
+
+  /** @param {Message} message */
+  #people({ type, users, joined = [], left = [], userId, name, roomSize }) {
+    this.size = roomSize;
+    if (users) this.users = new Map(users.map((/** @type {User} */ user) => [user.userId, user]));
+    for (const user of joined) this.users.set(user.userId, user);
+    for (const user of left) this.users.delete(user.userId);
+    if (type === "user_joined") this.users.set(userId, { userId, name });
+    if (type === "user_left") this.users.delete(userId);
+  }
+}
+
+// ── the hands ────────────────────────────────────────────────────────────────────────────────────
+
+/** Tells listeners. One that throws is reported, and harms nobody else. */
+class Emitter {
+  /** @type {Map<string, Set<(what: any) => void>>} */ #listeners = new Map();
+
+  /** Listen; returns what ends it. @param {string} type  @param {(what: any) => void} listener */
+  on(type, listener) {
+    const listeners = this.#listeners.get(type) ?? new Set();
+    this.#listeners.set(type, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /** @param {string} type  @param {any} [what] */
+  emit(type, what) {
+    for (const listener of [...(this.#listeners.get(type) ?? [])]) {
+      try {
+        listener(what);
+      } catch (error) {
+        (globalThis.reportError ?? console.error)(error);
+      }
+    }
+  }
+}
+
+/**
+ * A room that was joined. Emits `event` (publications and broadcasts), `presence` (the users), and after
+ * each (re)join exactly one of `resumed` and `resync`; with a snapshot function, `snapshot` instead.
+ */
+class Room extends Emitter {
+  #client;
+  joinedOn = 0;
+
+  /** @param {Client} client  @param {Replica} replica
+   * @param {(() => Promise<{data: any, cursor: string}>) | undefined} snapshot */
+  constructor(client, replica, snapshot) {
+    super();
+    this.#client = client;
+    this.replica = replica;
+    this.snapshot = snapshot;
+  }
+
+  get name() {
+    return this.replica.room;
+  }
+
+  get users() {
+    return [...this.replica.users.values()];
+  }
+
+  /** Send a message of the application; whether there was a link to send it on.
+   * @param {string} type  @param {Record<string, any>} [data] */
+  send(type, data = {}) {
+    return this.#client.say({ ...data, type }, this.name);
+  }
+
+  leave() {
+    this.#client.leave(this.name);
+  }
+}
+
+/** A client that stays connected, and in its rooms. See `connect`. */
+class Client extends Emitter {
+  #link;
+  #options;
+  /** @type {Map<string, Room>} */ #rooms = new Map();
+  /** @type {WebSocket | null} */ #socket = null;
+  #generation = 0; // of sockets: what comes from an earlier one is passed over
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  /** @type {string | null} */ #token = null;
+  /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
+  #roomKey = "room";
+  #everLive = false;
+  /** @type {(() => void)[]} */ #disposers = [];
+  /** @type {User | null} */ user = null;
+
+  /** @param {string} url  @param {Options} options */
+  constructor(url, options) {
+    super();
+    this.#options = options;
+    this.url = new URL(url, globalThis.location?.href);
+    this.url.protocol = this.url.protocol.replace("http", "ws");
+    this.#link = new Link({ jitter: options.jitter ?? true, renewable: typeof options.token === "function" });
+    this.#watch();
+    this.#tell({ type: "start" });
+  }
+
+  /** How the link is. `state` is connecting, live, waiting or closed; `detail` is the machine's own word. */
+  get status() {
+    const { state: detail, ...rest } = this.#link.status;
+    const plain = { live: "live", probing: "live", waiting: "waiting", closed: "closed" };
+    const state = plain[/** @type {keyof typeof plain} */ (detail)] ?? "connecting";
+    return Object.freeze({ state, detail, everLive: this.#everLive, ...rest });
+  }
+
+  /** Join a room, and stay in it. @param {string} name
+   * @param {{snapshot?: () => Promise<{data: any, cursor: string}>}} [options] */
+  join(name, { snapshot } = {}) {
+    const known = this.#rooms.get(name);
+    if (known) return known;
+    const room = new Room(this, new Replica(name, this.#options.recover !== "snapshot"), snapshot);
+    this.#rooms.set(name, room);
+    if (this.#link.state === "live") queueMicrotask(() => this.#join(room));
+    return room;
+  }
+
+  /** @param {string} name */
+  leave(name) {
+    if (this.#rooms.delete(name)) this.say({ type: "leave" }, name);
+  }
+
+  /** Do not wait for the next attempt. */
+  retryNow() {
+    this.#tell({ type: "nudged" });
+  }
+
+  /** Say who you are on a live link: a token that was renewed. @param {string} token */
+  authenticate(token) {
+    this.#token = token;
+    this.say({ type: "auth", token });
+  }
+
+  /** Dial again after `closed`, with whatever credentials there are now. */
+  open() {
+    this.#tell({ type: "start" });
+  }
+
+  /** End it. */
+  close() {
+    for (const dispose of this.#disposers.splice(0)) dispose();
+    this.#tell({ type: "stop" });
+  }
+
+  /** Send a message; whether there was a socket to send it on. @param {Message} message  @param {string} [room] */
+  say(message, room) {
+    if (this.#socket?.readyState !== 1) return false;
+    this.#socket.send(JSON.stringify(room === undefined ? message : { ...message, [this.#roomKey]: room }));
+    return true;
+  }
+
+  /** @param {Input} input */
+  #tell(input) {
+    this.#carry(this.#link.receive(input, Date.now() / 1000, Math.random()));
+  }
+
+  /** @param {Effect[]} effects */
+  #carry(effects) {
+    for (const effect of effects) {
+      switch (effect.type) {
+        case "authorize":
+          this.#authorize(effect.fresh ?? false);
+          break;
+        case "dial":
+          this.#dial();
+          break;
+        case "introduce":
+          this.say({ type: "auth", ...(this.#token && { token: this.#token }), ...(this.#session && { session: this.#session }) });
+          break;
+        case "rejoin":
+          this.#everLive = true;
+          for (const room of this.#rooms.values()) this.#join(room);
+          break;
+        case "probe":
+          this.say({ type: "ping" });
+          break;
+        case "abandon":
+          this.#abandon(effect.code ?? 1000);
+      }
+    }
+    clearTimeout(this.#timer);
+    const deadline = this.#link.deadline();
+    if (deadline !== null) {
+      const tick = () => this.#carry(this.#link.tick(Date.now() / 1000, Math.random()));
+      this.#timer = setTimeout(tick, Math.max(0, deadline * 1000 - Date.now()) + 1);
+    }
+    this.emit("status", this.status);
+  }
+
+  /** @param {boolean} fresh */
+  async #authorize(fresh) {
+    const { token } = this.#options;
+    try {
+      if (typeof token === "function" && (fresh || this.#token === null)) this.#token = await token();
+      else if (token === undefined && fresh) this.#token = null; // as another guest, then
+      else if (typeof token === "string") this.#token = token;
+      this.#tell({ type: "authorized" });
+    } catch (error) {
+      this.#tell({ type: "lost", code: 1006, reason: `no token: ${error}` });
+    }
+  }
+
+  #dial() {
+    const generation = ++this.#generation;
+    const current = (/** @type {() => void} */ act) => () => void (generation === this.#generation && act());
+    const socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.url, ["holdfast.1"]);
+    this.#socket = socket;
+    socket.onopen = current(() => this.#tell({ type: "opened" }));
+    socket.onmessage = ({ data }) => {
+      if (generation !== this.#generation) return;
+      this.#tell({ type: "heard" });
+      this.#received(JSON.parse(data));
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (generation !== this.#generation) return;
+      this.#socket = null;
+      this.#tell({ type: "lost", code, reason });
+    };
+  }
+
+  /** Let go of the socket, and wait for nothing: a dead one never closes. @param {number} code */
+  #abandon(code) {
+    this.#generation += 1;
+    const socket = this.#socket;
+    this.#socket = null;
+    // A page may close only with 1000 or 3000 to 4999; 1001 is the browser's own word.
+    socket?.close(code === 1001 ? 4900 : code);
+  }
+
+  /** @param {Room} room */
+  #join(room) {
+    if (room.joinedOn === this.#generation || this.#rooms.get(room.name) !== room) return;
+    room.joinedOn = this.#generation;
+    this.say(room.replica.join(), room.name);
+  }
+
+  /** @param {Message} message */
+  #received(message) {
+    switch (message.type) {
+      case "connected":
+        this.#session = message.session;
+        this.#roomKey = message.roomKey;
+        this.user = message.user;
+        if (message.token && this.#options.token === undefined) {
+          this.#token = message.token;
+          this.#link.renewable = true;
+        }
+        this.#tell({ type: "welcomed", ...message.heartbeat });
+        this.emit("connected", message.user);
+        break;
+      case "ping":
+        this.say({ type: "pong" });
+        break;
+      case "goodbye":
+        this.#tell({ type: "advised", after: message.after_ms / 1000, spread: message.spread_ms / 1000 });
+        break;
+      case "error":
+        this.emit("error", message);
+        break;
+      default: {
+        const room = this.#rooms.get(message[this.#roomKey]);
+        if (room) this.#take(room, room.replica.receive(message));
+      }
+    }
+  }
+
+  /** @param {Room} room  @param {{items: Message[], ask?: Message}} outcome */
+  #take(room, { items, ask }) {
+    if (ask) this.say(ask, room.name);
+    for (const item of items) {
+      if (item.type === "resync" && room.snapshot) {
+        room.replica.hold();
+        this.#takeSnapshot(room, item.reason);
+      } else if (["resumed", "resync"].includes(item.type)) {
+        room.emit(item.type, item);
+        room.emit("presence", room.users);
+      } else if (["presence", "user_joined", "user_left"].includes(item.type)) {
+        room.emit("presence", room.users);
+      } else {
+        room.emit("event", item);
+      }
+    }
+  }
+
+  /** Take a snapshot, until it succeeds or the link is another one. @param {Room} room  @param {string} reason */
+  async #takeSnapshot(room, reason) {
+    const generation = this.#generation;
+    const backoff = new Backoff(true);
+    while (generation === this.#generation && room.snapshot) {
+      try {
+        const { data, cursor } = await room.snapshot();
+        if (generation !== this.#generation) return;
+        this.say(room.replica.restart(cursor), room.name);
+        room.emit("snapshot", { data, cursor, reason });
+        room.emit("presence", room.users);
+        return;
+      } catch (error) {
+        this.emit("error", { type: "error", error: `the snapshot failed: ${error}`, code: "snapshot" });
+        await new Promise((resolve) => setTimeout(resolve, 1000 * backoff.next(Math.random(), null).delay));
+      }
+    }
+  }
+
+  /** The browser's events are hints: they cause a probe or a retry, never a verdict. */
+  #watch() {
+    if (typeof document === "undefined") return;
+    const listen = (/** @type {EventTarget} */ target, /** @type {string} */ type, /** @type {(e: any) => void} */ act) => {
+      target.addEventListener(type, act);
+      this.#disposers.push(() => target.removeEventListener(type, act));
+    };
+    const nudge = () => this.#tell({ type: "nudged" });
+    listen(window, "online", nudge);
+    listen(window, "offline", () => this.#link.state === "live" && nudge());
+    listen(window, "focus", nudge);
+    listen(document, "visibilitychange", () => document.visibilityState === "visible" && nudge());
+    listen(document, "resume", nudge); // Page Lifecycle: on the document, not the window
+    listen(window, "pagehide", (event) => event.persisted && this.#tell({ type: "paused" }));
+    listen(window, "pageshow", (event) => event.persisted && this.#tell({ type: "unpaused" }));
+  }
+}
+
+/**
+ * @typedef {object} Options
+ * @property {string | (() => Promise<string>)} [token]  who you are; a function is asked again, once, after 4001
+ * @property {"resume" | "snapshot"} [recover]  "snapshot": start afresh after each reconnect
+ * @property {boolean} [jitter]  without it, the delays are exactly 1, 2, 4, 8, 16, 30, 30 … seconds
+ * @property {typeof globalThis.WebSocket} [WebSocket]  for Node before 22
+ */
+
+/**
+ * Return a client of the hub at `url`, which keeps itself connected.
+ *
+ * @param {string} url  of the WebSocket; may be relative to the page
+ * @param {Options} [options]
+ */
+export function connect(url, options = {}) {
+  return new Client(url, options);
+}

@@ -37,7 +37,7 @@ Present = Callable[[str | None], tuple[Connection, ...]]
 class Attendance:
     """The people of one room, and what the others are told of them."""
 
-    __slots__ = ("_agenda", "_came", "_changes", "_effects", "_present", "_room", "_typing", "_went", "roster")
+    __slots__ = ("_agenda", "_changes", "_effects", "_present", "_room", "_typing", "_untold", "roster")
 
     def __init__(self, room: str, present: Present, effects: Effects, agenda: Agenda) -> None:
         self._room = room
@@ -46,8 +46,7 @@ class Attendance:
         self._agenda = agenda
         self.roster = Roster()
         self._typing: dict[str, User] = {}
-        self._came: dict[str, User] = {}  # and the room has not been told
-        self._went: dict[str, User] = {}
+        self._untold: dict[str, User] = {}  # who came or went, and the room has not been told
         self._changes: deque[float] = deque(maxlen=BUSY_CHANGES + 1)
 
     def everybody(self) -> Presence:
@@ -60,9 +59,7 @@ class Attendance:
 
     def arrived(self, user: User, session: str, now: float) -> None:
         """Tell the others that a person has come."""
-        if self._went.pop(user.user_id, None) is None:
-            self._came[user.user_id] = user
-        self._changed(UserJoined(self._room, user.user_id, user.name, len(self.roster)), session, now)
+        self._changed(user, UserJoined(self._room, user.user_id, user.name, len(self.roster)), session, now)
 
     def leave(self, user: User, session: str, now: float, *, grace: bool) -> None:
         """Note that a session ended, and tell the others if its person has left with it."""
@@ -81,33 +78,31 @@ class Attendance:
         self._departed(self.roster.remove(user_id), now)
 
     def _departed(self, user: User | None, now: float) -> None:
-        if user is None:
-            return
-        if self._came.pop(user.user_id, None) is None:
-            self._went[user.user_id] = user
-        self._changed(UserLeft(self._room, user.user_id, user.name, len(self.roster)), None, now)
+        if user is not None:
+            self._changed(user, UserLeft(self._room, user.user_id, user.name, len(self.roster)), None, now)
 
-    def _changed(self, message: UserJoined | UserLeft, but: str | None, now: float) -> None:
+    def _changed(self, user: User, message: UserJoined | UserLeft, but: str | None, now: float) -> None:
         self._changes.append(now)
         key = ("presence", self._room)
-        if key in self._agenda:
-            return
-        if len(self._changes) > BUSY_CHANGES and self._changes[0] > now - BUSY_PERIOD:
+        if len(self._changes) > BUSY_CHANGES and self._changes[0] > now - BUSY_PERIOD and key not in self._agenda:
             self._agenda.set(key, now + BUSY_PERIOD)
-            return
-        self._came.clear()
-        self._went.clear()
-        if len(self.roster) <= USERS_SHOWN:
+        if key in self._agenda:
+            self._untold[user.user_id] = user
+        elif len(self.roster) <= USERS_SHOWN:
             self._effects.tell(self._present(but), message, self.everybody())
         else:
             self._effects.tell(self._present(but), message)
 
     def tell_changes(self, now: float) -> None:
-        """Tell the room what a busy second has brought."""
-        came, went = tuple(self._came.values()), tuple(self._went.values())
-        self._came.clear()
-        self._went.clear()
-        if came or went:
+        """
+        Tell the room what a busy second has brought.
+
+        Also of those who came and went again: somebody may have joined in between, and seen them here.
+        """
+        untold, self._untold = self._untold, {}
+        if untold:
+            came = tuple(user for user in untold.values() if user.user_id in self.roster)
+            went = tuple(user for user in untold.values() if user.user_id not in self.roster)
             self._effects.tell(self._present(None), PresenceChanges(self._room, came, went, len(self.roster)))
             self._agenda.set(("presence", self._room), now + BUSY_PERIOD)
 

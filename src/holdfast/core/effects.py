@@ -49,6 +49,10 @@ class Effects:
         self._codec = codec
         self._effects: list[Effect] = []
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to do yet."""
+        return bool(self._effects)
+
     def add(self, effect: Effect) -> None:
         """Do this too."""
         self._effects.append(effect)

@@ -57,6 +57,7 @@ class Hub:
         self._rules = rules
         self._effects = Effects(codec)
         self._agenda = Agenda()
+        self._strangers: dict[Connection, bool] = {}  # who have yet to say who they are: is the transport full?
         self._sessions: dict[Connection, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._lingering: dict[str, _Lingering] = {}
@@ -99,8 +100,8 @@ class Hub:
                     self._turn_away(connection, CloseCode.AUTH_DEADLINE, "nobody said in time who this is")
                 case ("expiry", connection):
                     self._turn_away(connection, CloseCode.UNAUTHORIZED, "the token has expired")
-                case ("grace", str(session_id)):
-                    self._grace_over(session_id)
+                case ("grace", str(session_id), str(room)):
+                    self._grace_over(session_id, room)
                 case ("typing", str(room), str(user_id)):
                     self._rooms[room].attendance.stop_typing(user_id)
                 case ("presence", str(room)):
@@ -144,21 +145,23 @@ class Hub:
     # Who is there.
 
     def _opened(self, input: inputs.Opened) -> None:
+        self._strangers[input.connection] = False
         self._agenda.set(("auth", input.connection), self._now + self._rules.auth_deadline)
 
     def _identified(self, input: inputs.Identified) -> None:
         connection, user = input.connection, input.user
         session = self._sessions.get(connection)
         if session is None:
-            session = Session(connection, self._session_id(input), user)
+            full = self._strangers.pop(connection, False)
+            session = Session(connection, self._session_id(input), user, full=full)
             self._sessions[connection] = session
             self._agenda.cancel(("auth", connection))
         elif session.rooms and session.user.user_id != user.user_id:
             error = Error("this connection is in rooms as somebody else; leave them first", "conflict")
             self._effects.say(connection, error)
             return
-        elif input.replaces not in (None, session.id) and not session.rooms:
-            del self._by_id[session.id]
+        elif session.user.user_id != user.user_id or (input.replaces not in (None, session.id) and not session.rooms):
+            del self._by_id[session.id]  # a session is only its user's
             session.id = self._session_id(input)
         self._by_id[session.id] = session
         session.user = user
@@ -195,6 +198,7 @@ class Hub:
     def _forget(self, connection: Connection, ending: Ending) -> None:
         self._agenda.cancel(("auth", connection))
         self._agenda.cancel(("expiry", connection))
+        self._strangers.pop(connection, None)
         session = self._sessions.pop(connection, None)
         if session is None:
             return
@@ -203,17 +207,20 @@ class Hub:
         if grace:
             lingering = self._lingering.setdefault(session.id, _Lingering(session.user))
             lingering.rooms.update(session.rooms)
-            self._agenda.set(("grace", session.id), self._now + self._rules.presence_grace)
+            for name in session.rooms:
+                self._agenda.set(("grace", session.id, name), self._now + self._rules.presence_grace)
         for name in tuple(session.rooms):
             self._leave(self._rooms[name], session, grace=grace)
 
-    def _grace_over(self, session_id: str) -> None:
-        lingering = self._lingering.pop(session_id)
-        for name in lingering.rooms:
-            room = self._rooms.get(name)
-            if room is not None:
-                room.attendance.grace_over(lingering.user.user_id, session_id, self._now)
-                self._close_if_idle(room)
+    def _grace_over(self, session_id: str, name: str) -> None:
+        lingering = self._lingering[session_id]
+        lingering.rooms.discard(name)
+        if not lingering.rooms:
+            del self._lingering[session_id]
+        room = self._rooms.get(name)
+        if room is not None:
+            room.attendance.grace_over(lingering.user.user_id, session_id, self._now)
+            self._close_if_idle(room)
 
     def _expelled(self, input: inputs.Expelled) -> None:
         for session in [one for one in self._sessions.values() if one.user.user_id == input.user_id]:
@@ -301,6 +308,7 @@ class Hub:
         if room is not None:
             room.learn(input.items)
             self._unsettle(room)
+            self._go_on()
 
     def _page(self, input: inputs.Page) -> None:
         room = self._rooms.get(input.room)
@@ -309,6 +317,8 @@ class Hub:
             self._unsettle(room)
 
     def _full(self, input: inputs.Full) -> None:
+        if input.connection in self._strangers:
+            self._strangers[input.connection] = True
         session = self._sessions.get(input.connection)
         if session is not None:
             session.full = True
@@ -316,22 +326,33 @@ class Hub:
                 self._rooms[name].pause(member)
 
     def _drained(self, input: inputs.Drained) -> None:
+        if input.connection in self._strangers:
+            self._strangers[input.connection] = False
         session = self._sessions.get(input.connection)
         if session is not None:
             session.full = False
             for name, member in session.rooms.items():
                 self._rooms[name].resume(member)
                 self._unsettle(self._rooms[name])
+            self._go_on()
 
     def _settled(self, input: inputs.Settled) -> None:
-        unsettled, self._unsettled = self._unsettled, []
-        for room in unsettled:
-            room.settle()
-            self._unsettle(room)
+        self._go_on()
 
     def _unsettle(self, room: Room) -> None:
         if not room.settled and room not in self._unsettled:
             self._unsettled.append(room)
+
+    def _go_on(self) -> None:
+        """
+        Settle one room after the other, until there is something to be carried out.
+
+        No more than one at a time: a member of several is sent one write before its transport is looked at.
+        """
+        while self._unsettled and not self._effects:
+            room = self._unsettled.pop(0)
+            room.settle()
+            self._unsettle(room)
 
     # What is said to those who are here now.
 

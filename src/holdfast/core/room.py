@@ -50,12 +50,12 @@ class Session:
 
     __slots__ = ("connection", "full", "id", "rooms", "user")
 
-    def __init__(self, connection: Connection, id: str, user: User) -> None:
+    def __init__(self, connection: Connection, id: str, user: User, *, full: bool = False) -> None:
         self.connection = connection
         self.id = id
         self.user = user
         self.rooms: dict[str, Member] = {}
-        self.full = False  # its transport takes no more for now
+        self.full = full  # its transport takes no more for now
 
 
 class Member:
@@ -112,8 +112,8 @@ class Room:
     """One room while anybody is in it, follows it, or may yet return to it."""
 
     __slots__ = (
-        "_audience", "_backlog", "_early", "_effects", "_live", "_read_in_flight", "_ready", "_unsettled",
-        "_waiting", "attendance", "epoch", "head", "listeners", "members", "name",
+        "_audience", "_backlog", "_early", "_effects", "_live", "_reading", "_ready", "_unsettled", "_waiting",
+        "attendance", "epoch", "head", "listeners", "members", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, epoch: str, head: int, effects: Effects, agenda: Agenda) -> None:
@@ -129,7 +129,7 @@ class Room:
         self._live: dict[Connection, Member] = {}
         self._audience: tuple[Connection, ...] | None = None
         self._waiting: list[Member] = []  # for pages, in the order they came
-        self._read_in_flight = False
+        self._reading: int | None = None  # after which offset the store is being read
         self._early: list[Member] = []  # who know of more than the head, and wait for the news
         self._unsettled: list[Member] = []  # who can be sent more as soon as the last write is carried out
 
@@ -196,7 +196,7 @@ class Room:
         del session.rooms[self.name]
         member = self.members.pop(session.connection)
         self._set_back(member, member.offset)
-        for queue in (self._waiting, self._early, self._unsettled):
+        for queue in (self._early, self._unsettled):
             if member in queue:
                 queue.remove(member)
 
@@ -228,7 +228,7 @@ class Room:
         if member.missed_presence:
             member.missed_presence = False
             self._effects.say(member.session.connection, self.attendance.everybody())
-        self._advance(member)
+        self._unsettled.append(member)
 
     def settle(self) -> None:
         """Take everybody who can be sent more one write further."""
@@ -240,6 +240,9 @@ class Room:
 
     def _set_back(self, member: Member, offset: int) -> None:
         member.offset = offset
+        if member.reading:
+            member.reading = False
+            self._waiting.remove(member)
         if member.live:
             member.live = False
             del self._live[member.session.connection]
@@ -285,13 +288,15 @@ class Room:
     # Pages from the store: one read at a time, and whoever it reaches takes it.
 
     def _read(self) -> None:
-        if self._waiting and not self._read_in_flight:
-            self._read_in_flight = True
-            self._effects.add(Read(self.name, self._waiting[0].offset))
+        if self._waiting and self._reading is None:
+            self._reading = self._waiting[0].offset
+            self._effects.add(Read(self.name, self._reading))
 
     def take_page(self, after: int, items: tuple[Item, ...]) -> None:
         """Take in what the store has after `after`: nothing, or publications without a hole."""
-        self._read_in_flight = False
+        if after != self._reading:
+            return  # it was asked for in an earlier life of this room
+        self._reading = None
         end = items[-1].offset if items else after + 1
         served: dict[int, list[Member]] = {}
         for member in tuple(self._waiting):

@@ -36,6 +36,9 @@ class Roster:
     def __len__(self) -> int:
         return len(self._people)
 
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._people
+
     def users(self) -> tuple[User, ...]:
         """Return everybody."""
         return tuple(person.user for person in self._people.values())

@@ -1,0 +1,353 @@
+// @ts-check
+/** The board's page: what people do becomes requests, and what happens becomes what they see. */
+
+import { connect } from "/live/holdfast.js";
+import { ask } from "./api.js";
+import { carryCards } from "./carry.js";
+import { Board, Model } from "./model.js";
+import { announce, byId, render, renderPresence, renderStatus, renderTyping, toast } from "./view.js";
+
+const query = new URLSearchParams(location.search);
+const model = new Model();
+const typing = new Map(); // who types: until when (a `user_stopped_typing` may have been missed)
+/** @type {import("./model.js").Person[]} */
+let people = [];
+/** @type {string | null} */
+let held = null;
+let boardId = query.get("board") ?? "board-1";
+
+const client = connect("/ws", {
+  jitter: query.get("jitter") !== "off",
+  recover: query.get("recover") === "snapshot" ? "snapshot" : "resume",
+});
+/** @type {ReturnType<typeof client.join> | undefined} */
+let room;
+
+const draw = () => model.loaded && render(model.board, people, held);
+
+// ── what happens ─────────────────────────────────────────────────────────────────────────────────
+
+async function snapshot() {
+  const id = boardId;
+  const { data: tasks, cursor } = await ask("GET", `/boards/${id}/tasks`); // first where it stands
+  const [board, users, boards] = await Promise.all(
+    [`/boards/${id}`, "/users", "/boards"].map((path) => ask("GET", path)),
+  );
+  return { data: { tasks, board: board.data, users: users.data, boards: boards.data }, cursor };
+}
+
+/** @param {string} id */
+function enter(id) {
+  room?.leave();
+  boardId = id;
+  model.loaded = false;
+  const entered = (room = client.join(id, { snapshot }));
+  entered.on("snapshot", ({ data }) => {
+    if (room !== entered) return;
+    model.truth = Board.of(data.board.lists, data.tasks);
+    model.loaded = true;
+    people = data.users;
+    showBoards(data.boards);
+    draw();
+  });
+  entered.on("event", (event) => {
+    if (room === entered) happened(event);
+  });
+  entered.on("presence", (users) => room === entered && renderPresence(users, client.user?.userId));
+}
+
+/** @param {any} event */
+function happened(event) {
+  switch (event.type) {
+    case "user_typing":
+      typing.set(event.name, Date.now() + 8000);
+      return showTyping();
+    case "user_stopped_typing":
+      typing.delete(event.name);
+      return showTyping();
+    case "board_updated":
+      return void ask("GET", "/boards").then(({ data }) => showBoards(data));
+    case "board_deleted":
+      toast("This board was deleted.");
+      return go("board-1");
+  }
+  const { task } = event;
+  if (task?.assigneeId && !people.some((person) => person.id === task.assigneeId)) {
+    ask("GET", "/users").then(({ data }) => ((people = data), draw()), () => {});
+  }
+  model.truth.apply(event);
+  draw();
+}
+
+function showTyping() {
+  for (const [name, until] of typing) if (until < Date.now()) typing.delete(name);
+  renderTyping([...typing.keys()]);
+}
+
+/** @param {{id: string, name: string}[]} boards */
+function showBoards(boards) {
+  const select = byId("boards");
+  select.replaceChildren(...boards.map(({ id, name }) => new Option(name, id, false, id === boardId)));
+  const mine = boards.find(({ id }) => id === boardId);
+  document.title = mine ? `${mine.name} · holdfast` : "holdfast";
+}
+
+/** @param {string} id */
+function go(id) {
+  const url = new URL(location.href);
+  url.searchParams.set("board", id);
+  history.pushState(null, "", url);
+  enter(id);
+}
+
+client.on("status", (status) => {
+  renderStatus(status);
+  if (status.state === "closed" && status.code === 4001) signIn("You have been signed out. Sign in to go on.");
+});
+client.on("error", ({ error, code }) => code !== "unauthorized" && toast(error));
+client.on("connected", (user) => {
+  byId("me").textContent = user.name;
+  renew();
+});
+setInterval(() => {
+  renderStatus(client.status);
+  if (typing.size) showTyping();
+}, 500);
+
+// ── what people do ───────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Show a change at once, ask for it, and take it back if it is refused.
+ *
+ * @param {(board: Board) => void} change  @param {string} method  @param {string} path  @param {unknown} [body]
+ */
+async function act(change, method, path, body) {
+  const takeBack = model.begin(change);
+  draw();
+  try {
+    const answer = await ask(method, path, body);
+    if (answer?.data && path.startsWith("/tasks")) {
+      // What the event will say too: else the card would jump back until it comes.
+      const { id, listId, position } = answer.data;
+      model.truth.apply({ type: "task_updated", task: { ...answer.data, position: model.truth.tasks.get(id)?.position ?? position } });
+      if (path.endsWith("/move")) model.truth.move(id, listId, position);
+    } else if (method === "DELETE") {
+      change(model.truth);
+    }
+    return answer?.data;
+  } catch (error) {
+    const { message, status } = /** @type {{message: string, status: number}} */ (error);
+    toast(message);
+    if (status === 401) signIn("Sign in to change the board.");
+    return null;
+  } finally {
+    takeBack();
+    draw();
+  }
+}
+
+/** @param {string} id  @param {string} listId  @param {number} position */
+function drop(id, listId, position) {
+  const task = model.board.tasks.get(id);
+  if (!task || !listId || (task.listId === listId && task.position === position)) return draw();
+  return act((board) => board.move(id, listId, position), "PATCH", `/tasks/${id}/move`, { listId, position });
+}
+
+carryCards(byId("lists"), {
+  open: openCard,
+  drop,
+  lift: (id) => ((held = id), draw()),
+  place: (id) => model.board.tasks.get(id) ?? null,
+  lists: () => model.board.inOrder().map(({ id, name }) => ({ id, name, size: model.board.tasksOf(id).length })),
+  say: announce,
+});
+
+byId("lists").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  const form = /** @type {HTMLFormElement} */ (event.target);
+  const input = form.querySelector("input");
+  const listId = form.closest("[data-list-id]")?.getAttribute("data-list-id");
+  const title = input?.value.trim();
+  if (!input || !listId || !title) return;
+  input.value = "";
+  const position = model.board.tasksOf(listId).length;
+  const id = `new-${Date.now()}`;
+  const now = new Date().toISOString();
+  const task = { id, listId, title, description: null, assigneeId: null, position, createdAt: now, updatedAt: now, pending: true };
+  act((board) => board.tasks.set(id, task), "POST", "/tasks", { listId, title });
+});
+
+byId("lists").addEventListener("click", (/** @type {MouseEvent} */ event) => {
+  const button = event.target instanceof Element ? event.target.closest("button") : null;
+  const list = model.board.lists.get(button?.closest("[data-list-id]")?.getAttribute("data-list-id") ?? "");
+  if (!button || !list) return;
+  if (button.matches(".list-name")) nameList(list);
+  const step = button.matches(".list-left") ? -1 : button.matches(".list-right") ? 1 : 0;
+  if (step) act(() => {}, "PATCH", `/lists/${list.id}/move`, { position: list.position + step });
+});
+
+// Cards.
+
+/** @param {string} id */
+function openCard(id) {
+  const task = model.board.tasks.get(id);
+  if (!task || task.pending) return;
+  const [title, description, assignee] = ["card-title", "card-description", "card-assignee"].map(byId);
+  title.value = task.title;
+  description.value = task.description ?? "";
+  assignee.replaceChildren(new Option("Nobody", ""), ...people.map((person) => new Option(person.name, person.id)));
+  assignee.value = task.assigneeId ?? "";
+  byId("card-delete").onclick = () => {
+    byId("card").close();
+    removeCard(task);
+  };
+  sheet("card", () => {
+    const patch = { title: title.value.trim(), description: description.value || null, assigneeId: assignee.value || null };
+    if (!patch.title) return;
+    act((board) => void board.tasks.set(id, { ...(board.tasks.get(id) ?? task), ...patch }), "PATCH", `/tasks/${id}`, patch);
+  });
+}
+
+/** Delete a card, unless that is undone within some seconds. @param {import("./model.js").Task} task */
+function removeCard(task) {
+  const change = (/** @type {Board} */ board) => board.apply({ type: "task_deleted", taskId: task.id, listId: task.listId });
+  const takeBack = model.begin(change);
+  draw();
+  const timer = setTimeout(() => {
+    removeToast();
+    act(change, "DELETE", `/tasks/${task.id}`).finally(takeBack);
+  }, 4000);
+  const undo = () => {
+    clearTimeout(timer);
+    takeBack();
+    draw();
+  };
+  const removeToast = toast(`Deleted “${task.title.slice(0, 60)}”.`, { label: "Undo", act: undo });
+}
+
+// Lists and boards.
+
+const addList = document.createElement("button");
+addList.className = "add-list";
+addList.textContent = "+ Add a list";
+addList.onclick = () => ask4Name("New list", "", (name) => act(() => {}, "POST", "/lists", { boardId, name }));
+byId("lists").append(addList);
+
+/** @param {import("./model.js").List} list */
+function nameList(list) {
+  const remove = () => act(() => {}, "DELETE", `/lists/${list.id}`);
+  ask4Name("List", list.name, (name) => act(() => {}, "PATCH", `/lists/${list.id}`, { name }), remove);
+}
+
+byId("boards").addEventListener("change", () => go(byId("boards").value));
+byId("new-board").onclick = () =>
+  ask4Name("New board", "", async (name) => {
+    const made = await act(() => {}, "POST", "/boards", { name });
+    if (made) go(made.id);
+  });
+
+/** @param {string} heading  @param {string} value  @param {(name: string) => void} done  @param {() => void} [remove] */
+function ask4Name(heading, value, done, remove) {
+  byId("name-heading").textContent = heading;
+  byId("name-input").value = value;
+  byId("name-delete").hidden = !remove;
+  byId("name-delete").onclick = () => (byId("name").close(), remove?.());
+  sheet("name", () => byId("name-input").value.trim() && done(byId("name-input").value.trim()));
+}
+
+/** Open a dialog; `done` is called if it was submitted. @param {string} id  @param {() => void} done */
+function sheet(id, done) {
+  const dialog = byId(id);
+  const form = dialog.querySelector("form");
+  form.onsubmit = () => done();
+  const cancel = byId(`${id}-cancel`);
+  if (cancel) cancel.onclick = () => dialog.close();
+  if (!dialog.open) dialog.showModal();
+}
+
+// People.
+
+/** @param {string} [why] */
+async function signIn(why) {
+  if (byId("sign-in").open) return;
+  const me = await ask("GET", "/me").then(({ data }) => data, () => null);
+  byId("sign-in-why").textContent = why ?? (me && !me.guest ? `You are ${me.name}.` : "Your name is enough here; a new one makes a new person.");
+  byId("sign-out").hidden = !me || me.guest;
+  byId("sign-out").onclick = async () => {
+    await ask("POST", "/logout").catch(() => {});
+    location.reload();
+  };
+  byId("sign-in-guest").onclick = async () => {
+    byId("sign-in").close();
+    if (client.status.state !== "closed") return;
+    await ask("POST", "/logout").catch(() => {}); // the cookie that is not good any more
+    client.open();
+  };
+  sheet("sign-in", async () => {
+    try {
+      await ask("POST", "/login", { name: byId("sign-in-name").value });
+      location.reload(); // another person, from the start
+    } catch (error) {
+      toast(/** @type {Error} */ (error).message);
+    }
+  });
+}
+byId("me").onclick = () => signIn();
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let renewal;
+/** Exchange the token for a fresh one when most of its time is over; guests have none that ends. */
+async function renew() {
+  clearTimeout(renewal);
+  const me = await ask("GET", "/me").then(({ data }) => data, () => null);
+  if (!me?.expires) return;
+  const wait = Math.max(1000, (me.expires - Date.now() / 1000) * 800);
+  renewal = setTimeout(async () => {
+    const renewed = await ask("POST", "/renew").then(({ data }) => data, () => null);
+    if (renewed) client.authenticate(renewed.token);
+  }, Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
+}
+
+let typedAt = 0;
+document.addEventListener("input", (event) => {
+  if (!(event.target instanceof Element) || !event.target.closest(".new-task, #card") || Date.now() - typedAt < 2000) return;
+  typedAt = Date.now();
+  room?.send("typing");
+});
+document.addEventListener("focusout", (event) => {
+  if (typedAt && event.target instanceof Element && event.target.closest(".new-task, #card")) {
+    typedAt = 0;
+    room?.send("stop_typing");
+  }
+});
+
+// The rest.
+
+byId("retry-now").onclick = () => client.retryNow();
+byId("theme").onclick = () => {
+  const dark = document.documentElement.dataset.theme
+    ? document.documentElement.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.dataset.theme = localStorage.theme = dark ? "light" : "dark";
+};
+if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
+
+document.addEventListener("keydown", (event) => {
+  const busy = event.target instanceof Element && event.target.closest("input, textarea, select, dialog");
+  if (busy || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "n") {
+    event.preventDefault();
+    const list = document.activeElement?.closest("[data-list-id]") ?? document.querySelector("[data-list-id]");
+    list?.querySelector("input")?.focus();
+  }
+  if (event.key === "?") sheet("help", () => {});
+});
+window.addEventListener("popstate", () => enter(new URLSearchParams(location.search).get("board") ?? "board-1"));
+
+for (let n = 0; n < 3; n++) {
+  const skeleton = document.createElement("section");
+  skeleton.className = "list skeleton";
+  byId("lists").insertBefore(skeleton, addList);
+}
+enter(boardId);
+Object.assign(window, { holdfast: client });

@@ -1,0 +1,169 @@
+// @ts-check
+/**
+ * How does the board look? Nodes are kept by key and patched, never made anew, so nothing flickers; cards
+ * that have come to stand elsewhere slide there.
+ */
+
+/** @typedef {import("./model.js").Board} Board */
+/** @typedef {import("./model.js").Person} Person */
+
+/** @param {string} id  @returns {any} */
+export const byId = (id) => document.getElementById(id);
+
+/** @param {string} id  @returns {any} */
+const fromTemplate = (id) => byId(id).content.firstElementChild.cloneNode(true);
+
+/**
+ * Make a container's children those of `keys`, in that order; existing ones are moved, not made anew.
+ *
+ * @template T
+ * @param {Element} container  @param {string} attribute  @param {T[]} things  @param {(thing: T) => string} keyOf
+ * @param {(thing: T) => HTMLElement} make  @param {(node: any, thing: T) => void} patch
+ */
+function reconcile(container, attribute, things, keyOf, make, patch) {
+  const nodes = new Map([...container.children].map((node) => [node.getAttribute(attribute), node]));
+  /** @type {Element | null} */
+  let before = null;
+  for (const thing of things) {
+    const key = keyOf(thing);
+    let node = nodes.get(key);
+    nodes.delete(key);
+    if (!node) {
+      node = make(thing);
+      node.setAttribute(attribute, key);
+    }
+    patch(node, thing);
+    /** @type {Element | null} */
+    const next = before ? before.nextElementSibling : container.firstElementChild;
+    if (node !== next) container.insertBefore(node, next);
+    before = node;
+  }
+  for (const [key, node] of nodes) if (key !== null) node.remove();
+}
+
+/** @param {Element} node  @param {string} text */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** @param {string} name */
+const initials = (name) =>
+  name.split(/\s+/).filter(Boolean).map((word) => [...word][0]).slice(0, 2).join("").toUpperCase() || "?";
+
+/** A person's colour, the same on every page. @param {string} id */
+const hue = (id) => Math.round([...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) * 137.508) % 360;
+
+/** @param {HTMLElement} node  @param {string} id  @param {string} name */
+function avatar(node, id, name) {
+  write(node, initials(name));
+  node.title = name;
+  node.style.setProperty("--hue", String(hue(id)));
+}
+
+/** @param {Board} board  @param {Person[]} people  @param {string | null} held  the card in somebody's hand here */
+export function render(board, people, held) {
+  const container = byId("lists");
+  const slide = places(container);
+  container.querySelectorAll(".skeleton").forEach((/** @type {Element} */ node) => node.remove());
+  const names = new Map(people.map((person) => [person.id, person.name]));
+  const lists = board.inOrder();
+  reconcile(container, "data-list-id", lists, (list) => list.id, () => fromTemplate("list-template"), (node, list) => {
+    const tasks = board.tasksOf(list.id);
+    write(node.querySelector(".list-name"), list.name);
+    write(node.querySelector(".count"), String(tasks.length));
+    node.setAttribute("aria-label", `${list.name}, ${tasks.length} cards`);
+    node.querySelector(".list-left").disabled = list === lists[0];
+    node.querySelector(".list-right").disabled = list === lists.at(-1);
+    reconcile(node.querySelector(".cards"), "data-task-id", tasks, (task) => task.id, () => fromTemplate("card-template"),
+      (card, task) => {
+        write(card.querySelector(".title"), task.title);
+        card.classList.toggle("pending", Boolean(task.pending));
+        card.classList.toggle("lifted", task.id === held);
+        const note = card.querySelector(".note");
+        note.hidden = !task.description;
+        note.title = task.description ?? "";
+        const face = card.querySelector(".avatar");
+        face.hidden = !task.assigneeId;
+        if (task.assigneeId) avatar(face, task.assigneeId, names.get(task.assigneeId) ?? task.assigneeId);
+      });
+  });
+  slide();
+}
+
+/** Remember where every card is; returns what lets those that moved slide. @param {Element} container */
+function places(container) {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return () => {};
+  const before = new Map();
+  for (const card of container.querySelectorAll(".card")) before.set(card, card.getBoundingClientRect());
+  return () => {
+    for (const [card, old] of before) {
+      const now = card.isConnected && card.getBoundingClientRect();
+      const [x, y] = now ? [old.left - now.left, old.top - now.top] : [0, 0];
+      if (x || y) card.animate([{ translate: `${x}px ${y}px` }, { translate: "0 0" }], { duration: 180, easing: "ease-out" });
+    }
+  };
+}
+
+/** @param {{userId: string, name: string}[]} users  @param {string | undefined} self */
+export function renderPresence(users, self) {
+  const shown = users.slice(0, 6);
+  const container = byId("presence");
+  reconcile(container, "data-user-id", shown, (user) => user.userId, () => document.createElement("li"), (node, user) => {
+    avatar(node, user.userId, user.userId === self ? `${user.name} (you)` : user.name);
+    node.classList.toggle("self", user.userId === self);
+  });
+  container.querySelector(".more")?.remove();
+  if (users.length > shown.length) {
+    const more = document.createElement("li");
+    more.className = "more";
+    more.textContent = `+${users.length - shown.length}`;
+    more.title = users.slice(6).map((user) => user.name).join(", ");
+    container.append(more);
+  }
+}
+
+/** @param {string[]} names */
+export function renderTyping(names) {
+  const text = names.length > 2 ? `${names.length} people are typing…` : names.join(" and ");
+  write(byId("typing"), names.length === 0 ? "" : names.length > 2 ? text : `${text} ${names.length > 1 ? "are" : "is"} typing…`);
+}
+
+/** Tell the truth about the link. @param {any} status */
+export function renderStatus(status) {
+  const node = byId("status");
+  node.dataset.state = status.state;
+  node.dataset.attempt = String(status.attempt);
+  node.dataset.ceiling = String(status.ceiling);
+  byId("retry-now").hidden = status.state !== "waiting";
+  const seconds = status.retryAt === null ? 0 : Math.max(0, Math.ceil(status.retryAt - Date.now() / 1000));
+  const most = status.delay === status.ceiling ? "" : `, at most ${Math.ceil(status.ceiling)} s`;
+  const words = {
+    live: "Live",
+    connecting: status.everLive ? "Reconnecting…" : "Connecting…",
+    waiting: `Reconnecting in ${seconds} s (attempt ${status.attempt}${most})`,
+    closed: status.code === 4001 ? "Signed out" : "Disconnected",
+  };
+  write(byId("status-text"), words[/** @type {keyof typeof words} */ (status.state)]);
+}
+
+/** @param {string} message  @param {{label: string, act: () => void}} [action] */
+export function toast(message, action) {
+  const node = document.createElement("div");
+  node.className = "toast";
+  node.append(message);
+  const remove = () => node.remove();
+  if (action) {
+    const button = document.createElement("button");
+    button.textContent = action.label;
+    button.onclick = () => (remove(), action.act());
+    node.append(button);
+  }
+  byId("toasts").append(node);
+  setTimeout(remove, 6000);
+  return remove;
+}
+
+/** @param {string} words */
+export function announce(words) {
+  write(byId("announcer"), words);
+}
