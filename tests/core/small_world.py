@@ -472,6 +472,10 @@ class World:
         self.reading.remove(reading)
         assert reading.items is not None
         self.seen["page"] += 1
+        if reading.instance is not self.mind.room(reading.room):
+            for other in self.reading:  # a page that an earlier life of the room wanted is as good
+                if (other.room, other.after) == (reading.room, reading.after):
+                    other.instance = None
         self.tell(inputs.Page(reading.room, reading.after, reading.items))
 
     def answer_all(self) -> None:

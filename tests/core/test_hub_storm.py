@@ -200,10 +200,11 @@ MUST_HAPPEN = {
 
 
 def weather(seed: int, steps: int) -> Storm:
-    """Return a storm of its own for each seed, after it."""
+    """Return a storm of its own for each seed, after it: in each, some things happen often and some not at all."""
     dice = random.Random(seed)
     storm = Storm()
-    for what in dice.choices(list(HAPPENINGS), list(HAPPENINGS.values()), k=steps):
+    weights = [weight * dice.choice((0, 1, 1, 1, 5)) for weight in HAPPENINGS.values()]
+    for what in dice.choices(list(HAPPENINGS), [1 + weights[0], *weights[1:]], k=steps):
         storm.happens(what, dice.randrange(1000), dice.randrange(1000), dice.randrange(1000))
     storm.ends()
     return storm

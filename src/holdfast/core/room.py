@@ -306,10 +306,10 @@ class Room:
                 if not member.session.full:
                     served.setdefault(member.offset, []).append(member)
         for offset, members in served.items():
-            frames = tuple(item.frame for item in items if item.offset > offset)
+            following = [item for item in items if item.offset > offset]
             # The log was trimmed meanwhile if it does not go on right behind them.
-            if frames and items[-1].offset - len(frames) == offset:
-                self._send(tuple(members), frames)
+            if following and following[0].offset == offset + 1:
+                self._send(tuple(members), chunk(item.frame for item in following))
                 self._unsettled += members
             else:
                 for member in members:

@@ -127,8 +127,8 @@ function keys(root, hands) {
     if (!held) return;
     const { id, listId, position } = held;
     held = null;
-    hands.lift(null);
     hands.drop(id, down ? listId : "", position);
+    hands.lift(null);
     hands.say(down ? "Dropped." : "Put back.");
   };
   root.addEventListener("focusout", () => setTimeout(() => held && !cardOf({ target: document.activeElement }) && put(false)));

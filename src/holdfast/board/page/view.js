@@ -64,6 +64,7 @@ function avatar(node, id, name) {
 export function render(board, people, held) {
   const container = byId("lists");
   const slide = places(container);
+  const focused = document.activeElement; // a node that is moved loses it
   container.querySelectorAll(".skeleton").forEach((/** @type {Element} */ node) => node.remove());
   const names = new Map(people.map((person) => [person.id, person.name]));
   const lists = board.inOrder();
@@ -87,6 +88,7 @@ export function render(board, people, held) {
         if (task.assigneeId) avatar(face, task.assigneeId, names.get(task.assigneeId) ?? task.assigneeId);
       });
   });
+  if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
   slide();
 }
 
