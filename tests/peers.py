@@ -44,7 +44,8 @@ class Server:
         self.log = folder / "server.log"
 
     def command_line(self, *command: str) -> list[str]:
-        return [sys.executable, "-m", "holdfast", *command, "--port", str(self.port)]
+        speed = [] if {"--speed", "--no-speed"} & set(command) else ["--no-speed"]  # what a newcomer has
+        return [sys.executable, "-m", "holdfast", *command, *speed, "--port", str(self.port)]
 
     @property
     def url(self) -> str:

@@ -26,9 +26,7 @@ def main() -> None:
 def _listen_options(command: Any) -> Any:
     for option in (
         click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"),
-        click.option(
-            "--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), default="auto", help="Which event loop."
-        ),
+        click.option("--speed/--no-speed", default=True, help="Use uvloop and httptools where they are installed."),
         click.option("--port", type=click.IntRange(0, 65535), default=3000, help="0 means any free one."),
         click.option("--host", default="localhost", help="Listen on this name or address; 0.0.0.0 means every one."),
     ):
@@ -52,26 +50,26 @@ def _listen_options(command: Any) -> Any:
 @click.option("--require-login", is_flag=True, help="No guests: sign in first.")
 @click.option("--token-lifetime", type=_seconds, default=7 * 24 * 3600.0, help="How long a sign-in lasts. Seconds.")
 @click.option("--origin", "origins", multiple=True, help="A page of another site that may use this server. Repeatable.")
-def board(host: str, port: int, loop: str, log_level: str, **options: Any) -> None:
+def board(host: str, port: int, speed: bool, log_level: str, **options: Any) -> None:
     """
     Serve the live task board.
 
     Open it in two windows, move a card, then stop the server, or pull the plug, and see what happens.
     """
     app = create_app(options.pop("data"), **options)
-    _serve(app, host, port, loop, log_level, "The board")
+    _serve(app, host, port, speed, log_level, "The board")
 
 
 @main.command()
 @click.argument("app")
 @_listen_options
-def serve(app: str, host: str, port: int, loop: str, log_level: str) -> None:
+def serve(app: str, host: str, port: int, speed: bool, log_level: str) -> None:
     """
     Serve an ASGI app, given as module:name, with every promise of its Hub.
 
     Any uvicorn serves it too, with `--ws holdfast.server.websocket:WebSocketProtocol`.
     """
-    _serve(app, host, port, loop, log_level, app)
+    _serve(app, host, port, speed, log_level, app)
 
 
 @main.command()
@@ -100,13 +98,15 @@ def _print(line: str) -> None:
     click.echo(line)
 
 
-def _serve(app: Any, host: str, port: int, loop: str, log_level: str, what: str) -> None:
+def _serve(app: Any, host: str, port: int, speed: bool, log_level: str, what: str) -> None:
     def listening(sockets: list[socket.socket]) -> None:
         actual = sockets[0].getsockname()[1]
         click.echo(f"{what} is at http://{'localhost' if host in ('0.0.0.0', '::') else host}:{actual}", err=True)  # noqa: S104
 
     try:
-        runner.serve(app, host=host, port=port, limits=Limits(), log_level=log_level, loop=loop, on_listening=listening)
+        runner.serve(
+            app, host=host, port=port, limits=Limits(), log_level=log_level, speed=speed, on_listening=listening
+        )
     except HoldfastError as error:
         raise click.ClickException(str(error)) from None
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.small_world import EPOCH, Peer, World, tight_limits
 from holdfast.core.inputs import Ending
 from holdfast.protocol.cursor import Position
-from core.small_world import EPOCH, Peer, World, tight_limits
 
 ROOMS = ("lobby", "kitchen", "attic")
 USERS = ("ann", "bob", "cy")

@@ -27,9 +27,9 @@ async def connections(server: Server) -> int:
     return (await server.get("/admin/connections"))["data"]["total"]
 
 
-@pytest.fixture
-def server(start_board: StartBoard) -> Server:
-    return start_board(*FAST)
+@pytest.fixture(params=["--no-speed", "--speed"], ids=["asyncio", "uvloop"])
+def server(start_board: StartBoard, request: pytest.FixtureRequest) -> Server:
+    return start_board(*FAST, request.param)
 
 
 async def test_a_peer_that_answers_no_ping_is_gone_after_interval_plus_timeout(server: Server, raw_peer: Dial) -> None:

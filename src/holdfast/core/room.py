@@ -307,16 +307,12 @@ class Room:
                     served.setdefault(member.offset, []).append(member)
         for offset, members in served.items():
             following = [item for item in items if item.offset > offset]
-            # The log was trimmed meanwhile if it does not go on right behind them.
             if following and following[0].offset == offset + 1:
                 self._send(tuple(members), chunk(item.frame for item in following))
                 self._unsettled += members
             else:
                 for member in members:
-                    if offset < self.head:
-                        self.resync(member, "trimmed")
-                    else:
-                        self._advance(member)
+                    self.resync(member, "trimmed")
         self._read()
 
     # News.

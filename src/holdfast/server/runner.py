@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from holdfast.errors import HoldfastError
 from holdfast.server.hub import open_hubs
@@ -27,30 +29,28 @@ class CannotListen(HoldfastError):
     """The address is in use, or not ours."""
 
 
-class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's, with a limit on the time until a request's head is there: without it a socket is held for ever."""
+def with_deadline(base: type[Any]) -> type[Any]:
+    """Return uvicorn's HTTP class with a limit on the time until a request is there: else a socket is held for ever."""
 
-    head_seconds = Limits().auth_seconds
+    class HttpProtocol(base):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._request_timer = self.loop.call_later(Limits().auth_seconds, self._too_slow)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to wait for a request."""
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(self.head_seconds, self._too_slow)
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None:
+                self._request_timer.cancel()
 
-    def data_received(self, data: bytes) -> None:
-        """Take in some of it."""
-        super().data_received(data)
-        if self.cycle is not None:
-            self._head_timer.cancel()
+        def connection_lost(self, error: Exception | None) -> None:
+            self._request_timer.cancel()
+            super().connection_lost(error)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Stop waiting."""
-        self._head_timer.cancel()
-        super().connection_lost(error)
+        def _too_slow(self) -> None:
+            if self.cycle is None and self.transport.get_protocol() is self:  # else it has become a WebSocket
+                self.transport.abort()
 
-    def _too_slow(self) -> None:
-        if self.cycle is None and self.transport.get_protocol() is self:  # else it has become a WebSocket
-            self.transport.abort()
+    return HttpProtocol
 
 
 class Server(uvicorn.Server):
@@ -64,15 +64,27 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Any, *, host: str, port: int, limits: Limits, log_level: str = "info", loop: str = "auto",
-          on_listening: Any = None) -> None:  # fmt: skip
-    """Serve an ASGI app (or `"module:app"`) until SIGTERM or SIGINT."""
+def serve(
+    app: Any,
+    *,
+    host: str,
+    port: int,
+    limits: Limits,
+    log_level: str = "info",
+    speed: bool = True,
+    on_listening: Callable[[list[socket.socket]], None] | None = None,
+) -> None:
+    """
+    Serve an ASGI app (or `"module:app"`) until SIGTERM or SIGINT.
+
+    With `speed`, on uvloop and httptools where they are installed.
+    """
     sockets = listen(host, port, user_timeout=40.0)
     config = uvicorn.Config(
         app,
         ws=WebSocketProtocol,
-        http=HttpProtocol,
-        loop=loop,
+        http=with_deadline(AutoHTTPProtocol if speed else H11Protocol),
+        loop="auto" if speed else "asyncio",
         lifespan="on",
         log_level=log_level,
         access_log=False,
