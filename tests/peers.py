@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -266,23 +267,24 @@ class RawPeer:
                 await asyncio.sleep(0.02)
         return loop.time() - began
 
-    async def read_slowly(self, size: int, pause: float, seconds: float) -> int:
-        """Read so much at a time, with pauses, and answer pings when they have come through; return how much it was."""
+    def read_slowly(self, size: int, pause: float, seconds: float) -> int:
+        """
+        Read so much at a time, with pauses, and answer pings when they have come through; return how much it was.
+
+        In a thread of its own: it is to be slow by itself, and not because the test is busy.
+        """
         read = 0
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            try:
+            if select.select([self._sock], [], [], pause)[0]:
                 data = self._sock.recv(size)
-            except BlockingIOError:
-                data = None
-            if data is not None:
                 assert data, "the server has ended it"
                 read += len(data)
                 self._protocol.receive_data(data)
                 self._protocol.events_received()
                 for answer in self._protocol.data_to_send():
                     self.send_bytes(answer)
-            await asyncio.sleep(pause)
+            time.sleep(pause)
         return read
 
     def close(self) -> None:
