@@ -6,8 +6,10 @@ import pytest
 
 from core.small_world import ANSWERS, EPOCH, Peer, World
 from holdfast.core import inputs
+from holdfast.core.effects import Deliver
 from holdfast.core.inputs import Ending
 from holdfast.core.room import Span
+from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import User
 
 ANN, BOB = {"userId": "ann", "name": "Ann"}, {"userId": "bob", "name": "Bob"}
@@ -457,15 +459,9 @@ def test_a_live_member_is_handed_what_is_published(world: World, ann: Peer, bob:
 
 
 def test_what_is_published_in_one_turn_is_one_write(world: World, ann: Peer, bob: Peer) -> None:
-    effects = world.mind.receive(inputs.Published("lobby", _commit(world, 3)), world.now)
-    assert [(effect.to, len(effect.frames)) for effect in effects] == [((ann, bob), 3)]
-
-
-def _commit(world: World, count: int) -> tuple[inputs.Item, ...]:
-    head = world.log("lobby").head
-    world.commit("lobby", count)
-    world.news.clear()
-    return world.log("lobby").items(range(head + 1, head + count + 1))
+    world.commit("lobby", 3)
+    effects = world.mind.receive(inputs.Published("lobby", world.log("lobby").items([1, 2, 3])), world.now)
+    assert [(effect.to, len(effect.frames)) for effect in effects if isinstance(effect, Deliver)] == [((ann, bob), 3)]
 
 
 def test_who_returns_gets_what_they_missed_and_nothing_twice(world: World, ann: Peer, bob: Peer) -> None:
@@ -670,12 +666,8 @@ def test_who_is_not_in_the_room_is_not_synced(world: World, ann: Peer) -> None:
     stranger = world.arrive("bob")
     stranger.take()
     world.sync(stranger, "lobby", f"{EPOCH}:0")
-    world.tell(inputs.Asked(world.open(), "lobby", stranger_position(), Span(1, 0)))
+    world.tell(inputs.Asked(world.open(), "lobby", Position(EPOCH, 0), Span(1, 0)))
     assert stranger.take() == []
-
-
-def stranger_position() -> inputs.Position:
-    return inputs.Position(EPOCH, 0)
 
 
 def test_who_syncs_and_then_rejoins_while_a_page_is_on_its_way_has_no_false_gap(world: World, ann: Peer) -> None:
@@ -867,7 +859,7 @@ def test_news_of_a_room_that_nobody_is_in_is_nobodys_business(world: World) -> N
 
 def test_what_becomes_of_a_connection_that_was_lost_meanwhile_is_nobodys_business(world: World, ann: Peer) -> None:
     world.lose(ann, Ending.CLEAN)
-    position = inputs.Position(EPOCH, 0)
+    position = Position(EPOCH, 0)
     for late in (
         inputs.Entered(ann, "lobby", None, Span(1, 0)),
         inputs.Asked(ann, "lobby", position, Span(1, 0)),
@@ -883,12 +875,11 @@ def test_what_becomes_of_a_connection_that_was_lost_meanwhile_is_nobodys_busines
 
 def test_the_store_is_asked_only_where_the_room_does_not_know(world: World, ann: Peer) -> None:
     world.publish("lobby", 300)
-    position = inputs.Position
     knows = world.mind.knows
     assert not knows("kitchen", None)
     assert knows("lobby", None)
-    assert knows("lobby", position("0ther", 1))
-    assert knows("lobby", position(EPOCH, 300))
-    assert knows("lobby", position(EPOCH, 44))  # 256 are ready
-    assert not knows("lobby", position(EPOCH, 43))
-    assert not knows("lobby", position(EPOCH, 301))
+    assert knows("lobby", Position("0ther", 1))
+    assert knows("lobby", Position(EPOCH, 300))
+    assert knows("lobby", Position(EPOCH, 44))  # 256 are ready
+    assert not knows("lobby", Position(EPOCH, 43))
+    assert not knows("lobby", Position(EPOCH, 301))
