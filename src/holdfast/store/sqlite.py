@@ -14,16 +14,16 @@ import fcntl
 import logging
 import os
 import secrets
-import shutil
 import sqlite3
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from holdfast.core.room import CHUNK_BYTES, Span
@@ -46,7 +46,7 @@ WAITING_CHANGES = 10_000
 #: Publications in one page for those who catch up, which is also at most `CHUNK_BYTES` long.
 PAGE_RECORDS = 256
 READERS = 2
-#: Seconds between two looks at what may be forgotten.
+#: Seconds between two looks at what may be forgotten, and between two notes of how far the file has come.
 FORGET_EVERY = 60.0
 
 
@@ -67,17 +67,15 @@ class SqliteStore:
         reads: Executor | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._temporary = tempfile.mkdtemp(prefix="holdfast-") if path == "memory:" else None
-        self.path = Path(self._temporary or ".", "memory.db" if self._temporary else path)
+        self.path = Path(path)
+        self._in_memory = path == "memory:"
         self._codec = codec
         self._migrations = migrations
         self._retention = retention
         self._worker = ThreadWorker("holdfast-writer") if worker is None else worker
-        self._reads = ThreadPoolExecutor(READERS, "holdfast-reader") if reads is None else reads
+        self._given_reads = reads
         self._wall = wall
         self._waiting: deque[Job] = deque()
-        self._readers: list[sqlite3.Connection] = []
-        self._local = threading.local()
         self._accepting = False
 
     # Its life.
@@ -86,32 +84,38 @@ class SqliteStore:
         """Open it; `news` is called in this event loop with what was committed, in order."""
         self._news = news
         self._loop = asyncio.get_running_loop()
-        self._lock = self._locked()
-        self._connection = self._connect()
-        self._migrate("holdfast", [files("holdfast.store.schema").joinpath("sqlite.sql").read_text()])
-        self._migrate("app", self._migrations)
-        self._identify()
-        self._committer = Committer(self._connection, self.epoch, self._codec, self._wall)
+        with ExitStack() as held:
+            if self._in_memory:
+                folder = held.enter_context(TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True))
+                self.path = Path(folder, "memory.db")
+            self._lock = self._locked()
+            held.callback(os.close, self._lock)
+            self._connection = held.enter_context(closing(self._connect()))
+            self._prepare()
+            self._migrate("holdfast", [files("holdfast.store.schema").joinpath("sqlite.sql").read_text()])
+            self._migrate("app", self._migrations)
+            self._identify()
+            self._committer = Committer(self._connection, self.epoch, self._codec, self._wall)
+            self._witness()
+            self._local = threading.local()
+            self._readers = held.enter_context(ExitStack())
+            self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
+            self._held = held.pop_all()
         self._worker.start(self._drain)
         self._accepting = True
-        self._forgetting = self._loop.create_task(self._forget())
+        self._housekeeping = self._loop.create_task(self._keep_house())
 
     async def close(self) -> None:
         """Finish what was accepted, and close it."""
         if not self._accepting:
             return
         self._accepting = False
-        self._forgetting.cancel()
+        self._housekeeping.cancel()
         await self._worker.stop()
         self._drain()
         await asyncio.sleep(0)  # let the last answers arrive
-        self._reads.shutdown()
-        for reader in self._readers:
-            reader.close()
-        self._connection.close()
-        os.close(self._lock)
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        with self._held:
+            self._witness()
 
     def _locked(self) -> int:
         """Take the lock on the file, for one process may have it."""
@@ -123,28 +127,37 @@ class SqliteStore:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(lock, 20).decode(errors="replace").strip()
+            owner, _, _ = os.read(lock, 100).decode(errors="replace").partition(" ")
             os.close(lock)
             raise StoreError(f"{self.path} is in use by process {owner or '?'}; one process serves a file") from None
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
         return lock
 
+    def _witness(self) -> None:
+        """Write beside the file who serves it, and how far it has come (see `_identify`)."""
+        note = f"{os.getpid()} {self._committer.clock}".encode()
+        os.pwrite(self._lock, note, 0)
+        os.ftruncate(self._lock, len(note))
+
     def _connect(self) -> sqlite3.Connection:
-        # The signing key is in it: for its owner only.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(
+            # The signing key is in it: for its owner only.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot open {self.path}: {error}") from None
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        try:
+            execute("PRAGMA journal_mode = WAL")
+            execute("PRAGMA synchronous = FULL")
+            execute("PRAGMA foreign_keys = ON")
+            execute(
                 "CREATE TABLE IF NOT EXISTS holdfast_migration "
                 "(owner TEXT, number INTEGER, PRIMARY KEY (owner, number))"
             )
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {self.path}: {error}") from None
-        return connection
 
     def _migrate(self, owner: str, scripts: Sequence[str]) -> None:
         """Run the scripts that have not been run on this file, each in a transaction."""
@@ -164,13 +177,16 @@ class SqliteStore:
         """
         Learn the epoch and the signing key, or begin a life of its own with new ones.
 
-        A file that is not the one in which the epoch was written (another inode) is a copy: it may
-        be older than what clients have seen, so their positions must not be read against it.
+        A file that is not the one in which the epoch was written (another inode), or that has not come
+        as far as was witnessed, is a copy: it may be older than what clients have seen, so their
+        positions must not be read against it.
         """
         meta = dict(self._connection.execute("SELECT key, value FROM holdfast_meta"))
         status = self.path.stat()
         inode = f"{status.st_dev}:{status.st_ino}"
-        if meta.get("inode") != inode:
+        _, _, witnessed = os.pread(self._lock, 100, 0).partition(b" ")
+        is_older = witnessed.isdigit() and int(witnessed) > int(meta.get("clock", 0))
+        if meta.get("inode") != inode or is_older:
             meta["epoch"] = new_epoch()
         meta.setdefault("secret", secrets.token_hex(32))
         meta["inode"] = inode
@@ -229,18 +245,22 @@ class SqliteStore:
         if records:
             self._news(records)
 
-    async def _forget(self) -> None:
-        while self._retention is not None:
+    async def _keep_house(self) -> None:
+        while True:
             try:
-                await self.commit(forget, (self._retention,))
-            except StoreError:
-                logger.exception("the log could not be trimmed")
+                self._witness()
+                if self._retention is not None:
+                    await self.commit(forget, (self._retention,))
+            except Exception:
+                logger.exception("the log could not be trimmed; it is tried again")
             await asyncio.sleep(FORGET_EVERY)
 
     # Reading.
 
     async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `query` on one moment of the store, and return what it returned."""
+        if not self._accepting:
+            raise Closed("the store is closed")
 
         def run() -> T:
             connection = self._reader()
@@ -267,8 +287,7 @@ class SqliteStore:
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            self._local.connection = connection
-            self._readers.append(connection)
+            self._local.connection = self._readers.enter_context(closing(connection))
         return connection
 
 

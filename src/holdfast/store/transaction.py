@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from holdfast.errors import REFUSALS, ChangeFailed, Invalid, Refused, StoreError, TooLarge
+from holdfast.errors import REFUSALS, ChangeFailed, HoldfastError, Invalid, Refused, StoreError, TooLarge
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import Position
 from holdfast.store.store import Once, Outcome, Record, Row
@@ -105,6 +105,8 @@ class SqliteTransaction(SqliteReadTransaction):
             raise ChangeFailed("this transaction is over; a change acts only while it runs")
         if time.monotonic() > self._deadline:
             raise ChangeFailed("the change took too long")
+        if not self._connection.in_transaction:
+            raise ChangeFailed("the transaction was rolled back by an earlier statement of the change")
         return super()._run(sql, parameters)
 
 
@@ -123,10 +125,6 @@ class Job:
     kwargs: dict[str, Any]
     once: Once | None
     answer: Callable[[Outcome | BaseException], None]
-
-
-class _TransactionLost(Exception):
-    """The whole transaction is gone, with the changes that had succeeded in it."""
 
 
 @dataclass(slots=True)
@@ -148,7 +146,7 @@ class Committer:
         self._wall = wall
         self._deadline: float | None = None  # of the change that is running
         row = connection.execute("SELECT value FROM holdfast_meta WHERE key = 'clock'").fetchone()
-        self._clock = int(row[0]) if row else 0
+        self.clock = int(row[0]) if row else 0  # of the newest commit, in microseconds
         connection.set_authorizer(self._authorize)
         connection.set_progress_handler(self._too_long, 10_000)
 
@@ -156,34 +154,34 @@ class Committer:
         """Run the changes, commit, and return what became of each."""
         try:
             return self._together(jobs)
-        except _TransactionLost as lost:
-            if len(jobs) == 1:
-                error = StoreError(f"the change could not be committed: {lost}")
-                error.__cause__ = lost.__cause__
+        except Exception as error:  # the whole transaction is gone, with the changes that had succeeded in it
+            if len(jobs) > 1:
+                return [outcome for job in jobs for outcome in self.commit([job])]
+            if isinstance(error, HoldfastError):
                 return [error]
-            return [outcome for job in jobs for outcome in self.commit([job])]
+            failure = StoreError(f"the change could not be committed: {error}")
+            failure.__cause__ = error
+            return [failure]
 
     def _together(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
-        batch = _Batch(clock=self._clock)
+        batch = _Batch(clock=self.clock)
         try:
             self._connection.execute(_BEGIN)
             for job in jobs:
                 self._run(batch, job)
             records = self._append(batch)
             self._connection.execute(_COMMIT)
-        except sqlite3.Error as error:
-            raise _TransactionLost(str(error)) from error
         finally:
             if self._connection.in_transaction:
                 self._connection.execute(_ROLLBACK)
-        self._clock = batch.clock
+        self.clock = batch.clock
         return [
             outcome if isinstance(outcome, BaseException) else Outcome(outcome, records[index])
             for index, outcome in enumerate(batch.outcomes)
         ]
 
     def _run(self, batch: _Batch, job: Job) -> None:
-        """Run one change in its savepoint."""
+        """Run one change in its savepoint; raises what has ended the whole transaction."""
         connection = self._connection
         batch.clock = max(int(self._wall() * 1_000_000), batch.clock + 1)
         deadline = time.monotonic() + CHANGE_SECONDS
@@ -196,13 +194,14 @@ class Committer:
             outcome = self._decide(transaction, job, batch.clock)
         except _Repeated as verdict:
             outcome, repeated = verdict.refusal, True
-        except Exception as error:
+        except BaseException as error:
             outcome = self._named(error)
         finally:
             transaction.end()
             self._deadline = None
         if not connection.in_transaction:
-            raise _TransactionLost(str(outcome)) from (outcome if isinstance(outcome, Exception) else None)
+            rolled_back = ChangeFailed("the transaction was rolled back by a statement of the change")
+            raise outcome if isinstance(outcome, Exception) else rolled_back
         if isinstance(outcome, BaseException):
             transaction.published.clear()
             connection.execute(_UNDO)
@@ -237,12 +236,16 @@ class Committer:
             (once.user, once.key, once.fingerprint, at, refusal, msgspec.json.encode(answer).decode()),
         )
 
-    def _named(self, error: Exception) -> Exception:
+    def _named(self, error: BaseException) -> Exception:
         """Return the error that the change's caller is told."""
+        if isinstance(error, StopIteration) or not isinstance(error, Exception):
+            return ChangeFailed(f"the change raised {error!r}, which nobody can be told")  # a future cannot hold it
         if isinstance(error, sqlite3.Error) and self._deadline is not None and time.monotonic() > self._deadline:
             return ChangeFailed(f"the change was interrupted: it took more than {CHANGE_SECONDS:g} s")
         if isinstance(error, sqlite3.DatabaseError) and str(error) == "not authorized":
             return ChangeFailed("a change may not begin, commit or roll back, attach, or set pragmas: hub.write does")
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _BEYOND_THE_CHANGE:
+            return StoreError(f"the change could not be written: {error}")
         return error
 
     def _append(self, batch: _Batch) -> list[tuple[Record, ...]]:
@@ -296,6 +299,9 @@ _FORBIDDEN = {
     sqlite3.SQLITE_PRAGMA,
 }
 
+#: Primary result codes (https://sqlite.org/rescode.html) for which the change is not to blame.
+_BEYOND_THE_CHANGE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT}
+
 
 class _Repeated(Exception):
     """What a repeated key is refused with; the first verdict stays as it is."""
@@ -309,8 +315,8 @@ def _result_type(change: Callable[..., Any]) -> Any:
     """Return the type that a change says it returns, so that a remembered result has it again."""
     try:
         return get_type_hints(change).get("return", Any)
-    except NameError:
-        return Any  # it is named only for type checkers
+    except (NameError, TypeError):
+        return Any  # it is named only for type checkers, or the change is no plain function
 
 
 def _iso(microseconds: int) -> str:

@@ -28,12 +28,12 @@ class ThreadWorker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._wanted = threading.Semaphore(0)
-        self._ended = False
         self._thread: threading.Thread | None = None
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin."""
+        self._wanted = threading.Semaphore(0)
+        self._ended = False
 
         def run() -> None:
             while not self._ended:
@@ -49,9 +49,9 @@ class ThreadWorker:
 
     async def stop(self) -> None:
         """Let it finish what it is at, and end."""
-        self._ended = True
-        self._wanted.release()
         if self._thread is not None:
+            self._ended = True
+            self._wanted.release()
             await asyncio.to_thread(self._thread.join)
 
 

@@ -1,0 +1,183 @@
+"""The log forgets by number and by age, whichever keeps less; where a room stands it never forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from holdfast.core.room import Span
+from holdfast.errors import NotFound
+from holdfast.store import sqlite
+from holdfast.store.retention import forget
+from holdfast.store.store import Once, Retention, Transaction
+from store.conftest import Kept, OpenStore, take_note
+
+HOUR = 3600.0
+
+
+class Clock:
+    """A wall clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def kept(open_store: OpenStore, clock: Clock) -> Kept:
+    """A store on a clock that is set by hand."""
+    return await open_store(wall=clock)
+
+
+async def write(kept: Kept, *rooms: str) -> None:
+    for room in rooms:
+        await kept.store.write(lambda tx, room=room: tx.publish(room, "noted", {}))
+
+
+async def offsets(kept: Kept, room: str) -> list[int]:
+    return [record.offset for record in await kept.store.page(room, 0)]
+
+
+async def test_only_so_many_are_kept_of_each_room(kept: Kept) -> None:
+    await write(kept, *["lobby"] * 10, *["kitchen"] * 3)
+    await kept.store.write(forget, Retention(4, HOUR, HOUR))
+    assert await offsets(kept, "lobby") == [7, 8, 9, 10]
+    assert await offsets(kept, "kitchen") == [1, 2, 3]
+    await write(kept, "lobby")
+    await kept.store.write(forget, Retention(4, HOUR, HOUR))
+    assert await offsets(kept, "lobby") == [8, 9, 10, 11]
+
+
+async def test_only_so_old_ones_are_kept(kept: Kept, clock: Clock) -> None:
+    for _ in range(5):
+        await write(kept, "lobby", "kitchen")
+        clock.now += 100
+    clock.now -= 100
+    await kept.store.write(forget, Retention(1000, 250.0, HOUR))
+    assert await offsets(kept, "lobby") == await offsets(kept, "kitchen") == [3, 4, 5]
+    clock.now += 1000
+    await kept.store.write(forget, Retention(1000, 250.0, HOUR))
+    assert await offsets(kept, "lobby") == []
+
+
+async def test_what_is_just_as_old_as_it_may_be_is_kept(kept: Kept, clock: Clock) -> None:
+    await write(kept, "lobby")
+    clock.now += 99.999
+    await kept.store.write(forget, Retention(1000, 100.0, HOUR))
+    assert await offsets(kept, "lobby") == [1]
+    clock.now += 0.002
+    await kept.store.write(forget, Retention(1000, 100.0, HOUR))
+    assert await offsets(kept, "lobby") == []
+
+
+async def test_whichever_keeps_less_counts(kept: Kept, clock: Clock) -> None:
+    await write(kept, *["lobby"] * 5)
+    clock.now += 100
+    await write(kept, *["lobby"] * 5)
+    await kept.store.write(forget, Retention(3, 50.0, HOUR))
+    assert await offsets(kept, "lobby") == [8, 9, 10]
+    await kept.store.write(forget, Retention(1, 50.0, HOUR))
+    assert await offsets(kept, "lobby") == [10]
+
+
+async def test_a_room_whose_log_is_all_gone_stands_where_it_stood(
+    kept: Kept, clock: Clock, open_store: OpenStore
+) -> None:
+    await write(kept, *["lobby"] * 5)
+    clock.now += 10 * HOUR
+    await kept.store.write(forget, Retention(1000, HOUR, HOUR))
+    assert await kept.store.span("lobby") == Span(6, 5)
+    epoch = kept.store.epoch
+    await kept.store.close()
+    again = await open_store(wall=clock)
+    assert (again.store.epoch, await again.store.span("lobby")) == (epoch, Span(6, 5))
+    await write(again, "lobby")
+    assert await offsets(again, "lobby") == [6]
+
+
+async def test_what_is_kept_has_no_hole(kept: Kept, clock: Clock) -> None:
+    for _ in range(20):
+        await write(kept, "lobby")
+        clock.now += 10
+        await kept.store.write(forget, Retention(7, 45.0, HOUR))
+        left = await offsets(kept, "lobby")
+        assert left == list(range(left[0], left[-1] + 1))
+        assert await kept.store.span("lobby") == Span(left[0], left[-1])
+    assert len(left) == 4
+
+
+async def test_a_verdict_is_kept_for_its_time(kept: Kept, clock: Clock) -> None:
+    def refused(tx: Transaction) -> None:
+        raise NotFound("no")
+
+    async def run() -> Any:
+        return (await kept.commit(take_note, "hello", once=Once("ann", "key", "print"))).result
+
+    assert await run() == "hello"
+    with pytest.raises(NotFound):
+        await kept.commit(refused, once=Once("ann", "other", "print"))
+    clock.now += HOUR - 1
+    await kept.store.write(forget, Retention(1000, 1.0, HOUR))
+    assert await run() == "hello"
+    assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(2,)]
+    clock.now += 2
+    await kept.store.write(forget, Retention(1000, 1.0, HOUR))
+    assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(0,)]
+
+
+# ── without being asked ───────────────────────────────────────────────────────────────────────────
+
+
+async def until(kept: Kept, room: str, expected: list[int]) -> None:
+    for _ in range(500):
+        if await offsets(kept, room) == expected:
+            return
+        await asyncio.sleep(0.01)
+    assert await offsets(kept, room) == expected
+
+
+async def test_a_store_forgets_by_itself(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sqlite.FORGET_EVERY == 60.0
+    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.01)
+    kept = await open_store(retention=Retention(2, HOUR, HOUR))
+    await write(kept, *["lobby"] * 5)
+    await until(kept, "lobby", [4, 5])
+
+
+async def test_without_a_retention_nothing_is_forgotten(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.0)
+    kept = await open_store()
+    await write(kept, *["lobby"] * 5)
+    await asyncio.sleep(0.02)
+    assert await offsets(kept, "lobby") == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("trouble", ["too many waiting", "a table is missing"])
+async def test_a_time_when_it_could_not_forget_is_not_the_last(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.01)
+    kept = await open_store(retention=Retention(2, HOUR, HOUR))
+    await write(kept, *["lobby"] * 2)
+    with monkeypatch.context() as meanwhile:
+        if trouble == "too many waiting":
+            meanwhile.setattr(sqlite, "WAITING_CHANGES", 0)
+        else:
+            await kept.store.write(lambda tx: tx.execute("ALTER TABLE holdfast_verdict RENAME TO away"))
+        await asyncio.sleep(0.1)
+    if trouble == "a table is missing":
+        await kept.store.write(lambda tx: tx.execute("ALTER TABLE away RENAME TO holdfast_verdict"))
+    assert "could not be trimmed" in caplog.text
+    assert {record.levelno for record in caplog.records} <= {logging.ERROR, logging.WARNING}
+    await write(kept, *["lobby"] * 3)
+    await until(kept, "lobby", [4, 5])
