@@ -250,15 +250,16 @@ function position(cursor, room) {
 }
 
 /**
- * A client's copy of one room: where does it stand, and what may the application be told?
+ * A client's copy of one room: where does it stand, who is there, and what may the application be told?
  *
- * Its methods return what the application is told (`items`) and what the server is asked (`ask`).
+ * `receive` returns what the application is told (`items`) and what the server is asked (`ask`).
  */
 export class Replica {
   /** @type {{epoch: string, offset: number} | null} */ #position = null;
   #joined = false;
   #syncing = false;
   /** @type {Map<string, User>} */ users = new Map();
+  /** @type {Map<string, User>} */ typing = new Map();
   size = 0;
 
   /** @param {string} room  @param {boolean} resume  join from the position that it has */
@@ -277,7 +278,7 @@ export class Replica {
     return this.resume && this.cursor ? { type: "join", since: this.cursor } : { type: "join" };
   }
 
-  /** Tell nothing until `restart`: a snapshot is being taken. Until then it stands nowhere. */
+  /** Tell no event until `restart`: a snapshot is being taken. Until then it stands nowhere. */
   hold() {
     this.#position = null;
   }
@@ -292,14 +293,8 @@ export class Replica {
   /** Take in a message of this room. @param {Message} message  @returns {{items: Message[], ask?: Message}} */
   receive(message) {
     switch (message.type) {
-      case "joined": {
-        const known = this.#position !== null;
-        this.#joined = true;
-        this.#position = position(message.cursor, this.room);
-        this.#people(message);
-        const { cursor, reason = known ? "chosen" : "new" } = message;
-        return { items: [message.recovered ? { type: "resumed", cursor } : { type: "resync", reason, cursor }] };
-      }
+      case "joined":
+        return { items: [this.#enter(message)] };
       case "resync":
         this.#syncing = false;
         this.#position = position(message.cursor, this.room);
@@ -307,14 +302,40 @@ export class Replica {
       case "synced":
         this.#syncing = false;
         return { items: [] };
+      case "left":
+        return { items: [] };
       case "presence":
       case "user_joined":
       case "user_left":
         this.#people(message);
+        return { items: this.#joined ? [message] : [] };
+      case "user_typing":
+        this.typing.set(message.userId, { userId: message.userId, name: message.name });
+        return { items: this.#joined ? [message] : [] };
+      case "user_stopped_typing":
+        this.typing.delete(message.userId);
+        return { items: this.#joined ? [message] : [] };
     }
+    return this.#follow(message);
+  }
+
+  /** Take in the answer to a join. @param {Message} message  @returns {Message} */
+  #enter(message) {
+    const known = this.#position !== null;
+    this.#joined = true;
+    this.#position = position(message.cursor, this.room);
+    this.typing.clear();
+    this.#people(message);
+    const { cursor, reason = known ? "chosen" : "new" } = message;
+    return message.recovered ? { type: "resumed", cursor } : { type: "resync", reason, cursor };
+  }
+
+  /** Tell what follows the position, drop what it has, ask for what is missing.
+   * @param {Message} event  @returns {{items: Message[], ask?: Message}} */
+  #follow(event) {
     if (!this.#joined || !this.#position) return { items: [] };
-    if (message.id === undefined) return { items: [message] };
-    const { epoch, offset } = position(message.id, this.room);
+    if (event.id === undefined) return { items: [event] };
+    const { epoch, offset } = position(event.id, this.room);
     if (epoch !== this.#position.epoch || offset <= this.#position.offset) return { items: [] };
     if (offset > this.#position.offset + 1) {
       if (this.#syncing) return { items: [] };
@@ -322,21 +343,35 @@ export class Replica {
       return { items: [], ask: { type: "sync", since: /** @type {string} */ (this.cursor) } };
     }
     this.#position = { epoch, offset }; // before the application is told
-    return { items: [message] };
+    return { items: [event] };
   }
 
   /** @param {Message} message */
   #people({ type, users, joined = [], left = [], userId, name, roomSize }) {
     this.size = roomSize;
+    if (type === "user_joined") joined = [{ userId, name }];
+    if (type === "user_left") left = [{ userId }];
     if (users) this.users = new Map(users.map((/** @type {User} */ user) => [user.userId, user]));
     for (const user of joined) this.users.set(user.userId, user);
-    for (const user of left) this.users.delete(user.userId);
-    if (type === "user_joined") this.users.set(userId, { userId, name });
-    if (type === "user_left") this.users.delete(userId);
+    for (const user of left) {
+      this.users.delete(user.userId);
+      this.typing.delete(user.userId);
+    }
   }
 }
 
 // ── the hands ────────────────────────────────────────────────────────────────────────────────────
+
+/** Return a clock of seconds that counts sleep, and never goes back when somebody sets the wall's. */
+function forwardClock() {
+  let wall = Date.now() / 1000;
+  let now = wall;
+  return () => {
+    const then = wall;
+    wall = Date.now() / 1000;
+    return (now += Math.max(0, wall - then));
+  };
+}
 
 /** Tells listeners. One that throws is reported, and harms nobody else. */
 class Emitter {
@@ -361,16 +396,19 @@ class Emitter {
   }
 }
 
+/** @typedef {() => Promise<{data: any, cursor: string}>} Snapshot  A room's state, and the position it was taken at. */
+
 /**
- * A room that was joined. Emits `event` (publications and broadcasts), `presence` (the users), and after
- * each (re)join exactly one of `resumed` and `resync`; with a snapshot function, `snapshot` instead.
+ * A room that was joined. Emits, after each (re)join, exactly one of `resumed` and `resync`; `event` for each
+ * publication and `broadcast` for what is not recorded; `presence` and `typing` (the people); `snapshot`, where
+ * there is a function that takes one; `error` if the server refused something here.
  */
 class Room extends Emitter {
   #client;
   joinedOn = 0;
+  snapshots = 0; // begun so far; only the newest one counts
 
-  /** @param {Client} client  @param {Replica} replica
-   * @param {(() => Promise<{data: any, cursor: string}>) | undefined} snapshot */
+  /** @param {Client} client  @param {Replica} replica  @param {Snapshot | undefined} snapshot */
   constructor(client, replica, snapshot) {
     super();
     this.#client = client;
@@ -382,8 +420,17 @@ class Room extends Emitter {
     return this.replica.room;
   }
 
+  /** Who is here; `size` is how many, for of a crowd not all are named. */
   get users() {
     return [...this.replica.users.values()];
+  }
+
+  get size() {
+    return this.replica.size;
+  }
+
+  get typing() {
+    return [...this.replica.typing.values()];
   }
 
   /** Send a message of the application; whether there was a link to send it on.
@@ -393,7 +440,7 @@ class Room extends Emitter {
   }
 
   leave() {
-    this.#client.leave(this.name);
+    this.#client.leave(this);
   }
 }
 
@@ -401,13 +448,15 @@ class Room extends Emitter {
 class Client extends Emitter {
   #link;
   #options;
+  #now = forwardClock();
+  /** @type {(Input | null)[]} */ #inbox = [];
   /** @type {Map<string, Room>} */ #rooms = new Map();
   /** @type {WebSocket | null} */ #socket = null;
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
   /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
-  #roomKey = "room";
+  #roomKey;
   #everLive = false;
   /** @type {(() => void)[]} */ #disposers = [];
   /** @type {User | null} */ user = null;
@@ -416,35 +465,38 @@ class Client extends Emitter {
   constructor(url, options) {
     super();
     this.#options = options;
+    this.#roomKey = options.roomKey ?? "room";
+    if (typeof options.token === "string") this.#token = options.token;
     this.url = new URL(url, globalThis.location?.href);
     this.url.protocol = this.url.protocol.replace("http", "ws");
     this.#link = new Link({ jitter: options.jitter ?? true, renewable: typeof options.token === "function" });
-    this.#watch();
-    this.#tell({ type: "start" });
+    this.open();
   }
 
   /** How the link is. `state` is connecting, live, waiting or closed; `detail` is the machine's own word. */
   get status() {
-    const { state: detail, ...rest } = this.#link.status;
+    const { state: detail, retryAt, ...rest } = this.#link.status;
     const plain = { live: "live", probing: "live", waiting: "waiting", closed: "closed" };
     const state = plain[/** @type {keyof typeof plain} */ (detail)] ?? "connecting";
-    return Object.freeze({ state, detail, everLive: this.#everLive, ...rest });
+    const wall = retryAt && retryAt - this.#now() + Date.now() / 1000;
+    return Object.freeze({ state, detail, everLive: this.#everLive, ...rest, retryAt: wall });
   }
 
-  /** Join a room, and stay in it. @param {string} name
-   * @param {{snapshot?: () => Promise<{data: any, cursor: string}>}} [options] */
+  /** Join a room, and stay in it. @param {string} name  @param {{snapshot?: Snapshot}} [options] */
   join(name, { snapshot } = {}) {
     const known = this.#rooms.get(name);
     if (known) return known;
     const room = new Room(this, new Replica(name, this.#options.recover !== "snapshot"), snapshot);
     this.#rooms.set(name, room);
-    if (this.#link.state === "live") queueMicrotask(() => this.#join(room));
+    queueMicrotask(() => this.status.state === "live" && this.#join(room));
     return room;
   }
 
-  /** @param {string} name */
-  leave(name) {
-    if (this.#rooms.delete(name)) this.say({ type: "leave" }, name);
+  /** @param {Room} room */
+  leave(room) {
+    if (this.#rooms.get(room.name) !== room) return;
+    this.#rooms.delete(room.name);
+    if (room.joinedOn === this.#generation) this.say({ type: "leave" }, room.name);
   }
 
   /** Do not wait for the next attempt. */
@@ -460,6 +512,7 @@ class Client extends Emitter {
 
   /** Dial again after `closed`, with whatever credentials there are now. */
   open() {
+    if (this.#disposers.length === 0) this.#watch();
     this.#tell({ type: "start" });
   }
 
@@ -476,51 +529,65 @@ class Client extends Emitter {
     return true;
   }
 
-  /** @param {Input} input */
+  /**
+   * Tell the machine what happened (null: time has passed), and do what it says. What listeners and effects
+   * cause meanwhile waits for its turn, so nothing ever runs inside the machine.
+   *
+   * @param {Input | null} input
+   */
   #tell(input) {
-    this.#carry(this.#link.receive(input, Date.now() / 1000, Math.random()));
+    if (this.#inbox.push(input) > 1) return;
+    for (; this.#inbox.length > 0; this.#inbox.shift()) {
+      const before = this.#link.status;
+      const now = this.#now();
+      const dice = Math.random();
+      const next = this.#inbox[0];
+      const effects = next ? this.#link.receive(next, now, dice) : this.#link.tick(now, dice);
+      for (const effect of effects) this.#carry(effect);
+      this.#arm(now);
+      if (this.#link.status !== before) this.emit("status", this.status);
+    }
   }
 
-  /** @param {Effect[]} effects */
-  #carry(effects) {
-    for (const effect of effects) {
-      switch (effect.type) {
-        case "authorize":
-          this.#authorize(effect.fresh ?? false);
-          break;
-        case "dial":
-          this.#dial();
-          break;
-        case "introduce":
-          this.say({ type: "auth", ...(this.#token && { token: this.#token }), ...(this.#session && { session: this.#session }) });
-          break;
-        case "rejoin":
-          this.#everLive = true;
-          for (const room of this.#rooms.values()) this.#join(room);
-          break;
-        case "probe":
-          this.say({ type: "ping" });
-          break;
-        case "abandon":
-          this.#abandon(effect.code ?? 1000);
-      }
-    }
-    clearTimeout(this.#timer);
+  /** @param {number} now */
+  #arm(now) {
     const deadline = this.#link.deadline();
-    if (deadline !== null) {
-      const tick = () => this.#carry(this.#link.tick(Date.now() / 1000, Math.random()));
-      this.#timer = setTimeout(tick, Math.max(0, deadline * 1000 - Date.now()) + 1);
-    }
-    this.emit("status", this.status);
+    clearTimeout(this.#timer);
+    if (deadline === null) return;
+    const wait = Math.max(0, 1000 * (deadline - now)) + 1;
+    this.#timer = setTimeout(() => this.#tell(null), Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
   }
 
-  /** @param {boolean} fresh */
+  /** @param {Effect} effect */
+  #carry(effect) {
+    switch (effect.type) {
+      case "authorize":
+        this.#authorize(effect.fresh ?? false);
+        break;
+      case "dial":
+        this.#dial();
+        break;
+      case "introduce":
+        this.say({ type: "auth", token: this.#token ?? undefined, session: this.#session ?? undefined });
+        break;
+      case "rejoin":
+        this.#everLive = true;
+        for (const room of this.#rooms.values()) this.#join(room);
+        break;
+      case "probe":
+        this.say({ type: "ping" });
+        break;
+      case "abandon":
+        this.#abandon(effect.code ?? 1000);
+    }
+  }
+
+  /** @param {boolean} fresh  the token that there is was refused */
   async #authorize(fresh) {
     const { token } = this.#options;
     try {
       if (typeof token === "function" && (fresh || this.#token === null)) this.#token = await token();
       else if (token === undefined && fresh) this.#token = null; // as another guest, then
-      else if (typeof token === "string") this.#token = token;
       this.#tell({ type: "authorized" });
     } catch (error) {
       this.#tell({ type: "lost", code: 1006, reason: `no token: ${error}` });
@@ -529,17 +596,19 @@ class Client extends Emitter {
 
   #dial() {
     const generation = ++this.#generation;
-    const current = (/** @type {() => void} */ act) => () => void (generation === this.#generation && act());
-    const socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.url, ["holdfast.1"]);
-    this.#socket = socket;
-    socket.onopen = current(() => this.#tell({ type: "opened" }));
-    socket.onmessage = ({ data }) => {
-      if (generation !== this.#generation) return;
-      this.#tell({ type: "heard" });
-      this.#received(JSON.parse(data));
+    const isCurrent = () => generation === this.#generation;
+    try {
+      this.#socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.url, ["holdfast.1"]);
+    } catch (error) {
+      return this.#tell({ type: "lost", code: 1006, reason: String(error) });
+    }
+    this.#socket.onopen = () => isCurrent() && this.#tell({ type: "opened" });
+    this.#socket.onmessage = ({ data }) => {
+      if (isCurrent()) this.#tell({ type: "heard" });
+      if (isCurrent()) this.#received(JSON.parse(data));
     };
-    socket.onclose = ({ code, reason }) => {
-      if (generation !== this.#generation) return;
+    this.#socket.onclose = ({ code, reason }) => {
+      if (!isCurrent()) return;
       this.#socket = null;
       this.#tell({ type: "lost", code, reason });
     };
@@ -563,17 +632,10 @@ class Client extends Emitter {
 
   /** @param {Message} message */
   #received(message) {
+    const room = this.#rooms.get(message[this.#roomKey]);
     switch (message.type) {
       case "connected":
-        this.#session = message.session;
-        this.#roomKey = message.roomKey;
-        this.user = message.user;
-        if (message.token && this.#options.token === undefined) {
-          this.#token = message.token;
-          this.#link.renewable = true;
-        }
-        this.#tell({ type: "welcomed", ...message.heartbeat });
-        this.emit("connected", message.user);
+        this.#welcome(message);
         break;
       case "ping":
         this.say({ type: "pong" });
@@ -582,44 +644,70 @@ class Client extends Emitter {
         this.#tell({ type: "advised", after: message.after_ms / 1000, spread: message.spread_ms / 1000 });
         break;
       case "error":
+        room?.emit("error", message);
         this.emit("error", message);
         break;
-      default: {
-        const room = this.#rooms.get(message[this.#roomKey]);
+      default:
         if (room) this.#take(room, room.replica.receive(message));
-      }
     }
+  }
+
+  /** @param {Message} message */
+  #welcome({ session, roomKey, user, token, heartbeat }) {
+    this.#session = session;
+    this.#roomKey = roomKey;
+    this.user = user;
+    if (token && this.#options.token === undefined) {
+      this.#token = token;
+      this.#link.renewable = true;
+    }
+    this.#tell({ type: "welcomed", ...heartbeat });
+    this.emit("connected", user);
   }
 
   /** @param {Room} room  @param {{items: Message[], ask?: Message}} outcome */
   #take(room, { items, ask }) {
     if (ask) this.say(ask, room.name);
     for (const item of items) {
-      if (item.type === "resync" && room.snapshot) {
-        room.replica.hold();
-        this.#takeSnapshot(room, item.reason);
-      } else if (["resumed", "resync"].includes(item.type)) {
-        room.emit(item.type, item);
-        room.emit("presence", room.users);
-      } else if (["presence", "user_joined", "user_left"].includes(item.type)) {
-        room.emit("presence", room.users);
-      } else {
-        room.emit("event", item);
+      switch (item.type) {
+        case "resync":
+        case "resumed": {
+          const number = ++room.snapshots; // one that is under way is for nothing now
+          const isLost = item.type === "resync" && room.snapshot;
+          if (isLost) room.replica.hold();
+          room.emit(item.type, item);
+          room.emit("presence", room.users);
+          room.emit("typing", room.typing);
+          if (isLost) this.#takeSnapshot(room, number, item.reason);
+          break;
+        }
+        case "presence":
+        case "user_joined":
+        case "user_left":
+          room.emit("presence", room.users);
+          room.emit("typing", room.typing);
+          break;
+        case "user_typing":
+        case "user_stopped_typing":
+          room.emit("typing", room.typing);
+          break;
+        default:
+          room.emit(item.id === undefined ? "broadcast" : "event", item);
       }
     }
   }
 
-  /** Take a snapshot, until it succeeds or the link is another one. @param {Room} room  @param {string} reason */
-  async #takeSnapshot(room, reason) {
-    const generation = this.#generation;
+  /** Take a snapshot: again until it succeeds, unless it is not wanted any more.
+   * @param {Room} room  @param {number} number  @param {string} reason */
+  async #takeSnapshot(room, number, reason) {
+    const isWanted = () => number === room.snapshots && this.#rooms.get(room.name) === room;
     const backoff = new Backoff(true);
-    while (generation === this.#generation && room.snapshot) {
+    while (room.snapshot && isWanted()) {
       try {
         const { data, cursor } = await room.snapshot();
-        if (generation !== this.#generation) return;
+        if (!isWanted()) return;
         this.say(room.replica.restart(cursor), room.name);
         room.emit("snapshot", { data, cursor, reason });
-        room.emit("presence", room.users);
         return;
       } catch (error) {
         this.emit("error", { type: "error", error: `the snapshot failed: ${error}`, code: "snapshot" });
@@ -651,6 +739,7 @@ class Client extends Emitter {
  * @property {string | (() => Promise<string>)} [token]  who you are; a function is asked again, once, after 4001
  * @property {"resume" | "snapshot"} [recover]  "snapshot": start afresh after each reconnect
  * @property {boolean} [jitter]  without it, the delays are exactly 1, 2, 4, 8, 16, 30, 30 … seconds
+ * @property {string} [roomKey]  what the room's field is called, until the server says it
  * @property {typeof globalThis.WebSocket} [WebSocket]  for Node before 22
  */
 

@@ -53,18 +53,18 @@ function enter(id) {
   entered.on("event", (event) => {
     if (room === entered) happened(event);
   });
+  entered.on("typing", (users) => {
+    if (room !== entered) return;
+    typing.clear();
+    for (const { name } of users) typing.set(name, Date.now() + 8000);
+    showTyping();
+  });
   entered.on("presence", (users) => room === entered && renderPresence(users, client.user?.userId));
 }
 
 /** @param {any} event */
 function happened(event) {
   switch (event.type) {
-    case "user_typing":
-      typing.set(event.name, Date.now() + 8000);
-      return showTyping();
-    case "user_stopped_typing":
-      typing.delete(event.name);
-      return showTyping();
     case "board_updated":
       return void ask("GET", "/boards").then(({ data }) => showBoards(data));
     case "board_deleted":
