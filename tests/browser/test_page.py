@@ -40,8 +40,10 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
     """Open pages, each with cookies of its own; a script that fails fails the test."""
     failures: list[str] = []
 
-    async def open_page(server: Server, query: str = "", *, name: str | None = None, host: str = "localhost") -> Page:
-        context = await browser.new_context()
+    async def open_page(
+        server: Server, query: str = "", *, name: str | None = None, host: str = "localhost", **context_options: Any
+    ) -> Page:
+        context = await browser.new_context(**context_options)
         base = f"http://{host}:{server.port}"
         if name is not None:
             token = (await server.post("/login", {"name": name}))["data"]["token"]
@@ -163,6 +165,78 @@ async def has_title(server: Server, title: str) -> bool:
     return any(task["title"] == title for task in (await server.get("/boards/board-1/tasks"))["data"])
 
 
+async def test_a_card_in_the_hand_stays_there_while_others_work(start_board: StartBoard, open_page: Open) -> None:
+    board = start_board()
+    page = await open_page(board)
+    await page.focus("[data-task-id=task-1]")
+    await page.keyboard.press("Space")
+    await page.keyboard.press("ArrowRight")
+    in_hand = "document.querySelector('[data-list-id=list-doing] .cards').firstElementChild.dataset.taskId === 'task-1'"
+    await true_on(page, in_hand)
+    await board.new_task("made meanwhile", "list-doing")
+    await true_on(page, "document.querySelectorAll('[data-list-id=list-doing] .card').length === 3")
+    assert await page.evaluate(in_hand)
+    assert (await truth(board))["list-todo"][0].startswith("task-1")
+    await page.keyboard.press("Enter")
+    await shows_the_truth(page, board)
+    assert (await truth(board))["list-doing"][0].startswith("task-1")
+    await page.keyboard.press("Space")
+    await page.keyboard.press("ArrowLeft")
+    await page.keyboard.press("Escape")
+    await shows_the_truth(page, board)
+    assert (await truth(board))["list-doing"][0].startswith("task-1")
+
+
+async def test_saving_a_card_leaves_alone_what_only_others_changed(start_board: StartBoard, open_page: Open) -> None:
+    board = start_board()
+    page = await open_page(board)
+    await page.click("[data-task-id=task-3]")
+    await board.patch("/tasks/task-3", {"title": "by somebody else"})
+    await page.fill("#card-description", "by me")
+    await page.click("#card .primary")
+    await true_on(page, "document.querySelector('[data-task-id=task-3] .note').textContent === 'by me'")
+    task = (await board.patch("/tasks/task-3", {}))["data"]
+    assert (task["title"], task["description"]) == ("by somebody else", "by me")
+
+
+async def test_a_finger_that_rests_carries_a_card_and_one_that_swipes_does_not(
+    start_board: StartBoard, open_page: Open
+) -> None:
+    board = start_board()
+    page = await open_page(board, viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+    touch = await page.context.new_cdp_session(page)
+
+    async def draw(down_by: float, *, resting: bool) -> None:
+        box = await page.locator("[data-task-id=task-1]").bounding_box()
+        assert box
+        x, y = box["x"] + 40, box["y"] + 10
+
+        async def finger(what: str, *points: float) -> None:
+            at = [{"x": x, "y": point} for point in points]
+            await touch.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": at})
+
+        await finger("touchStart", y)
+        if resting:
+            await page.wait_for_selector(".flying")
+        for step in range(1, 11):
+            await finger("touchMove", y + down_by * step / 10)
+            await asyncio.sleep(0.02)
+        await finger("touchEnd")
+
+    before = await truth(board)
+    await draw(250, resting=False)
+    await asyncio.sleep(0.3)
+    assert await truth(board) == before
+    await draw(250, resting=True)
+    await eventually(lambda: stands_last(board, "task-1"))
+    await shows_the_truth(page, board)
+
+
+async def stands_last(server: Server, task: str) -> bool:
+    return (await truth(server))["list-todo"][-1].startswith(task)
+
+
 NOTE_CEILINGS = """
 () => {
   window.seen = [];
@@ -240,9 +314,9 @@ async def test_a_page_that_is_signed_out_says_so_and_does_not_dial(start_board: 
 
 
 async def test_a_token_is_renewed_before_it_expires(start_board: StartBoard, open_page: Open) -> None:
-    server = start_board("--token-lifetime", "5")
+    server = start_board("--token-lifetime", "10")
     page = await open_page(server, name="Alice")
-    await asyncio.sleep(8)
+    await asyncio.sleep(13)
     assert await page.get_attribute("[data-testid=status]", "data-state") == "live"
     assert await page.text_content("[data-testid=me]") == "Alice"
 

@@ -5,7 +5,9 @@ import { connect } from "/live/holdfast.js";
 import { ask } from "./api.js";
 import { carryCards } from "./carry.js";
 import { Board, Model } from "./model.js";
-import { announce, byId, render, renderPresence, renderStatus, renderTyping, toast } from "./view.js";
+import { keepSignedIn, signIn } from "./people.js";
+import { askName, sheet, showCard } from "./sheets.js";
+import { announce, byId, render, renderMe, renderPresence, renderStatus, renderTyping, toast } from "./view.js";
 
 const query = new URLSearchParams(location.search);
 const model = new Model();
@@ -13,7 +15,9 @@ const typing = new Map(); // who types: until when (a `user_stopped_typing` may 
 /** @type {import("./model.js").Person[]} */
 let people = [];
 /** @type {string | null} */
-let held = null;
+let held = null; // the card in somebody's hand here
+let putBack = () => {};
+let frame = 0;
 let boardId = query.get("board") ?? "board-1";
 
 const client = connect("/ws", {
@@ -23,7 +27,13 @@ const client = connect("/ws", {
 /** @type {ReturnType<typeof client.join> | undefined} */
 let room;
 
-const draw = () => model.loaded && render(model.board, people, held);
+/** Show it in the next frame, once, however much happens until then. */
+function draw() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    if (model.loaded) render(model.board, people, held);
+  });
+}
 
 // ── what happens ─────────────────────────────────────────────────────────────────────────────────
 
@@ -106,8 +116,8 @@ client.on("status", (status) => {
 });
 client.on("error", ({ error, code }) => code !== "unauthorized" && toast(error));
 client.on("connected", (user) => {
-  byId("me").textContent = user.name;
-  renew();
+  renderMe(user);
+  keepSignedIn((token) => client.authenticate(token));
 });
 setInterval(() => {
   renderStatus(client.status);
@@ -146,17 +156,28 @@ async function act(change, method, path, body) {
   }
 }
 
-/** @param {string} id  @param {string} listId  @param {number} position */
-function drop(id, listId, position) {
+/** Show a card as if it stood there. @param {string} id  @param {import("./carry.js").Place} place */
+function carry(id, { listId, position }) {
+  putBack();
+  held = id;
+  putBack = model.begin((board) => board.move(id, listId, position));
+  draw();
+}
+
+/** @param {string} id  @param {import("./carry.js").Place | null} place */
+function drop(id, place) {
+  putBack();
+  held = null;
+  draw();
   const task = model.board.tasks.get(id);
-  if (!task || !listId || (task.listId === listId && task.position === position)) return draw();
-  return act((board) => board.move(id, listId, position), "PATCH", `/tasks/${id}/move`, { listId, position });
+  if (!task || !place || (task.listId === place.listId && task.position === place.position)) return;
+  act((board) => board.move(id, place.listId, place.position), "PATCH", `/tasks/${id}/move`, place);
 }
 
 carryCards(byId("lists"), {
   open: openCard,
+  carry,
   drop,
-  lift: (id) => ((held = id), draw()),
   place: (id) => model.board.tasks.get(id) ?? null,
   lists: () => model.board.inOrder().map(({ id, name }) => ({ id, name, size: model.board.tasksOf(id).length })),
   say: announce,
@@ -192,20 +213,9 @@ byId("lists").addEventListener("click", (/** @type {MouseEvent} */ event) => {
 function openCard(id) {
   const task = model.board.tasks.get(id);
   if (!task || task.pending) return;
-  const [title, description, assignee] = ["card-title", "card-description", "card-assignee"].map(byId);
-  title.value = task.title;
-  description.value = task.description ?? "";
-  assignee.replaceChildren(new Option("Nobody", ""), ...people.map((person) => new Option(person.name, person.id)));
-  assignee.value = task.assigneeId ?? "";
-  byId("card-delete").onclick = () => {
-    byId("card").close();
-    removeCard(task);
-  };
-  sheet("card", () => {
-    const patch = { title: title.value.trim(), description: description.value || null, assigneeId: assignee.value || null };
-    if (!patch.title) return;
+  const save = (/** @type {Partial<typeof task>} */ patch) =>
     act((board) => void board.tasks.set(id, { ...(board.tasks.get(id) ?? task), ...patch }), "PATCH", `/tasks/${id}`, patch);
-  });
+  showCard(task, model.board.lists.get(task.listId)?.name ?? "", people, save, () => removeCard(task));
 }
 
 /** Delete a card, unless that is undone within some seconds. @param {import("./model.js").Task} task */
@@ -230,83 +240,25 @@ function removeCard(task) {
 const addList = document.createElement("button");
 addList.className = "add-list";
 addList.textContent = "+ Add a list";
-addList.onclick = () => ask4Name("New list", "", (name) => act(() => {}, "POST", "/lists", { boardId, name }));
+addList.onclick = () => askName("New list", "", (name) => act(() => {}, "POST", "/lists", { boardId, name }));
 byId("lists").append(addList);
 
 /** @param {import("./model.js").List} list */
 function nameList(list) {
   const remove = () => act(() => {}, "DELETE", `/lists/${list.id}`);
-  ask4Name("List", list.name, (name) => act(() => {}, "PATCH", `/lists/${list.id}`, { name }), remove);
+  askName("List", list.name, (name) => act(() => {}, "PATCH", `/lists/${list.id}`, { name }), remove);
 }
 
 byId("boards").addEventListener("change", () => go(byId("boards").value));
 byId("new-board").onclick = () =>
-  ask4Name("New board", "", async (name) => {
+  askName("New board", "", async (name) => {
     const made = await act(() => {}, "POST", "/boards", { name });
     if (made) go(made.id);
   });
 
-/** @param {string} heading  @param {string} value  @param {(name: string) => void} done  @param {() => void} [remove] */
-function ask4Name(heading, value, done, remove) {
-  byId("name-heading").textContent = heading;
-  byId("name-input").value = value;
-  byId("name-delete").hidden = !remove;
-  byId("name-delete").onclick = () => (byId("name").close(), remove?.());
-  sheet("name", () => byId("name-input").value.trim() && done(byId("name-input").value.trim()));
-}
-
-/** Open a dialog; `done` is called if it was submitted. @param {string} id  @param {() => void} done */
-function sheet(id, done) {
-  const dialog = byId(id);
-  const form = dialog.querySelector("form");
-  form.onsubmit = () => done();
-  const cancel = byId(`${id}-cancel`);
-  if (cancel) cancel.onclick = () => dialog.close();
-  if (!dialog.open) dialog.showModal();
-}
-
 // People.
 
-/** @param {string} [why] */
-async function signIn(why) {
-  if (byId("sign-in").open) return;
-  const me = await ask("GET", "/me").then(({ data }) => data, () => null);
-  byId("sign-in-why").textContent = why ?? (me && !me.guest ? `You are ${me.name}.` : "Your name is enough here; a new one makes a new person.");
-  byId("sign-out").hidden = !me || me.guest;
-  byId("sign-out").onclick = async () => {
-    await ask("POST", "/logout").catch(() => {});
-    location.reload();
-  };
-  byId("sign-in-guest").onclick = async () => {
-    byId("sign-in").close();
-    if (client.status.state !== "closed") return;
-    await ask("POST", "/logout").catch(() => {}); // the cookie that is not good any more
-    client.open();
-  };
-  sheet("sign-in", async () => {
-    try {
-      await ask("POST", "/login", { name: byId("sign-in-name").value });
-      location.reload(); // another person, from the start
-    } catch (error) {
-      toast(/** @type {Error} */ (error).message);
-    }
-  });
-}
 byId("me").onclick = () => signIn();
-
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let renewal;
-/** Exchange the token for a fresh one when most of its time is over; guests have none that ends. */
-async function renew() {
-  clearTimeout(renewal);
-  const me = await ask("GET", "/me").then(({ data }) => data, () => null);
-  if (!me?.expires) return;
-  const wait = Math.max(1000, (me.expires - Date.now() / 1000) * 800);
-  renewal = setTimeout(async () => {
-    const renewed = await ask("POST", "/renew").then(({ data }) => data, () => null);
-    if (renewed) client.authenticate(renewed.token);
-  }, Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
-}
 
 let typedAt = 0;
 document.addEventListener("input", (event) => {

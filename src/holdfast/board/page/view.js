@@ -67,6 +67,7 @@ export function render(board, people, held) {
   const focused = document.activeElement; // a node that is moved loses it
   container.querySelectorAll(".skeleton").forEach((/** @type {Element} */ node) => node.remove());
   const names = new Map(people.map((person) => [person.id, person.name]));
+  const cards = new Map([...container.querySelectorAll("[data-task-id]")].map((card) => [card.getAttribute("data-task-id"), card]));
   const lists = board.inOrder();
   reconcile(container, "data-list-id", lists, (list) => list.id, () => fromTemplate("list-template"), (node, list) => {
     const tasks = board.tasksOf(list.id);
@@ -75,20 +76,23 @@ export function render(board, people, held) {
     node.setAttribute("aria-label", `${list.name}, ${tasks.length} cards`);
     node.querySelector(".list-left").disabled = list === lists[0];
     node.querySelector(".list-right").disabled = list === lists.at(-1);
-    reconcile(node.querySelector(".cards"), "data-task-id", tasks, (task) => task.id, () => fromTemplate("card-template"),
+    reconcile(node.querySelector(".cards"), "data-task-id", tasks, (task) => task.id,
+      (task) => cards.get(task.id) ?? fromTemplate("card-template"), // it may come from another list
       (card, task) => {
         write(card.querySelector(".title"), task.title);
         card.classList.toggle("pending", Boolean(task.pending));
-        card.classList.toggle("lifted", task.id === held);
-        const note = card.querySelector(".note");
-        note.hidden = !task.description;
-        note.title = task.description ?? "";
+        card.classList.toggle("held", task.id === held);
+        write(card.querySelector(".note"), task.description ?? "");
+        write(card.querySelector(".id"), task.pending ? "saving…" : task.id);
         const face = card.querySelector(".avatar");
         face.hidden = !task.assigneeId;
         if (task.assigneeId) avatar(face, task.assigneeId, names.get(task.assigneeId) ?? task.assigneeId);
       });
   });
-  if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
+  if (focused instanceof HTMLElement && focused.isConnected && focused !== document.activeElement) {
+    focused.focus({ preventScroll: true });
+    focused.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
   slide();
 }
 
@@ -96,14 +100,25 @@ export function render(board, people, held) {
 function places(container) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return () => {};
   const before = new Map();
-  for (const card of container.querySelectorAll(".card")) before.set(card, card.getBoundingClientRect());
+  for (const card of /** @type {NodeListOf<HTMLElement>} */ (container.querySelectorAll(".card"))) {
+    before.set(card, { box: card.getBoundingClientRect(), list: card.parentElement, top: card.offsetTop });
+  }
   return () => {
-    for (const [card, old] of before) {
-      const now = card.isConnected && card.getBoundingClientRect();
-      const [x, y] = now ? [old.left - now.left, old.top - now.top] : [0, 0];
-      if (x || y) card.animate([{ translate: `${x}px ${y}px` }, { translate: "0 0" }], { duration: 180, easing: "ease-out" });
+    for (const [card, { box, list, top }] of before) {
+      if (!card.isConnected || (card.parentElement === list && card.offsetTop === top)) continue;
+      for (const animation of card.getAnimations()) animation.cancel(); // it goes on from where it is seen
+      const now = card.getBoundingClientRect();
+      const from = `${box.left - now.left}px ${box.top - now.top}px`;
+      card.animate([{ translate: from }, { translate: "0 0" }], { duration: 180, easing: "ease-out" });
     }
   };
+}
+
+/** @param {{userId: string, name: string}} user */
+export function renderMe({ userId, name }) {
+  const [face, words] = byId("me").children;
+  avatar(face, userId, name);
+  write(words, name);
 }
 
 /** @param {{userId: string, name: string}[]} users  @param {string | undefined} self */
@@ -111,7 +126,8 @@ export function renderPresence(users, self) {
   const shown = users.slice(0, 6);
   const container = byId("presence");
   reconcile(container, "data-user-id", shown, (user) => user.userId, () => document.createElement("li"), (node, user) => {
-    avatar(node, user.userId, user.userId === self ? `${user.name} (you)` : user.name);
+    avatar(node, user.userId, user.name);
+    if (user.userId === self) node.title += " (you)";
     node.classList.toggle("self", user.userId === self);
   });
   container.querySelector(".more")?.remove();
@@ -133,16 +149,17 @@ export function renderTyping(names) {
 /** Tell the truth about the link. @param {any} status */
 export function renderStatus(status) {
   const node = byId("status");
-  node.dataset.state = status.state;
+  node.dataset.state = document.body.dataset.link = status.state;
   node.dataset.attempt = String(status.attempt);
   node.dataset.ceiling = String(status.ceiling);
+  node.title = status.reason ? `${status.reason} (${status.code})` : "";
   byId("retry-now").hidden = status.state !== "waiting";
   const seconds = status.retryAt === null ? 0 : Math.max(0, Math.ceil(status.retryAt - Date.now() / 1000));
   const most = status.delay === status.ceiling ? "" : `, at most ${Math.ceil(status.ceiling)} s`;
   const words = {
     live: "Live",
     connecting: status.everLive ? "Reconnecting…" : "Connecting…",
-    waiting: `Reconnecting in ${seconds} s (attempt ${status.attempt}${most})`,
+    waiting: `${navigator.onLine ? "Reconnecting" : "Offline; trying"} in ${seconds} s (attempt ${status.attempt}${most})`,
     closed: status.code === 4001 ? "Signed out" : "Disconnected",
   };
   write(byId("status-text"), words[/** @type {keyof typeof words} */ (status.state)]);
