@@ -3,7 +3,7 @@ How does a program stay in its rooms?
 
 One task owns the link and carries out what `core.link` decides: it alone dials, so there
 is one path to reconnect. Everything else puts what has happened into its queue; what
-comes from a socket that was given up is told by its number, and passed over.
+comes from a socket that was given up is passed over.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as dial
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from holdfast.client.room import Room, Snapshot
+from holdfast.client.socket import Socket, websocket_url
 from holdfast.core import link
 from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
@@ -34,11 +31,8 @@ from holdfast.protocol.messages import User
 
 logger = logging.getLogger("holdfast.client")
 
-SUBPROTOCOL = "holdfast.1"
 #: What is received and not yet looked at; beyond this the socket is not read, and the server waits with the rest.
 WAITING = 1_000
-#: For a close frame to be answered; a dead socket never does.
-CLOSE_SECONDS = 1.0
 
 #: A token, or what returns one.
 Token = str | Callable[[], str | Awaitable[str]]
@@ -93,10 +87,8 @@ class Client:
         self._room_key = "room"
         self._credentials: str | None = None
         self._session: str | None = None
-        self._generation = 0
-        self._socket: ClientConnection | None = None
-        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
-        self._queue: asyncio.Queue[tuple[int | None, LinkInput | str]] = asyncio.Queue(WAITING)
+        self._socket: Socket | None = None
+        self._queue: asyncio.Queue[tuple[Socket | None, LinkInput | str]] = asyncio.Queue(WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._watchers: set[asyncio.Event] = set()
@@ -165,16 +157,17 @@ class Client:
         """Keep a room joined."""
         if room.name in self._rooms:
             raise ValueError(f"this client is in {room.name} already")
-        self._rooms[room.name] = room
         if self.status.state is State.CLOSED:
             raise self._closed()
+        self._rooms[room.name] = room
         if self._link.state is State.LIVE:
             self._join(room)
 
     async def leave(self, room: Room) -> None:
         """Leave it."""
-        if self._rooms.pop(room.name, None) is not None and self._link.state is State.LIVE:
+        if self._rooms.pop(room.name, None) is not None and room.joined_on is self._socket:
             self._say(messages.Leave(room.name))
+        room.joined_on = None
 
     async def send(self, room: Room, type: str, data: dict[str, Any]) -> None:
         """Send a message of the application."""
@@ -194,26 +187,31 @@ class Client:
             deadline = self._link.deadline()
             try:
                 async with asyncio.timeout_at(deadline):
-                    generation, what = await self._queue.get()
+                    source, what = await self._queue.get()
             except TimeoutError:
                 self._carry(self._link.tick(self._now(), random.random()))
                 continue
-            if generation is not None and generation != self._generation:
+            if source is not None and source is not self._socket:
                 continue
             if isinstance(what, str):
                 self._tell(link.Heard())
                 self._received(what)
-            else:
-                self._tell(what)
+                continue
+            if isinstance(what, link.Lost):
+                self._abandon(CloseCode.NORMAL)
+            self._tell(what)
         failure = self._closed()
         for room in self._rooms.values():
             room.fail(failure)
 
-    def _put(self, generation: int | None, what: LinkInput) -> None:
+    def _put(self, source: Socket | None, what: LinkInput) -> None:
         try:
-            self._queue.put_nowait((generation, what))
+            self._queue.put_nowait((source, what))
         except asyncio.QueueFull:
-            self._spawn(self._queue.put((generation, what)))
+            self._spawn(self._queue.put((source, what)))
+
+    async def _heard(self, source: Socket, what: LinkInput | str) -> None:
+        await self._queue.put((source, what))
 
     def _tell(self, input: LinkInput) -> None:
         self._carry(self._link.receive(input, self._now(), random.random()))
@@ -224,8 +222,8 @@ class Client:
                 case link.Authorize(fresh):
                     self._spawn(self._authorize(fresh))
                 case link.Dial():
-                    self._generation += 1
-                    self._spawn(self._dial(self._generation))
+                    self._socket = Socket(self._heard)
+                    self._spawn(self._socket.run(self.url, self._credentials))
                 case link.Introduce():
                     self._say(messages.Auth(self._credentials, self._session))
                 case link.Rejoin():
@@ -234,10 +232,7 @@ class Client:
                 case link.Probe():
                     self._say(messages.Ping())
                 case link.Abandon(code):
-                    self._generation += 1
-                    socket, self._socket = self._socket, None
-                    if socket is not None:
-                        self._spawn(_abandon(socket, code))
+                    self._abandon(code)
         for changed in self._watchers:
             changed.set()
 
@@ -258,45 +253,14 @@ class Client:
         else:
             self._put(None, link.Authorized())
 
-    async def _dial(self, generation: int) -> None:
-        headers = {} if self._credentials is None else {"Authorization": f"Bearer {self._credentials}"}
-        try:
-            # Its own keepalive and its own reconnecting stay off: there is one watchdog, and one who dials.
-            socket = await dial(
-                self.url,
-                additional_headers=headers,
-                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
-                ping_interval=None,
-                open_timeout=None,
-                close_timeout=CLOSE_SECONDS,
-                max_size=None,
-                proxy=None,
-            )
-        except (OSError, WebSocketException, EOFError) as error:
-            await self._queue.put((generation, _refusal(error)))
-            return
-        if generation != self._generation:
-            await _abandon(socket, CloseCode.NORMAL)
-            return
-        self._socket = socket
-        self._outgoing = asyncio.Queue(WAITING)
-        writing = asyncio.create_task(_write(socket, self._outgoing))
-        await self._queue.put((generation, link.Opened()))
-        try:
-            async for text in socket:
-                await self._queue.put((generation, text if isinstance(text, str) else text.decode()))
-        except ConnectionClosed:
-            pass
-        finally:
-            writing.cancel()
-        if self._socket is socket:
-            self._socket = None
-        code = CloseCode.ABNORMAL if socket.close_code is None else socket.close_code
-        await self._queue.put((generation, link.Lost(code, socket.close_reason or "")))
+    def _abandon(self, code: int) -> None:
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            self._spawn(socket.abandon(code))
 
     def _join(self, room: Room) -> None:
-        if room.joined_on != self._generation:
-            room.joined_on = self._generation
+        if room.joined_on is not self._socket:
+            room.joined_on = self._socket
             self._say(room.replica.join())
 
     # What the server says.
@@ -369,24 +333,24 @@ class Client:
         for item in outcome.items:
             if isinstance(item, Resync) and self._snapshot is not None:
                 room.replica.hold()
-                self._spawn(self._take_snapshot(room, item.reason, self._generation))
+                self._spawn(self._take_snapshot(room, item.reason, room.joined_on))
             else:
                 room.put(item)
         if outcome.ask is not None:
             self._say(outcome.ask)
 
-    async def _take_snapshot(self, room: Room, reason: str, generation: int) -> None:
-        """Have the application take a snapshot, until it succeeds or the link is another one."""
+    async def _take_snapshot(self, room: Room, reason: str, joined_on: Socket | None) -> None:
+        """Have the application take a snapshot, until it succeeds or the room is joined anew."""
         assert self._snapshot is not None
         backoff = Backoff()
-        while generation == self._generation:
+        while joined_on is room.joined_on:
             try:
                 data, cursor = await self._snapshot(room.name)
             except Exception:
                 logger.warning("the snapshot of %s failed; it is tried again", room.name, exc_info=True)
                 await asyncio.sleep(backoff.next(random.random()).delay)
                 continue
-            if generation == self._generation:
+            if joined_on is room.joined_on:
                 room.put(Snapshot(data, cursor, reason))
                 self._say(room.replica.restart(cursor))
             return
@@ -400,13 +364,8 @@ class Client:
         self._send(fields)
 
     def _send(self, fields: dict[str, Any]) -> None:
-        if self._socket is None:
-            return
-        try:
-            self._outgoing.put_nowait(msgspec.json.encode(fields).decode())
-        except asyncio.QueueFull:
-            # The server has not taken anything for a long time: a new link is better than a longer queue.
-            self._put(self._generation, link.Lost(reason="the server takes nothing more"))
+        if self._socket is not None and not self._socket.say(msgspec.json.encode(fields).decode()):
+            self._put(self._socket, link.Lost(reason="the server takes nothing more"))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -420,41 +379,3 @@ class Client:
         status = self.status
         why = "" if status.code is None else f" by the server: {status.code} {status.reason}"
         return Closed(f"this client was closed{why}", code=status.code)
-
-
-async def _write(socket: ClientConnection, outgoing: asyncio.Queue[str]) -> None:
-    """Send what is to be sent, in its order, so that a server which does not read holds up nothing else."""
-    try:
-        while True:
-            await socket.send(await outgoing.get())
-    except ConnectionClosed:
-        pass  # the link is told by who reads from it
-
-
-async def _abandon(socket: ClientConnection, code: int) -> None:
-    """Let go of a socket: say goodbye if it can still be heard, and wait for nothing."""
-    try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await socket.close(code)
-    except (TimeoutError, WebSocketException, OSError):
-        pass
-    finally:
-        socket.transport.abort()
-
-
-def _refusal(error: Exception) -> link.Lost:
-    """Return what a failed handshake means, in close codes."""
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        code = {401: CloseCode.UNAUTHORIZED, 403: CloseCode.FORBIDDEN}.get(status, CloseCode.ABNORMAL)
-        return link.Lost(code, f"HTTP {status}")
-    return link.Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
-
-
-def websocket_url(url: str) -> str:
-    """Return the URL of the WebSocket that is meant by the URL of a server, or of the WebSocket itself."""
-    parts = urlsplit(url if "//" in url else f"//{url}", "http")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is not the URL of a server")
-    return urlunsplit((scheme, parts.netloc, parts.path if len(parts.path) > 1 else "/ws", parts.query, ""))

@@ -21,6 +21,7 @@ from holdfast.protocol.messages import User
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
+    from holdfast.client.socket import Socket
 
 #: Events that wait for the application's loop, for each room.
 WAITING = 1_000
@@ -46,7 +47,7 @@ class Room:
         self.name = name
         self._client = client
         self.replica = replica
-        self.joined_on = 0  # the link, by its number, on which it was joined last
+        self.joined_on: Socket | None = None  # on which it was joined last
         self._items: deque[Item | Snapshot] = deque()
         self._more = asyncio.Event()
         self._overflowed = False
@@ -88,6 +89,11 @@ class Room:
     async def send(self, type: str, **data: Any) -> None:
         """Send a message of the application (`typing` …). Raises `Unavailable` while there is no link."""
         await self._client.send(self, type, data)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait to be iterated over."""
+        return len(self._items)
 
     # For the client.
 

@@ -1,0 +1,113 @@
+"""
+What a client does while its link is well: rooms, messages, a reader that is slow, a server that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+import holdfast
+from holdfast import Closed, Event, Resync, State, Unavailable
+from holdfast.client.room import WAITING
+from peers import Server, StartBoard
+
+APP = """
+from holdfast import Hub
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+hub = Hub("memory:")
+
+async def fill(request):
+    for number in range(int(request.query_params["count"])):
+        await hub.publish("lobby", "number", {"number": number})
+    return Response()
+
+app = Starlette(routes=[Route("/fill", fill, methods=["POST"]), Mount("/", hub.app)], lifespan=hub.lifespan)
+"""
+
+
+async def test_a_room_can_be_left_and_joined_again(start_board: StartBoard) -> None:
+    server = start_board()
+    async with holdfast.connect(server.url) as client:
+        room = client.join("board-1")
+        for title in ("first", "second"):
+            async with room:
+                assert isinstance(await anext(room), Resync if title == "first" else holdfast.Resumed)
+                await server.new_task(title)
+                event = await anext(room)
+                assert isinstance(event, Event)
+                assert event.data["task"]["title"] == title
+
+
+async def test_a_client_is_in_a_room_once(start_board: StartBoard) -> None:
+    server = start_board()
+    async with holdfast.connect(server.url) as client, client.join("board-1"):
+        with pytest.raises(ValueError, match="is in board-1 already"):
+            async with client.join("board-1"):
+                pass
+
+
+async def test_without_a_link_a_message_is_refused_and_not_kept() -> None:
+    async with holdfast.connect("http://localhost:9") as client, client.join("board-1") as room:
+        with pytest.raises(Unavailable, match="no link"):
+            await room.send("typing")
+
+
+async def test_a_closed_client_says_so_to_whoever_joins(start_board: StartBoard) -> None:
+    client = holdfast.connect(start_board().url)
+    async with client:
+        await client.ready()
+    with pytest.raises(Closed):
+        async with client.join("board-1"):
+            pass
+
+
+async def test_a_room_that_is_refused_fails_where_it_is_iterated(start_board: StartBoard) -> None:
+    server = start_board()
+    async with holdfast.connect(server.url) as client, client.join("no-such-board") as room:
+        with pytest.raises(holdfast.NotFound):
+            await anext(room)
+
+
+async def test_a_slow_reader_holds_a_bounded_number_of_events_and_misses_none(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(APP)
+    count = 3 * WAITING
+    with Server(tmp_path, "serve", "chat:app") as server:
+        async with holdfast.connect(f"{server.url}/ws") as client, client.join("lobby") as room:
+            assert isinstance(await anext(room), Resync)
+            await server.request("POST", f"/fill?count={count}")
+            await asyncio.sleep(0.5)  # everything has come that will come by itself
+            assert room.waiting <= WAITING
+            numbers = []
+            async with asyncio.timeout(20):
+                while len(numbers) < count:
+                    event = await anext(room)
+                    assert isinstance(event, Event)
+                    numbers.append(event.data["number"])
+            assert numbers == list(range(count))
+
+
+async def test_a_server_that_takes_nothing_is_left() -> None:
+    async def greet_and_read_no_more(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(
+            '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
+            '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
+        )
+        await connection.wait_closed()
+
+    async with serve(greet_and_read_no_more, "localhost", 0, close_timeout=1) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"ws://localhost:{port}", jitter=False) as client, client.join("lobby") as room:
+            await client.ready()
+            async with asyncio.timeout(10):
+                while client.status.state is State.LIVE:
+                    await room.send("filler", text="x" * 20_000)
+                    await asyncio.sleep(0)
+            assert client.status.reason == "the server takes nothing more"
