@@ -17,11 +17,12 @@ from msgspec import Struct
 
 from holdfast.core import attendance as attendance_module
 from holdfast.core import inputs
-from holdfast.core import room as room_module
+from holdfast.core import ready as ready_module
 from holdfast.core.effects import Close, Deliver, Effect, Read
 from holdfast.core.hub import Hub, Rules
 from holdfast.core.inputs import Ending
-from holdfast.core.room import Item, Room, Span
+from holdfast.core.ready import Item, Span
+from holdfast.core.room import Room
 from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.cursor import Position, decode_position
 from holdfast.protocol.messages import HeartbeatTerms, Terms, User
@@ -40,10 +41,15 @@ codec = Codec()
 def tight_limits() -> Iterator[None]:
     """Make every limit so small that a short story runs into all of them."""
     with (
-        patch.multiple(room_module, READY_FRAMES=5, READY_BYTES=1500, CHUNK_BYTES=300),
+        patch.multiple(ready_module, READY_FRAMES=5, READY_BYTES=1500, CHUNK_BYTES=300),
         patch.multiple(attendance_module, BUSY_CHANGES=3),
     ):
         yield
+
+
+def frame_of(size: int) -> Frame:
+    """Return a frame of so many bytes on the wire."""
+    return Frame(b"x" * (size - (2 if size < 128 else 4 if size < 65540 else 10)))
 
 
 class Log:
@@ -76,7 +82,7 @@ class Log:
         size = 0
         for offset in range(max(after + 1, self.floor), self.head + 1):
             size += len(self.frames[offset - 1].wire)
-            if taken and (size > room_module.CHUNK_BYTES or len(taken) == 4):
+            if taken and (size > ready_module.CHUNK_BYTES or len(taken) == 4):
                 break
             taken.append(offset)
         return self.items(taken)
@@ -134,7 +140,7 @@ class Peer:
             assert not self.told_full, f"{self} is full and is sent publications"
             written[self] += 1
             assert written[self] == 1, f"{self} is sent more than one write before its transport was looked at"
-            assert size <= room_module.CHUNK_BYTES or len(frames) == 1, "a write is larger than a chunk"
+            assert size <= ready_module.CHUNK_BYTES or len(frames) == 1, "a write is larger than a chunk"
         elif self.told_full:
             assert {message["type"] for message in messages} <= ANSWERS
         self.add_to_buffer(size)

@@ -8,7 +8,7 @@ from core.small_world import ANSWERS, EPOCH, Peer, World
 from holdfast.core import inputs
 from holdfast.core.effects import Deliver
 from holdfast.core.inputs import Ending
-from holdfast.core.room import Span
+from holdfast.core.ready import Span
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import User
 

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.core import inputs
 from holdfast.core.hub import Hub, Rules
-from holdfast.core.room import Span
+from holdfast.core.ready import Span
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import HeartbeatTerms, Terms, User

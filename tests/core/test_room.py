@@ -1,17 +1,17 @@
-"""A room knows who has seen what, keeps its newest publications ready, and writes no more at once than one chunk."""
+"""A room knows who has seen what, and writes no more at once than one chunk."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from core.small_world import frame_of
 from holdfast.core.agenda import Agenda
 from holdfast.core.effects import Deliver, Effect, Effects, Read
-from holdfast.core.room import CHUNK_BYTES, READY_BYTES, READY_FRAMES, Item, Ready, Room, Session, Span, chunk
-from holdfast.protocol.codec import Codec, Frame
+from holdfast.core.ready import Item, Span
+from holdfast.core.room import Room, Session
+from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import User
 
@@ -19,13 +19,8 @@ EPOCH = "k3f9"
 codec = Codec()
 
 
-def frame(size: int) -> Frame:
-    """Return a frame of so many bytes on the wire."""
-    return Frame(b"x" * (size - (2 if size < 128 else 4 if size < 65540 else 10)))
-
-
 def item(offset: int, size: int = 100) -> Item:
-    return Item(offset, frame(size))
+    return Item(offset, frame_of(size))
 
 
 def items(*offsets: int, size: int = 100) -> tuple[Item, ...]:
@@ -68,80 +63,6 @@ class Stage:
 @pytest.fixture
 def stage() -> Stage:
     return Stage()
-
-
-# ── chunks ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_chunk_is_at_most_64_kib() -> None:
-    assert CHUNK_BYTES == 64 * 1024
-    half = frame(CHUNK_BYTES // 2)
-    assert len(half.wire) == CHUNK_BYTES // 2
-    assert chunk([half, half, frame(10)]) == (half, half)
-    assert chunk([half, frame(CHUNK_BYTES // 2 + 1)]) == (half,)
-
-
-def test_a_frame_that_is_larger_than_a_chunk_is_one_by_itself() -> None:
-    big, small = frame(CHUNK_BYTES + 100), frame(10)
-    assert chunk([big, small]) == (big,)
-    assert chunk([small, big]) == (small,)
-    assert chunk([]) == ()
-
-
-@given(st.lists(st.integers(3, 40_000), max_size=20))
-def test_chunks_take_everything_in_its_order_and_are_never_larger_than_they_may(sizes: list[int]) -> None:
-    frames = [frame(size) for size in sizes]
-    taken: list[Frame] = []
-    while len(taken) < len(frames):
-        part = chunk(frames[len(taken) :])
-        assert part
-        assert len(part) == 1 or sum(len(one.wire) for one in part) <= CHUNK_BYTES
-        rest = frames[len(taken) + len(part) :]
-        assert not rest or sum(len(one.wire) for one in (*part, rest[0])) > CHUNK_BYTES
-        taken += part
-    assert taken == frames
-
-
-# ── what is ready ─────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_newest_256_frames_are_ready() -> None:
-    assert READY_FRAMES == 256
-    ready = Ready(10)
-    frames = [frame(20) for _ in range(300)]
-    for one in frames:
-        ready.append(one)
-    assert ready.first == 10 + 1 + 44
-    assert ready.after(54) == tuple(frames[44:])
-    assert ready.after(53) is None
-    assert ready.after(309) == (frames[-1],)
-    assert ready.after(310) == ()
-
-
-def test_what_is_ready_is_at_most_a_mebibyte() -> None:
-    assert READY_BYTES == 1024 * 1024
-    ready = Ready(0)
-    for _ in range(100):
-        ready.append(frame(64 * 1024))
-    assert ready.first == 100 - 16 + 1
-    ready.append(frame(100))
-    assert ready.first == 100 - 15 + 1
-
-
-def test_one_frame_that_is_larger_than_all_that_may_be_ready_is_not_ready() -> None:
-    ready = Ready(0)
-    ready.append(frame(READY_BYTES + 1))
-    assert ready.after(0) is None
-    assert ready.after(1) == ()
-    ready.append(frame(10))
-    assert len(ready.after(1) or ()) == 1
-
-
-def test_what_is_ready_comes_in_chunks() -> None:
-    ready = Ready(0)
-    for _ in range(5):
-        ready.append(frame(30_000))
-    assert [len(ready.after(offset) or ()) for offset in range(6)] == [2, 2, 2, 2, 1, 0]
 
 
 # ── where one can go on ───────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.room import Span
+from holdfast.core.ready import Span
 from holdfast.errors import NotFound
 from holdfast.store import sqlite
 from holdfast.store.retention import forget

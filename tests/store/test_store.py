@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.room import CHUNK_BYTES, Span
+from holdfast.core.ready import CHUNK_BYTES, Span
 from holdfast.errors import Closed, Invalid, Malformed, TooLarge, Unavailable
 from holdfast.protocol.cursor import Position
 from holdfast.store import sqlite

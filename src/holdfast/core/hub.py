@@ -18,7 +18,8 @@ from holdfast.core import inputs
 from holdfast.core.agenda import Agenda
 from holdfast.core.effects import Close, Connection, Effect, Effects
 from holdfast.core.inputs import Ending, Input
-from holdfast.core.room import Room, Session, Span
+from holdfast.core.ready import Span
+from holdfast.core.room import Room, Session
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position

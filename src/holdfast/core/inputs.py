@@ -12,7 +12,7 @@ from enum import Enum
 from msgspec import Struct
 
 from holdfast.core.effects import Connection
-from holdfast.core.room import Item, Span
+from holdfast.core.ready import Item, Span
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import User

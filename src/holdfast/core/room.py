@@ -11,38 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
-from typing import NamedTuple
-
-from msgspec import Struct
 
 from holdfast.core.agenda import Agenda
 from holdfast.core.attendance import Attendance
 from holdfast.core.effects import Connection, Effects, Read
+from holdfast.core.ready import Item, Ready, Span, chunk
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import Resync, Synced, User
-
-#: Frames that a room keeps ready: enough for a reconnect of some seconds in a lively room …
-READY_FRAMES = 256
-#: … and a bound on their memory, for rooms with large publications.
-READY_BYTES = 1024 * 1024
-#: One write to one member: with a transport that is full at 64 KiB, no more than 128 KiB wait for anybody.
-CHUNK_BYTES = 64 * 1024
-
-
-class Item(Struct, frozen=True):
-    """A publication as the room handles it: its number, and its frame."""
-
-    offset: int
-    frame: Frame
-
-
-class Span(NamedTuple):
-    """What the store has of a room: publications `floor` to `head` (none, if floor is head + 1)."""
-
-    floor: int
-    head: int
 
 
 class Session:
@@ -70,42 +46,6 @@ class Member:
         self.reading = False  # waits for a page
         self.sync_count: int | None = None  # sent so far of an answer to `sync`
         self.missed_presence = False
-
-
-class Ready:
-    """The newest publications of a room, as frames, beginning with offset `first`."""
-
-    __slots__ = ("_bytes", "_frames", "first")
-
-    def __init__(self, head: int) -> None:
-        self.first = head + 1
-        self._frames: deque[Frame] = deque()
-        self._bytes = 0
-
-    def append(self, frame: Frame) -> None:
-        """Keep one more, and forget the oldest beyond the bounds."""
-        self._frames.append(frame)
-        self._bytes += len(frame.wire)
-        while len(self._frames) > READY_FRAMES or self._bytes > READY_BYTES:
-            self._bytes -= len(self._frames.popleft().wire)
-            self.first += 1
-
-    def after(self, offset: int) -> tuple[Frame, ...] | None:
-        """Return the chunk that follows `offset`, or None where that is no longer ready."""
-        skip = offset + 1 - self.first
-        return None if skip < 0 else chunk(islice(self._frames, skip, None))
-
-
-def chunk(frames: Iterable[Frame]) -> tuple[Frame, ...]:
-    """Return the first of `frames`, at least one and as many as one write may carry."""
-    taken: list[Frame] = []
-    size = 0
-    for frame in frames:
-        size += len(frame.wire)
-        if taken and size > CHUNK_BYTES:
-            break
-        taken.append(frame)
-    return tuple(taken)
 
 
 class Room:

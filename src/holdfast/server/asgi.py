@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Send
 
 from holdfast.core.heartbeat import Seen
 from holdfast.core.inputs import Ending
-from holdfast.core.room import CHUNK_BYTES
+from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Error, Ping

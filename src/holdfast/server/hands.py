@@ -20,7 +20,7 @@ from holdfast.core.effects import Close, Deliver, Effect, Read
 from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
-from holdfast.core.room import Item, Span
+from holdfast.core.ready import Item, Span
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode

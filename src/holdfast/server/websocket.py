@@ -31,7 +31,7 @@ from websockets.protocol import SERVER, Protocol
 
 from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.core.inputs import Ending
-from holdfast.core.room import CHUNK_BYTES
+from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Error, Ping

@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from holdfast.core.room import CHUNK_BYTES, Span
+from holdfast.core.ready import CHUNK_BYTES, Span
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.store.retention import forget

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from holdfast.core.room import Span
+from holdfast.core.ready import Span
 from holdfast.protocol.cursor import Position
 
 P = ParamSpec("P")
