@@ -21,6 +21,7 @@ from holdfast.errors import (
     StoreError,
     TooLarge,
     TooMany,
+    TooSlow,
     Unauthorized,
     Unavailable,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "StoreError",
     "TooLarge",
     "TooMany",
+    "TooSlow",
     "Transaction",
     "Unauthorized",
     "Unavailable",

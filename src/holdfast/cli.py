@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -63,12 +65,14 @@ def board(host: str, port: int, speed: bool, log_level: str, **options: Any) -> 
 @main.command()
 @click.argument("app")
 @_listen_options
-def serve(app: str, host: str, port: int, speed: bool, log_level: str) -> None:
+@click.option("--app-dir", default=".", help="Where the module is looked for first.")
+def serve(app: str, app_dir: str, host: str, port: int, speed: bool, log_level: str) -> None:
     """
     Serve an ASGI app, given as module:name, with every promise of its Hub.
 
     Any uvicorn serves it too, with `--ws holdfast.server.websocket:WebSocketProtocol`.
     """
+    sys.path.insert(0, str(Path(app_dir).resolve()))
     _serve(app, host, port, speed, log_level, app)
 
 

@@ -89,6 +89,12 @@ class Invalid(Refused):
     status, code = 422, "invalid"
 
 
+class TooSlow(Refused):
+    """The request took too long to arrive; the message names the limit."""
+
+    status, code = 408, "too_slow"
+
+
 class TooMany(Refused):
     """Too often; the message names the rate."""
 
@@ -105,7 +111,7 @@ class Unavailable(Refused):
 REFUSALS: dict[str, type[Refused]] = {
     refusal.code: refusal
     for refusal in (
-        Malformed, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, Invalid, TooMany, Unavailable,
+        Malformed, Unauthorized, Forbidden, NotFound, TooSlow, Conflict, TooLarge, Invalid, TooMany, Unavailable,
     )
 }  # fmt: skip
 

@@ -6,13 +6,14 @@ Every refusal is `{"error": "…"}` with its status, on every route, ours and th
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from holdfast.errors import Invalid, Malformed, Refused, TooLarge
+from holdfast.errors import Invalid, Malformed, Refused, TooLarge, TooSlow
 
 T = TypeVar("T")
 
@@ -27,13 +28,17 @@ class Json(Response):
         return msgspec.json.encode(content)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return a request's body, or raise `TooLarge` as soon as it is."""
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Return a request's body, or raise `TooLarge` or `TooSlow` as soon as it is."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise TooLarge(f"a request's body is at most {limit} bytes")
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > limit:
+                    raise TooLarge(f"a request's body is at most {limit} bytes")
+    except TimeoutError:
+        raise TooSlow(f"a request's body arrives within {seconds:g} seconds") from None
     return bytes(body)
 
 
@@ -58,8 +63,35 @@ def convert(fields: dict[str, Any], type: type[T]) -> T:
         raise Invalid(f"{path.rstrip('`')}: {complaint}" if path else complaint) from None
 
 
+async def not_found(request: Request, error: Exception) -> Response:
+    """Answer a request for nothing that there is (an exception handler of Starlette)."""
+    return Json({"error": f"there is nothing at {request.url.path[:200]}"}, 404)
+
+
+async def not_allowed(request: Request, error: Exception) -> Response:
+    """Answer a request with a method that is not possible there (an exception handler of Starlette)."""
+    return Json({"error": f"{request.method} is not possible here"}, 405)
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """Answer a request that met with a mistake of ours (an exception handler of Starlette)."""
+    return Json({"error": "something went wrong on the server"}, 500)
+
+
+#: What goes with a refusal: when to come back; and that the rest of a request is not waited for.
+_HEADERS = {
+    408: {"connection": "close"},
+    413: {"connection": "close"},
+    429: {"retry-after": "1"},
+    503: {"retry-after": "1"},
+}
+
+
 async def refuse(request: Request, error: Exception) -> Response:
     """Answer a request with why it was refused (an exception handler of Starlette)."""
     assert isinstance(error, Refused)
-    headers = {"retry-after": "1"} if error.status in (429, 503) else None
-    return Json({"error": error.message}, error.status, headers)
+    return Json({"error": error.message}, error.status, _HEADERS.get(error.status))
+
+
+#: For `Starlette(exception_handlers=REFUSALS)`: whatever goes wrong is said in one form.
+REFUSALS: Any = {Refused: refuse, 404: not_found, 405: not_allowed, 500: failed}

@@ -174,6 +174,29 @@ async def test_a_short_poll_with_a_cursor_tells_of_deletions_too(board: Server) 
     assert (await board.get(f"/boards/board-1/updates?cursor={answer['cursor']}"))["data"] == []
 
 
+async def test_the_time_that_comes_with_a_page_skips_nothing_that_comes_after_it(board: Server) -> None:
+    cursor = (await board.get("/boards/board-1/tasks"))["cursor"]
+    made = [await board.new_task(f"number {n}") for n in range(300)]
+    first = await board.get(f"/boards/board-1/updates?cursor={cursor}")
+    assert 0 < len(first["data"]) < 300
+    assert first["timestamp"] == first["data"][-1]["task"]["updatedAt"]
+    rest = await board.get(f"/boards/board-1/updates?since={first['timestamp']}")
+    assert [task["id"] for task in rest["data"]] == [task["id"] for task in made[len(first["data"]) :]]
+    held = await board.get(f"/boards/board-1/poll?cursor={cursor}")
+    assert held["timestamp"] == first["timestamp"]
+
+
+async def test_a_poll_whose_client_has_gone_is_not_counted(board: Server) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", board.port)
+    writer.write(b"GET /boards/board-1/poll HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    while (await board.get("/admin/connections"))["data"]["total"] == 0:
+        await asyncio.sleep(0.02)
+    writer.close()
+    async with asyncio.timeout(2):
+        while (await board.get("/admin/connections"))["data"]["total"] > 0:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_cursor_walks_every_road(board: Server) -> None:
     async with await board.dial() as peer:
         await peer.join()
@@ -216,6 +239,7 @@ async def test_sigterm_tells_everybody_and_ends_soon(start_board: StartBoard) ->
         stopping = asyncio.create_task(asyncio.to_thread(server.stop))
         goodbye = await peer.until("goodbye")
         assert list(goodbye) == ["type", "reason", "after_ms", "spread_ms"]
+        assert goodbye["spread_ms"] >= 1000
         assert await peer.closed() == 1012
         assert (await events.next())[0] == "goodbye"
         assert (await polling).json()["timeout"] is True

@@ -99,8 +99,9 @@ async def test_with_login_required_nothing_is_said_before_auth(start_board: Star
         assert (await peer.next())["code"] == "unauthorized"
         assert await peer.closed() == 4001
     async with await server.dial() as peer:
-        await peer.send({"type": "auth", "token": "x" * 5000})
-        assert await peer.closed() == 1009
+        await peer.send({"type": "ping"})
+        assert (await peer.next())["code"] == "unauthorized"
+        assert await peer.closed() == 4001
     for path in ("/boards", "/boards/board-1/tasks", "/boards/board-1/events", "/boards/board-1/poll"):
         response = await server.request("GET", path)
         assert response.status_code == 401
@@ -183,6 +184,20 @@ async def test_only_our_pages_and_those_named_may_speak(allowing: Server, origin
         with pytest.raises(InvalidStatus) as caught:
             await allowing.dial(additional_headers={"Origin": sent})
         assert caught.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("localhost:PORT", True), ("127.0.0.1:PORT", True), ("192.168.1.5:PORT", True), ("evil.example:PORT", False)],
+)
+async def test_a_name_that_leads_here_does_not_make_a_page_ours(board: Server, host: str, allowed: bool) -> None:
+    """DNS rebinding: the page is from evil.example, and so, says the browser, is this server."""
+    host = host.replace("PORT", str(board.port))
+    task = {"listId": "list-todo", "title": "x"}
+    write = await board.request("POST", "/tasks", task, host=host, origin=f"http://{host}")
+    assert write.status_code == (201 if allowed else 403), write.text
+    if not allowed:
+        assert "--origin" in write.json()["error"]
 
 
 @pytest.fixture(scope="module")

@@ -149,10 +149,14 @@ async def test_boards_and_lists_can_be_made_renamed_moved_and_deleted(board: Ser
         ("GET", "/boards/board-1/poll?cursor=nonsense", None, 400, "cursor"),
         ("GET", "/boards/board-1/updates?cursor=" + "9" * 5000, None, 400, "cursor"),
         ("GET", "/boards/board-1/updates?since=yesterday", None, 422, "since"),
+        ("GET", "/boards/board-1/updates?since=0001-01-01T00:00:00%2B23:59", None, 422, "since"),
+        ("GET", "/boards/board-1/updates?since=9999-12-31T23:59:59-23:59", None, 422, "since"),
         ("POST", "/login", {"name": " "}, 422, "name"),
         ("POST", "/boards", {"name": "x" * 101}, 422, "name"),
         ("GET", "/nowhere", None, 404, "/nowhere"),
         ("PUT", "/tasks", {}, 405, "PUT"),
+        ("GET", "/live/nowhere", None, 404, "nowhere"),
+        ("GET", "/live/send", None, 405, "GET"),
     ],
 )
 async def test_a_refusal_names_what_is_wrong(
@@ -165,6 +169,32 @@ async def test_a_refusal_names_what_is_wrong(
     assert list(answer) == ["error"]
     assert says in answer["error"]
     assert await tasks(board, "board-1") == before
+
+
+async def test_a_snapshot_is_of_one_moment_and_its_cursor_says_which(board: Server) -> None:
+    """What the snapshot has, and what follows its cursor, is everything, and nothing twice, however busy the board."""
+    made = (await board.post("/boards", {"name": "busy"}))["data"]["id"]
+    list_id = (await board.get(f"/boards/{made}"))["data"]["lists"][0]["id"]
+    snapshots: list[Any] = []
+
+    async def look() -> None:
+        while len(snapshots) < 60:
+            snapshots.append(await board.get(f"/boards/{made}/tasks"))
+
+    async def work() -> None:
+        while len(snapshots) < 60:
+            await board.new_task(list_id=list_id)
+
+    await asyncio.gather(look(), look(), *(work() for _ in range(6)))
+    everything = {task["id"] for task in await tasks(board, made)}
+    for snapshot in snapshots:
+        seen = [task["id"] for task in snapshot["data"]]
+        cursor, page = snapshot["cursor"], [None]
+        while page:
+            answer = await board.get(f"/boards/{made}/updates?cursor={cursor}")
+            cursor, page = answer["cursor"], answer["data"]
+            seen += [event["task"]["id"] for event in page]
+        assert (len(seen), set(seen)) == (len(everything), everything)
 
 
 async def test_a_title_is_text_whatever_it_looks_like(board: Server) -> None:
@@ -187,7 +217,7 @@ async def test_a_key_makes_a_retry_harmless(board: Server) -> None:
     assert [
         (await board.request("DELETE", f"/tasks/{task_id}", idempotency_key="k2")).status_code for _ in range(2)
     ] == [204, 204]
-    missing = [await board.request("DELETE", "/tasks/task-99", idempotency_key="k3") for _ in range(2)]
+    missing = [await board.request("DELETE", "/tasks/task-999999", idempotency_key="k3") for _ in range(2)]
     assert [response.status_code for response in missing] == [404, 404]
     assert missing[0].json() == missing[1].json()
 

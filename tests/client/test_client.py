@@ -5,13 +5,14 @@ What a client does while its link is well: rooms, messages, a reader that is slo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
-from holdfast import Closed, Event, Resync, State, Unavailable
+from holdfast import Closed, Event, Forbidden, Resync, State, Unavailable
 from holdfast.client.room import WAITING
 from peers import Server, StartBoard
 
@@ -22,13 +23,25 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 hub = Hub("memory:")
+failures = iter([True, False])
+
+@hub.authorize
+def may(user, room, action):
+    if room == "attic" and next(failures, False):
+        raise RuntimeError("the database of permissions is away")
+    return True
+
+async def put_out(request):
+    await hub.remove(request.query_params["user"], "lobby")
+    return Response()
 
 async def fill(request):
     for number in range(int(request.query_params["count"])):
         await hub.publish("lobby", "number", {"number": number})
     return Response()
 
-app = Starlette(routes=[Route("/fill", fill, methods=["POST"]), Mount("/", hub.app)], lifespan=hub.lifespan)
+routes = [Route("/fill", fill, methods=["POST"]), Route("/out", put_out, methods=["POST"]), Mount("/", hub.app)]
+app = Starlette(routes=routes, lifespan=hub.lifespan)
 """
 
 
@@ -75,22 +88,43 @@ async def test_a_room_that_is_refused_fails_where_it_is_iterated(start_board: St
             await anext(room)
 
 
-async def test_a_slow_reader_holds_a_bounded_number_of_events_and_misses_none(tmp_path: Path) -> None:
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "chat.py").write_text(APP)
-    count = 3 * WAITING
     with Server(tmp_path, "serve", "chat:app") as server:
-        async with holdfast.connect(f"{server.url}/ws") as client, client.join("lobby") as room:
+        yield server
+
+
+async def test_a_slow_reader_holds_a_bounded_number_of_events_and_misses_none(chat: Server) -> None:
+    count = 3 * WAITING
+    async with holdfast.connect(f"{chat.url}/ws") as client, client.join("lobby") as room:
+        assert isinstance(await anext(room), Resync)
+        await chat.request("POST", f"/fill?count={count}")
+        await asyncio.sleep(0.5)  # everything has come that will come by itself
+        assert room.waiting <= WAITING
+        numbers = []
+        async with asyncio.timeout(20):
+            while len(numbers) < count:
+                event = await anext(room)
+                assert isinstance(event, Event)
+                numbers.append(event.data["number"])
+        assert numbers == list(range(count))
+
+
+async def test_a_join_that_failed_for_no_fault_of_ours_is_tried_again(chat: Server) -> None:
+    async with holdfast.connect(f"{chat.url}/ws") as client, client.join("attic") as room:
+        async with asyncio.timeout(5):
             assert isinstance(await anext(room), Resync)
-            await server.request("POST", f"/fill?count={count}")
-            await asyncio.sleep(0.5)  # everything has come that will come by itself
-            assert room.waiting <= WAITING
-            numbers = []
-            async with asyncio.timeout(20):
-                while len(numbers) < count:
-                    event = await anext(room)
-                    assert isinstance(event, Event)
-                    numbers.append(event.data["number"])
-            assert numbers == list(range(count))
+
+
+async def test_whoever_is_put_out_of_a_room_is_told(chat: Server) -> None:
+    async with holdfast.connect(f"{chat.url}/ws") as client, client.join("lobby") as room:
+        await anext(room)
+        assert client.user is not None
+        await chat.request("POST", f"/out?user={client.user.user_id}")
+        async with asyncio.timeout(5):
+            with pytest.raises(Forbidden, match="put this client out of lobby"):
+                _ = [item async for item in room]
 
 
 async def test_a_server_that_takes_nothing_is_left() -> None:

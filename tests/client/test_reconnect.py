@@ -14,8 +14,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
-from holdfast import Client, Event, Item, Resumed, Resync, Snapshot, State, Status
-from peers import Server, StartBoard
+from holdfast import Client, Event, Resumed, Resync, Snapshot, State, Status
+from peers import StartBoard
 
 
 class Log:
@@ -215,10 +215,27 @@ async def test_a_frozen_server_is_noticed_and_returned_to(start_board: StartBoar
         await log.until(lambda log: log.lives() == 2, 15)
         await server.new_task("again")
         await log.until(lambda log: log.events("task_created"))
-        people = await log.until(lambda log: client_presence(server, log))
-        assert people
+        assert not [item for item in log.items if item.type in ("user_joined", "user_left")]  # its own twin is nobody
 
 
-def client_presence(server: Server, log: Log) -> list[Item]:
-    """Return what it was told of people; its own twin never is one."""
-    return [item for item in log.items if item.type in ("user_joined", "user_left")] or ["nobody came or went"]
+async def test_advice_goes_before_backoff() -> None:
+    async def advise(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(WELCOME)
+        await socket.send('{"type":"goodbye","reason":"moving","after_ms":3000,"spread_ms":500}')
+        await socket.close(1012)
+
+    async with serve(advise, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for jitter in (True, False):
+            async with watched(holdfast.connect(f"http://127.0.0.1:{port}", jitter=jitter)) as log:
+                await log.until(lambda log: log.waits())
+                (waiting,) = [status for status in log.statuses if status.state is State.WAITING]
+                assert waiting.ceiling == 3.5
+                assert 3.0 <= waiting.delay <= 3.5
+
+
+WELCOME = (
+    '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
+    '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
+)

@@ -241,6 +241,16 @@ def test_who_closes_one_of_two_tabs_may_type_on(room: Room) -> None:
     assert room.agenda.next() == 6.0
 
 
+def test_who_closes_the_tab_that_they_typed_in_types_no_more(room: Room) -> None:
+    room.comes("ann", 0.0)
+    room.comes("ann", 0.0, tab="2")
+    room.attendance.type(ANN, "ann", 1.0)
+    room.told()
+    room.goes("ann", 2.0)
+    assert [message["type"] for message in room.told()] == ["user_stopped_typing"]
+    assert room.agenda.next() is None
+
+
 def test_who_is_removed_does_not_type(room: Room) -> None:
     room.comes("ann", 0.0)
     room.attendance.type(ANN, "ann", 1.0)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.core.heartbeat import (
+    CADENCE,
     LATENESS,
     Connection,
     Dead,
@@ -65,6 +66,12 @@ class Sea:
 
     def sends(self, connection: Connection, *times: float) -> None:
         self._bytes[connection] = sorted([*self._bytes[connection], *times])
+
+    def suspend(self, seconds: float) -> None:
+        """Nobody does anything for so long, neither the server nor its peers."""
+        for connection, times in self._bytes.items():
+            self._bytes[connection] = [time if time <= self.now else time + seconds for time in times]
+        self.now += seconds
 
     def has_backlog(self, connection: Connection, mark: int, acknowledged: Callable[[float], int]) -> None:
         """Its pings are written behind a backlog and end at byte `mark`; the peer acknowledges as it can."""
@@ -235,7 +242,7 @@ answers = st.one_of(
 @given(
     phases=st.lists(st.floats(0.001, 1.0), min_size=1, max_size=5),
     delays=st.lists(answers, min_size=1, max_size=20),
-    lateness=st.floats(0, LATENESS),
+    lateness=st.floats(0, 0.9 * LATENESS),
 )
 def test_a_peer_that_sends_a_byte_within_the_timeout_of_each_ping_never_dies(
     phases: list[float], delays: list[float], lateness: float
@@ -364,23 +371,32 @@ def test_a_server_that_stood_still_kills_nobody(starts: float, reads_first: bool
 def test_where_unread_input_cannot_be_seen_what_is_read_before_the_tick_counts() -> None:
     beat = Heartbeat(INTERVAL, TIMEOUT)
     beat.receive(Opened("peer", 1.0), 0.0)
-    beat.deadline()
-    assert beat.tick(30.0) == [Ping("peer")]
-    assert beat.deadline() == 40.0
-    assert beat.tick(120.0) == [Look("peer")]
-    assert beat.receive(Seen("peer", 120.0), 120.0) == []
-    assert beat.deadline() == pytest.approx(140.0)
-    assert beat.tick(140.0) == [Ping("peer")]
+    assert next_effects(beat) == ([Ping("peer")], 30.0)
+    assert beat.deadline() == 30.0 + CADENCE
+    assert beat.tick(120.0) == []  # 89 s that do not count
+    assert next_effects(beat) == ([Look("peer")], pytest.approx(129.0, abs=SLACK))
+    assert beat.receive(Seen("peer", 120.0), 129.0) == []
+    assert next_effects(beat) == ([Ping("peer")], pytest.approx(149.0, abs=SLACK))
+
+
+def next_effects(beat: Heartbeat) -> tuple[list[HeartbeatEffect], float]:
+    """Tick in time until there is something to do; return it, and when that was."""
+    while True:
+        now = beat.deadline()
+        assert now is not None
+        effects = beat.tick(now)
+        if effects:
+            return effects, now
 
 
 def test_after_a_standstill_a_dead_peer_is_still_found_by_as_much_later() -> None:
     sea = Sea()
     sea.open("mute", never)
     sea.run(35.0)
-    sea.now = 135.0  # the look was due at 40: from then on, 95 s
+    sea.now = 135.0
     sea.tick()
     sea.run(300)
-    assert sea.dead["mute"] == pytest.approx(135.1, abs=SLACK)
+    assert 140.0 - CADENCE <= sea.dead["mute"] <= 140.0 + SLACK
     sea.open("later", never)
     opened = sea.now
     sea.run(opened + 100)
@@ -389,7 +405,7 @@ def test_after_a_standstill_a_dead_peer_is_still_found_by_as_much_later() -> Non
 
 def test_a_tick_that_is_ordinarily_late_shifts_nothing() -> None:
     sea = Sea()
-    sea.lateness = LATENESS
+    sea.lateness = 0.9 * LATENESS
     sea.open("mute", never)
     sea.run(100)
     assert 40.0 <= sea.dead["mute"] <= 40.0 + SLACK + 3 * LATENESS
@@ -412,6 +428,24 @@ def test_standstills_of_any_length_at_any_time_kill_nobody_who_answers(
         sea.now += length
         sea.run(sea.now)  # whatever came due meanwhile comes first; then what has arrived is read
         sea.read_until = None
+    sea.run(sea.now + 100)
+    assert sea.dead == {}
+
+
+@given(
+    stalls=st.lists(st.tuples(st.floats(45, 100), st.floats(0.2, 200)), min_size=1, max_size=6),
+    phases=st.lists(st.floats(0.001, 1.0), min_size=1, max_size=4),
+    delay=st.floats(0.0, TIMEOUT - CADENCE - 3 * LATENESS),
+)
+def test_a_machine_that_was_suspended_with_its_peers_gives_them_the_time_that_they_had(
+    stalls: list[tuple[float, float]], phases: list[float], delay: float
+) -> None:
+    sea = Sea()
+    for number, phase in enumerate(phases):
+        sea.open(number, lambda pinged: pinged + delay, phase)
+    for after, length in stalls:
+        sea.run(sea.now + after)
+        sea.suspend(length)
     sea.run(sea.now + 100)
     assert sea.dead == {}
 

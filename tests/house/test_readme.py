@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from peers import SRC, Server
+from peers import Server
 
 HOUSE = Path(__file__).parent.parent.parent
 README = (HOUSE / "README.md").read_text()
@@ -27,7 +27,10 @@ def example(name: str) -> str:
 
 async def test_the_dozen_lines_run_as_written(tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text(example("server"))
-    with Server(tmp_path, "serve", "chat:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+    served = Server(tmp_path, "serve", "chat:app")
+    served.command[:3] = [str(Path(sys.executable).with_name("holdfast"))]  # as it is typed, and from where
+    del served.env["PYTHONPATH"]
+    with served as server:
         (tmp_path / "listen.py").write_text(example("client").replace("8000", str(server.port)))
         listener = subprocess.Popen(
             [sys.executable, "-u", "listen.py"], cwd=tmp_path, env=server.env, stdout=subprocess.PIPE, text=True

@@ -29,8 +29,13 @@ async def connections(server: Server) -> int:
 
 
 @pytest.fixture(params=["--no-speed", "--speed"], ids=["asyncio", "uvloop"])
-def server(start_board: StartBoard, request: pytest.FixtureRequest) -> Server:
-    return start_board(*FAST, request.param)
+def speed(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def server(start_board: StartBoard, speed: str) -> Server:
+    return start_board(*FAST, speed)
 
 
 async def test_a_peer_that_answers_no_ping_is_gone_after_interval_plus_timeout(server: Server, raw_peer: Dial) -> None:
@@ -134,6 +139,35 @@ async def test_nobody_is_cut_because_the_server_stood_still(server: Server, raw_
         await peer.send({"type": "ping"})
         await peer.until("pong")
         assert await connections(server) == 1
+
+
+async def test_nobody_is_cut_because_the_whole_machine_stood_still(start_board: StartBoard, speed: str) -> None:
+    """A machine that was suspended: the ping is out, and neither side has run since."""
+    timeout = 3 * TIMEOUT
+    server = start_board("--heartbeat-interval", str(INTERVAL), "--heartbeat-timeout", str(timeout), speed)
+    script = (
+        "import asyncio, websockets\n"
+        "async def main():\n"
+        f"    async with websockets.connect('ws://localhost:{server.port}/ws', ping_interval=None) as socket:\n"
+        "        async for _ in socket: pass\n"
+        "asyncio.run(main())\n"
+    )
+    peer = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        while await connections(server) == 0:
+            await asyncio.sleep(0.02)
+        peer.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1.5 * INTERVAL)  # so it has been pinged, and could not answer
+        server.freeze()
+        await asyncio.sleep(2 * (INTERVAL + timeout))
+        server.thaw()
+        await asyncio.sleep(0.3)
+        peer.send_signal(signal.SIGCONT)
+        await asyncio.sleep(INTERVAL + timeout + SLACK)
+        assert await connections(server) == 1
+    finally:
+        peer.kill()
+        peer.wait()
 
 
 async def test_a_handler_that_takes_long_costs_nobody_the_connection(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -19,11 +19,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from holdfast import Hub, Limits, NotFound, Refused, User, __version__
+from holdfast import Hub, Limits, User, __version__
 from holdfast.board import changes
 from holdfast.board.operations import openapi
 from holdfast.board.routes import COOKIE, Routes, board_must_exist
-from holdfast.web import Json, refuse
+from holdfast.web import REFUSALS, Json
 
 _PAGE = files("holdfast.board").joinpath("page")
 
@@ -103,15 +103,6 @@ def create_app(
     async def openapi_document(request: Request) -> Response:
         return Json(document)
 
-    async def not_found(request: Request, error: Exception) -> Response:
-        return Json({"error": f"there is nothing at {request.url.path[:200]}"}, 404)
-
-    async def not_allowed(request: Request, error: Exception) -> Response:
-        return Json({"error": f"{request.method} is not possible here"}, 405)
-
-    async def failed(request: Request, error: Exception) -> Response:
-        return Json({"error": "something went wrong on the server"}, 500)
-
     middleware = [
         Middleware(
             CORSMiddleware,
@@ -135,7 +126,7 @@ def create_app(
         ],
         lifespan=lifespan,
         middleware=middleware if origins else [],
-        exception_handlers={Refused: refuse, 404: not_found, 405: not_allowed, 500: failed, NotFound: refuse},
+        exception_handlers=REFUSALS,
     )
 
 

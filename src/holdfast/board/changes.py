@@ -79,6 +79,14 @@ def exists(tx: ReadTransaction, board_id: str) -> bool:
     return tx.one("SELECT 1 FROM boards WHERE id = ?", (board_id,)) is not None
 
 
+def seen_at(tx: ReadTransaction, board_id: str, cursor: str) -> str:
+    """Return a time before which a reader who stands at `cursor` has seen every change of the board, none later."""
+    if cursor == str(tx.position(board_id)):
+        return tx.now
+    _, _, offset = cursor.partition(":")
+    return tx.time(board_id, int(offset)) or "1970-01-01T00:00:00.000000Z"
+
+
 # People.
 
 

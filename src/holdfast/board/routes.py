@@ -264,9 +264,10 @@ class Routes:
         return await self._hub.events(request, [board for board in boards if board], multiplexed=True)
 
     async def _events(self, request: Request, *, hold: bool) -> Response:
-        answer = await self._hub.poll(request, request.path_params["boardId"], hold=hold)
+        board_id = request.path_params["boardId"]
+        answer = await self._hub.poll(request, board_id, hold=hold)
         if "timeout" not in answer and "resync" not in answer:
-            answer["timestamp"] = await self._hub.read(lambda tx: tx.now)
+            answer["timestamp"] = await self._hub.read(changes.seen_at, board_id, answer["cursor"])
         return Json(answer)
 
     async def connections(self, request: Request) -> Response:
@@ -277,7 +278,8 @@ class Routes:
     # What the handlers share.
 
     async def _body(self, request: Request, type: type[T]) -> T:
-        fields = decode_body(await read_body(request, self._hub.limits.body_bytes))
+        limits = self._hub.limits
+        fields = decode_body(await read_body(request, limits.body_bytes, limits.request_seconds))
         return convert({_camel(name): value for name, value in fields.items()}, type)
 
     async def _answer(
@@ -328,8 +330,8 @@ def _timestamp(text: str | None) -> str | None:
     try:
         # A `+` that was not percent-encoded arrives as a space.
         moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         raise Invalid("since: must be a timestamp in ISO 8601", field="since") from None
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
     return moment.isoformat(timespec="microseconds") + "Z"

@@ -25,6 +25,7 @@ const STABLE_AFTER = 10;
 const GREETING_SECONDS = 10;
 const PROBE_SECONDS = 3;
 const LATE_SECONDS = 1;
+const PASSING = ["internal", "unavailable"]; // errors: what was asked for is asked for again
 
 /** One rule: 40xx is about you, stay away; everything else, come back. @param {number} code */
 export const mayReturn = (code) => !(code >= 4000 && code < 4100);
@@ -302,8 +303,8 @@ export class Replica {
       case "synced":
         this.#syncing = false;
         return { items: [] };
-      case "left":
-        return { items: [] };
+      case "left": // not the answer to our own: who leaves has no copy any more
+        return { items: this.#joined ? [message] : [] };
       case "presence":
       case "user_joined":
       case "user_left":
@@ -401,11 +402,12 @@ class Emitter {
 /**
  * A room that was joined. Emits, after each (re)join, exactly one of `resumed` and `resync`; `event` for each
  * publication and `broadcast` for what is not recorded; `presence` and `typing` (the people); `snapshot`, where
- * there is a function that takes one; `error` if the server refused something here.
+ * there is a function that takes one; `error` if the server refused something here; `left` if it has put us out.
  */
 class Room extends Emitter {
   #client;
   joinedOn = 0;
+  backoff = new Backoff(true); // of joins that failed for no fault of ours
   snapshots = 0; // begun so far; only the newest one counts
 
   /** @param {Client} client  @param {Replica} replica  @param {Snapshot | undefined} snapshot */
@@ -644,12 +646,22 @@ class Client extends Emitter {
         this.#tell({ type: "advised", after: message.after_ms / 1000, spread: message.spread_ms / 1000 });
         break;
       case "error":
+        if (room && PASSING.includes(message.code)) this.#joinAgain(room, room.joinedOn);
         room?.emit("error", message);
         this.emit("error", message);
         break;
       default:
         if (room) this.#take(room, room.replica.receive(message));
     }
+  }
+
+  /** Join a room anew after a while, unless that has happened. @param {Room} room  @param {number} joinedOn */
+  #joinAgain(room, joinedOn) {
+    setTimeout(() => {
+      if (room.joinedOn !== joinedOn || joinedOn !== this.#generation) return;
+      room.joinedOn = 0;
+      this.#join(room);
+    }, 1000 * room.backoff.next(Math.random(), null).delay);
   }
 
   /** @param {Message} message */
@@ -670,8 +682,13 @@ class Client extends Emitter {
     if (ask) this.say(ask, room.name);
     for (const item of items) {
       switch (item.type) {
+        case "left":
+          this.#rooms.delete(room.name);
+          room.emit("left", item);
+          break;
         case "resync":
         case "resumed": {
+          room.backoff = new Backoff(true);
           const number = ++room.snapshots; // one that is under way is for nothing now
           const isLost = item.type === "resync" && room.snapshot;
           if (isLost) room.replica.hold();

@@ -24,7 +24,7 @@ from holdfast.core import link
 from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.replica import Outcome, Replica, Resync
-from holdfast.errors import REFUSALS, Closed, Refused, Unauthorized, Unavailable
+from holdfast.errors import REFUSALS, Closed, Forbidden, Refused, Unauthorized, Unavailable
 from holdfast.protocol import messages
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import User
@@ -38,6 +38,9 @@ WAITING = 1_000
 Token = str | Callable[[], str | Awaitable[str]]
 #: Returns a room's state and the cursor at which it is true: the cursor first, then the data, or both at once.
 TakeSnapshot = Callable[[str], Awaitable[tuple[Any, str]]]
+
+#: Errors that pass: what was asked for is asked for again.
+_PASSING = {"internal", "unavailable"}
 
 _MESSAGES: dict[str, Any] = {
     "joined": messages.Joined,
@@ -277,8 +280,10 @@ class Client:
                 self._connected(msgspec.convert({"type": type, **fields}, messages.Connected))
             case "ping":
                 self._say(messages.Pong())
-            case "pong" | "left":
+            case "pong":
                 pass
+            case "left":
+                self._left(fields)
             case "goodbye":
                 self._tell(link.Advised(fields.get("after_ms", 0) / 1000, fields.get("spread_ms", 0) / 1000))
             case "error":
@@ -298,9 +303,28 @@ class Client:
     def _refused(self, fields: dict[str, Any]) -> None:
         logger.warning("the server refused: %s", fields.get("error"))
         room = self._rooms.get(fields.get(self._room_key, ""))
-        if room is not None:
-            refusal = REFUSALS.get(fields.get("code", ""), Refused)
-            room.fail(refusal(str(fields.get("error"))))
+        if room is None:
+            return
+        code = fields.get("code", "")
+        if code in _PASSING:
+            self._spawn(self._join_again(room, room.joined_on))
+        else:
+            room.fail(REFUSALS.get(code, Refused)(str(fields.get("error"))))
+
+    async def _join_again(self, room: Room, joined_on: Socket | None) -> None:
+        """Join a room anew after a while, unless that has happened."""
+        await asyncio.sleep(room.backoff.next(random.random()).delay)
+        if room.joined_on is joined_on is self._socket is not None and room in self._rooms.values():
+            room.joined_on = None
+            self._join(room)
+
+    def _left(self, fields: dict[str, Any]) -> None:
+        """Take in that we are out of a room: because we left it, or because we were put out."""
+        room = self._rooms.get(fields.get(self._room_key, ""))
+        if room is not None and room.replica.is_joined:
+            del self._rooms[room.name]
+            room.joined_on = None
+            room.fail(Forbidden(f"the server has put this client out of {room.name}"))
 
     def _of_room(self, type: str, fields: dict[str, Any]) -> None:
         name = fields.pop(self._room_key, None)
@@ -320,6 +344,7 @@ class Client:
         message = msgspec.convert({"type": type, "room": name, **fields}, kind)
         match message:
             case messages.Joined():
+                room.backoff = Backoff()
                 self._take(room, replica.joined(message))
             case messages.Resync():
                 self._take(room, replica.resync(message))

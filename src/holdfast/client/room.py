@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
+from holdfast.core.backoff import Backoff
 from holdfast.core.replica import Item, Replica
 from holdfast.errors import HoldfastError
 from holdfast.protocol.messages import User
@@ -47,6 +48,7 @@ class Room:
         self.name = name
         self._client = client
         self.replica = replica
+        self.backoff = Backoff()  # of joins that failed for no fault of ours
         self.joined_on: Socket | None = None  # on which it was joined last
         self._items: deque[Item | Snapshot] = deque()
         self._more = asyncio.Event()

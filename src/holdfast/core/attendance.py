@@ -45,7 +45,7 @@ class Attendance:
         self._effects = effects
         self._agenda = agenda
         self.roster = Roster()
-        self._typing: dict[str, User] = {}
+        self._typing: dict[str, tuple[User, str]] = {}  # and in which session
         self._untold: dict[str, User] = {}  # who came or went, and the room has not been told
         self._changes: deque[float] = deque(maxlen=BUSY_CHANGES + 1)
 
@@ -64,7 +64,7 @@ class Attendance:
     def leave(self, user: User, session: str, now: float, *, grace: bool) -> None:
         """Note that a session ended, and tell the others if its person has left with it."""
         departed = self.roster.leave(user.user_id, session, grace=grace)
-        if not self.roster.connected(user.user_id):
+        if self._typing.get(user.user_id, (user, None))[1] == session:
             self.stop_typing(user.user_id)
         self._departed(departed, now)
 
@@ -109,13 +109,14 @@ class Attendance:
     def type(self, user: User, session: str, now: float) -> None:
         """Note that a person is typing, and tell the others if that is new."""
         self._agenda.set(("typing", self._room, user.user_id), now + TYPING_LAPSE)
-        if user.user_id not in self._typing:
-            self._typing[user.user_id] = user
+        is_new = user.user_id not in self._typing
+        self._typing[user.user_id] = user, session
+        if is_new:
             self._effects.tell(self._present(session), UserTyping(self._room, user.user_id, user.name))
 
     def stop_typing(self, user_id: str, session: str | None = None) -> None:
         """Note that a person has stopped, and tell the others if they did not know."""
-        user = self._typing.pop(user_id, None)
-        if user is not None:
+        if user_id in self._typing:
+            user, _ = self._typing.pop(user_id)
             self._agenda.cancel(("typing", self._room, user_id))
             self._effects.tell(self._present(session), UserStoppedTyping(self._room, user_id, user.name))

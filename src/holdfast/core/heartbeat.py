@@ -8,7 +8,8 @@ to send one byte, whatever byte. It is judged only by what the server can have s
   on its way: the time runs from the last progress.
 - While there is input that has not been read, the verdict waits until it has.
 - A tick that comes late means that the server stood still. The machine counts in the
-  time during which the server was running, so no deadline passes while it is not.
+  time during which the server was running, so no deadline passes while it is not; and it
+  ticks often enough, due or not, to know how long that was.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from holdfast.core.agenda import Agenda
 
 Connection = Hashable
 
-#: A tick this late, in seconds, is ordinary; what is beyond it is time in which the server stood still.
-LATENESS = 0.05
+#: A tick this late, in seconds, is ordinary; one that is later means that the server stood still.
+LATENESS = 0.1
+#: There is a tick at least as often, in seconds: what is between the last one and a standstill counts as running.
+CADENCE = 1.0
 
 
 class Ping(Struct, frozen=True):
@@ -108,6 +111,7 @@ class Heartbeat:
         self._stalled = 0.0  # how long the server has stood still, all in all
         # Ticks are at least this far apart, so that ten thousand connections do not mean as many timers.
         self._grain = min(0.1, interval / 20, timeout / 20)
+        self._cadence = min(CADENCE, timeout / 10)
         self._ticked = float("-inf")
         self._expected: float | None = None
 
@@ -115,6 +119,8 @@ class Heartbeat:
         """Take in what happened."""
         match input:
             case Opened(connection, phase):
+                if not self._beats:
+                    self._ticked = now
                 beat = self._beats[connection] = _Beat(now - self._stalled + phase * self._interval)
                 self._agenda.set(connection, beat.next_ping)
             case Ended(connection):
@@ -153,7 +159,11 @@ class Heartbeat:
     def deadline(self) -> float | None:
         """When `tick` is due next."""
         when = self._agenda.next()
-        self._expected = None if when is None else max(when + self._stalled, self._ticked + self._grain)
+        if when is None:
+            self._expected = None
+        else:
+            due = max(when + self._stalled, self._ticked + self._grain)
+            self._expected = min(due, self._ticked + self._cadence)
         return self._expected
 
     def _judge(self, beat: _Beat, seen: Seen, now: float) -> list[HeartbeatEffect]:

@@ -101,6 +101,11 @@ class Replica:
         """Where it stands, once it was joined."""
         return None if self._position is None else str(self._position)
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the server has let it in."""
+        return self._joined
+
     def join(self) -> Join:
         """Return how to (re)join."""
         self._joined = self._syncing = False

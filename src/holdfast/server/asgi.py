@@ -65,8 +65,6 @@ class AsgiConnection(Connection):
             if text is None:
                 if self._allowed():
                     self.say(Error("binary messages are not understood; send JSON as text", "malformed"))
-            elif len(text) > self.hands.limits.message_bytes:
-                self.refuse(CloseCode.MESSAGE_TOO_BIG, f"a message is at most {self.hands.limits.message_bytes} bytes")
             else:
                 self.received(text)
 
@@ -96,7 +94,7 @@ class AsgiConnection(Connection):
 
     def ping(self) -> None:
         """Send a ping in words; one of the protocol is the server's to send."""
-        if self.knows_us:
+        if self.knows_us and self.identity is not None:
             self.say(Ping())
 
     def look(self) -> Seen:

@@ -9,6 +9,7 @@ check of the Origin.
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import time
 from dataclasses import dataclass
@@ -91,7 +92,12 @@ def find_token(request: HTTPConnection) -> str | None:
 
 
 class Origins:
-    """The pages that may speak for their user: ours, and those that were named."""
+    """
+    The pages that may speak for their user: ours, and those that were named.
+
+    A page is ours for certain if it came from this machine, or from the address that it speaks to. A name
+    proves nothing: anybody can have one that leads here (DNS rebinding), so names have to be named.
+    """
 
     def __init__(self, allowed: tuple[str, ...] = ()) -> None:
         self._allowed = {_parts(origin) for origin in allowed}
@@ -110,7 +116,17 @@ class Origins:
         ours = _parts(f"{request.url.scheme}://{request.headers.get('host', '')}")
         if ours is None:
             return False
-        return (host, port) == ours[1:] or (port == ours[2] and host in _LOOPBACK and ours[1] in _LOOPBACK)
+        if port != ours[2]:
+            return False
+        return (host in _LOOPBACK and ours[1] in _LOOPBACK) or (host == ours[1] and _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _parts(origin: str) -> tuple[str, str, int] | None:

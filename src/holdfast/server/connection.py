@@ -29,7 +29,7 @@ class Connection:
     """One WebSocket: the part that does not depend on who carries it."""
 
     __slots__ = (
-        "_allowance", "_drained", "_handling", "_waiting", "_waiting_bytes", "full", "hands", "heard",
+        "_allowance", "_drained", "_handling", "_unknown_bytes", "_waiting", "_waiting_bytes", "full", "hands", "heard",
         "identity", "knows_us",
     )  # fmt: skip
 
@@ -43,6 +43,7 @@ class Connection:
         self._allowance = Allowance(limits.messages_per_second, limits.message_burst, hands.now())
         self._waiting: deque[tuple[ClientMessage | Error, int]] = deque()
         self._waiting_bytes = 0
+        self._unknown_bytes = 0  # from nobody, so far
         self._handling: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
 
@@ -74,10 +75,17 @@ class Connection:
         """Take in one message: answer it at once if it is refused, else when its turn has come."""
         hands = self.hands
         limits = hands.limits
-        if self.identity is None and len(text) > limits.auth_bytes:
-            self.refuse(CloseCode.MESSAGE_TOO_BIG, f"before auth a message is at most {limits.auth_bytes} bytes")
-        elif self._allowed():
-            self._take_in(text)
+        size = len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
+        if size > limits.message_bytes:
+            self.refuse(CloseCode.MESSAGE_TOO_BIG, f"a message is at most {limits.message_bytes} bytes")
+            return
+        if self.identity is None:
+            self._unknown_bytes += size
+            if self._unknown_bytes > limits.auth_bytes:
+                self.refuse(CloseCode.MESSAGE_TOO_BIG, f"before auth at most {limits.auth_bytes} bytes are taken")
+                return
+        if self._allowed():
+            self._take_in(text, size)
 
     def _allowed(self) -> bool:
         """Whether it may say something now; if not, it is ended."""
@@ -86,25 +94,25 @@ class Connection:
         self.refuse(CloseCode.TOO_FAST, f"more than {self.hands.limits.messages_per_second:g} messages a second")
         return False
 
-    def _take_in(self, text: str | bytes) -> None:
+    def _take_in(self, text: str | bytes, size: int) -> None:
         message: ClientMessage | Error
         try:
             message = self.hands.codec.decode(text)
         except Refused as refusal:
             said = problem(refusal)
             message = Error(said.error, said.code)
-        if isinstance(message, Ping | Pong):
+        if isinstance(message, Ping | Pong) and self.identity is not None:
             # At once, whatever is being handled: it asks whether we live. If the transport is full,
             # what is on its way already says so.
             if isinstance(message, Ping) and not self.full:
                 self.say(Pong())
             return
         limits = self.hands.limits
-        if len(self._waiting) >= limits.messages_waiting or self._waiting_bytes + len(text) > limits.bytes_waiting:
+        if len(self._waiting) >= limits.messages_waiting or self._waiting_bytes + size > limits.bytes_waiting:
             self.refuse(CloseCode.TOO_FAST, "too many messages are waiting for their turn")
             return
-        self._waiting.append((message, len(text)))
-        self._waiting_bytes += len(text)
+        self._waiting.append((message, size))
+        self._waiting_bytes += size
         if self._handling is None:
             self._handling = self.hands.spawn(self._handle())
 

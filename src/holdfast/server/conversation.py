@@ -71,25 +71,24 @@ class Conversation:
 
     async def receive(self, connection: Connection, message: ClientMessage) -> None:
         """Answer one message of one connection."""
-        ref = message.ref if isinstance(message, Message) else None
         try:
             await self._receive(connection, message)
         except Unauthorized as error:
             if connection in self._hands.connections:
                 self._gate.turn_away(connection, error)
         except Refused as refusal:
-            said = problem(refusal)
-            if ref is not None:
-                connection.say(Reply(ref, False, error=said))
-            else:
-                room = message.room if isinstance(message, Join | Leave | Sync) else UNSET
-                connection.say(Error(said.error, said.code, room))
+            self._refuse(connection, message, problem(refusal))
         except Exception:
             logger.exception("a message could not be handled")
             unexpected = messages.Problem("something went wrong on the server", "internal")
-            connection.say(
-                Error(unexpected.error, unexpected.code) if ref is None else Reply(ref, False, error=unexpected)
-            )
+            self._refuse(connection, message, unexpected)
+
+    def _refuse(self, connection: Connection, message: ClientMessage, said: messages.Problem) -> None:
+        if isinstance(message, Message) and message.ref is not None:
+            connection.say(Reply(message.ref, False, error=said))
+        else:
+            room = message.room if isinstance(message, Join | Leave | Sync) else UNSET
+            connection.say(Error(said.error, said.code, room))
 
     async def _receive(self, connection: Connection, message: ClientMessage) -> None:
         if isinstance(message, Auth):
@@ -111,6 +110,8 @@ class Conversation:
                 position = decode_position(since, room)
                 span = None if self._hands.mind.knows(room, position) else await self._hands.span(room)
                 self._hands.tell(inputs.Asked(connection, room, position, span))
+            case messages.Ping():
+                connection.say(messages.Pong())  # it had to wait for its turn, behind `auth`
             case Message():
                 await self._application(connection, message, session.user, session.id)
 

@@ -8,12 +8,12 @@ A gap is told in the stream; a page cannot read headers.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
 from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import Malformed
 from holdfast.protocol.cursor import decode_cursor
@@ -39,38 +39,39 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
         await opened.check(identity.user, room, "read")
     text = request.headers.get("last-event-id") or request.query_params.get("cursor")
     cursor = decode_cursor(text) if text else None
+    follow = opened.follow(identity, tuple(dict.fromkeys(rooms)), cursor, "sse", multiplexed=multiplexed)
     hands = opened.hands
-    if hands.draining.is_set() or len(hands.streams) >= opened.limits.streams:
+    if hands.draining or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
         # Any status but 200 would end a native EventSource for ever.
-        return StreamingResponse(iter((_retry(hands.spread() + 5),)), headers=HEADERS, media_type=MEDIA_TYPE)
-    follow = opened.follow(tuple(dict.fromkeys(rooms)), cursor, "sse", multiplexed=multiplexed)
-    return StreamingResponse(_stream(opened, follow), headers=HEADERS, media_type=MEDIA_TYPE)
+        return Response(_retry(hands.spread() + 5), headers=HEADERS, media_type=MEDIA_TYPE)
+    return EventStream(opened, follow)
+
+
+class EventStream(StreamingResponse):
+    """The stream of one reader, who stands where it begins before anything is sent, and is let go of in every case."""
+
+    def __init__(self, opened: OpenHub, follow: Follow) -> None:
+        super().__init__(_stream(opened, follow), headers=HEADERS, media_type=MEDIA_TYPE)
+        self._follow = follow
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it (ASGI)."""
+        async with self._follow:
+            await super().__call__(scope, receive, send)
 
 
 async def _stream(opened: OpenHub, follow: Follow) -> AsyncIterator[str]:
-    yield _retry(RETRY)
-    yield 'data: {"type":"connected"}\n\n'
-    draining = asyncio.ensure_future(opened.hands.draining.wait())
-    try:
-        async with follow:
-            yield f"id: {follow.cursor}\n\n"  # an id alone: from here on a reconnect resumes, even if nothing happens
-            while not draining.done():
-                news = asyncio.ensure_future(follow.next())
-                try:
-                    await asyncio.wait(
-                        (news, draining), timeout=opened.limits.stream_heartbeat, return_when=asyncio.FIRST_COMPLETED
-                    )
-                finally:
-                    if not news.done():
-                        news.cancel()
-                if news.done() and not news.cancelled():
-                    yield "".join(_event(opened, item) for item in news.result())
-                elif not draining.done():
-                    yield ": heartbeat\n\n"
-    finally:
-        draining.cancel()
-    yield _retry(opened.hands.spread())
-    yield "event: goodbye\ndata: {}\n\n"
+    yield _retry(RETRY) + 'data: {"type":"connected"}\n\n'
+    if not follow.has_gaps:
+        yield f"id: {follow.cursor}\n\n"  # an id alone: from here on a reconnect resumes, even if nothing happens
+    while follow.ended is None:
+        items = await follow.next(opened.limits.stream_heartbeat)
+        if items:
+            yield "".join(_event(opened, item, is_last=item is items[-1]) for item in items)
+        elif follow.ended is None:
+            yield ": heartbeat\n\n"
+    goodbye = {"type": "goodbye", "reason": follow.ended}
+    yield _retry(opened.hands.spread()) + f"event: goodbye\ndata: {msgspec.json.encode(goodbye).decode()}\n\n"
 
 
 def _retry(seconds: float) -> str:
@@ -78,8 +79,10 @@ def _retry(seconds: float) -> str:
     return f"retry: {round(1000 * seconds)}\n\n"
 
 
-def _event(opened: OpenHub, item: Event | Gap) -> str:
+def _event(opened: OpenHub, item: Event | Gap, *, is_last: bool) -> str:
     if isinstance(item, Event):
         return f"id: {item.cursor}\nevent: {item.frame.type}\ndata: {item.frame.text.decode()}\n\n"
     data = {"type": "resync", opened.codec.room_key: item.room, "reason": item.reason, "cursor": item.cursor}
-    return f"id: {item.cursor}\nevent: resync\ndata: {msgspec.json.encode(data).decode()}\n\n"
+    # Whoever is cut off between two gaps must hear of the second: only the last one moves them on.
+    id = f"id: {item.cursor}\n" if is_last else ""
+    return f"{id}event: resync\ndata: {msgspec.json.encode(data).decode()}\n\n"

@@ -10,15 +10,17 @@ and a slow one costs nobody anything.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from holdfast.core import inputs
 from holdfast.core.room import Room
+from holdfast.errors import Malformed
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.cursor import Cursor, Position, encode_cursor
+from holdfast.server.auth import Identity
 from holdfast.server.hands import Hands
 from holdfast.store.store import Store
 
@@ -42,29 +44,56 @@ class Gap:
 
 class Follow:
     """
-    A reader of some rooms, from a cursor or from their heads on.
+    Somebody who reads some rooms, from a cursor or from their heads on, until they may no longer.
 
     `kind` is what it is counted as (`sse`, `poll`). `multiplexed` readers carry the positions of all
-    their rooms in one cursor.
+    their rooms in one cursor; it may say nothing of a room that was not read before.
     """
 
     def __init__(
-        self, hands: Hands, store: Store, rooms: tuple[str, ...], cursor: Cursor | None, kind: str, *, multiplexed: bool
+        self,
+        hands: Hands,
+        store: Store,
+        identity: Identity,
+        rooms: tuple[str, ...],
+        cursor: Cursor | None,
+        kind: str,
+        *,
+        multiplexed: bool,
     ) -> None:
+        if cursor is not None and not multiplexed and cursor.position(rooms[0]) is None:
+            raise Malformed("cursor says nothing of this room", field="cursor")
         self.kind = kind
+        self.rooms = rooms
+        self.user_id = identity.user.user_id
+        self.ended: str | None = None
+        self._expires = identity.expires
         self._hands = hands
         self._store = store
-        self._rooms = rooms
         self._cursor = cursor
         self._multiplexed = multiplexed
         self._offsets: dict[str, int] = {}
         self._gaps: list[Gap] = []
         self._news = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._hands.streams.add(self)
+        try:
+            await self._open()
+        except BaseException:  # also when the client goes while the store is asked
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    async def _open(self) -> None:
         gone: list[tuple[str, str]] = []
-        for name in self._rooms:
+        for name in self.rooms:
             span = await self._hands.span(name)
             self._hands.tell(inputs.Listened(name, span))
             self._hands.followers.setdefault(name, set()).add(self)
@@ -75,11 +104,15 @@ class Follow:
             if refusal is not None:
                 gone.append((name, refusal))
         self._gaps = [Gap(name, reason, self.cursor) for name, reason in gone]
-        return self
+        if self._hands.draining:
+            self.end("the server restarts")
+        if self._expires is not None:
+            remaining = self._expires - time.time()
+            self._expiry = self._hands.loop.call_later(max(0.0, remaining), self.end, "the token has expired")
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _close(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._hands.streams.discard(self)
         for name in self._offsets:
             followers = self._hands.followers[name]
@@ -98,29 +131,40 @@ class Follow:
         return str(Position(epoch, offset))
 
     @property
-    def offsets(self) -> Mapping[str, int]:
-        """Where it stands in each room."""
-        return self._offsets
+    def has_gaps(self) -> bool:
+        """Whether there are gaps that it has not been told of."""
+        return bool(self._gaps)
 
     def wake(self) -> None:
         """There is news in one of the rooms."""
         self._news.set()
 
-    async def next(self) -> list[Event | Gap]:
-        """Wait until there is something, and return a page of it."""
-        while True:
+    def end(self, reason: str) -> None:
+        """It reads nothing more."""
+        self.ended = reason
+        self._news.set()
+
+    async def next(self, seconds: float) -> list[Event | Gap]:
+        """Return a page of what there is as soon as there is something; nothing after so long, or at its end."""
+        deadline = self._hands.now() + seconds
+        while self.ended is None:
             self._news.clear()
             found = await self.take()
             if found:
                 return found
-            await self._news.wait()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._news.wait()
+            except TimeoutError:
+                break
+        return []
 
     async def take(self) -> list[Event | Gap]:
         """Return a page of what there is, without waiting for news."""
         if self._gaps:
             gaps, self._gaps = self._gaps, []
             return list(gaps)
-        for name in self._rooms:
+        for name in self.rooms:
             found = await self._page(self._room(name))
             if found:
                 return found

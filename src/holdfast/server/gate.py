@@ -82,7 +82,8 @@ class Gate:
     def check_origin(self, request: HTTPConnection) -> None:
         """Raise `Forbidden` for a request from a page of somebody else."""
         if not self._origins.allow(request):
-            raise Forbidden(f"pages from {request.headers['origin'][:200]} may not use this server")
+            origin = request.headers["origin"][:200]
+            raise Forbidden(f"pages from {origin} may not use this server unless it is told so (origins, --origin)")
 
     def admit(self, connection: Connection, identity: Identity, session: str | None) -> None:
         """Tell the mind who a connection is; it answers `connected`."""
@@ -129,8 +130,8 @@ class Gate:
 
     def _enter(self, connection: Connection, identity: Identity | None, problem: Unauthorized | None) -> None:
         hands = self._hands
-        if hands.draining.is_set() or len(hands.connections) >= hands.limits.connections:
-            reason = "the server restarts" if hands.draining.is_set() else "the server is full"
+        if hands.draining or len(hands.connections) >= hands.limits.connections:
+            reason = "the server restarts" if hands.draining else "the server is full"
             connection.say(Goodbye(reason, 1000, 5000))
             connection.close(CloseCode.TRY_LATER, reason)
             return

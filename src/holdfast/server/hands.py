@@ -60,9 +60,14 @@ class Follower(Protocol):
     """Somebody outside the mind who wants to hear that there is news (a stream, a held poll)."""
 
     kind: str
+    user_id: str
+    rooms: tuple[str, ...]
 
     def wake(self) -> None:
         """There is news in one of your rooms."""
+
+    def end(self, reason: str) -> None:
+        """You hear nothing more."""
 
 
 class Hands:
@@ -89,7 +94,7 @@ class Hands:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.connections: set[Connection] = set()
-        self.draining = asyncio.Event()
+        self.draining = False
         self.streams: set[Follower] = set()
         self.followers: dict[str, set[Follower]] = {}
         self.publications = 0  # given to their members
@@ -136,10 +141,19 @@ class Hands:
 
     def drain(self, reason: str) -> None:
         """Send everybody away, kindly."""
-        self.draining.set()
+        self.draining = True
+        for stream in tuple(self.streams):
+            stream.end(reason)
         for connection in tuple(self.connections):
             self.say_goodbye(connection, reason)
             self.end(connection, CloseCode.RESTART, reason)
+
+    def expel(self, user_id: str, room: str | None = None) -> None:
+        """Put a user out of a room, or out of all and off the server."""
+        self.tell(inputs.Expelled(user_id, room))
+        for stream in tuple(self.streams):
+            if stream.user_id == user_id and (room is None or room in stream.rooms):
+                stream.end("you were asked to leave")
 
     def filled(self, connection: Connection) -> None:
         """The transport of a connection takes no more."""

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from weakref import WeakSet
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -176,7 +176,7 @@ class Hub:
     @property
     def is_draining(self) -> bool:
         """Whether it takes nobody in any more."""
-        return self._opened is None or self._opened.hands.draining.is_set()
+        return self._opened is None or self._opened.hands.draining
 
     # Writing and reading.
 
@@ -229,11 +229,11 @@ class Hub:
 
     async def remove(self, user_id: str, room: str) -> None:
         """Put a user out of a room, with all their tabs."""
-        self.opened.hands.tell(inputs.Expelled(user_id, room))
+        self.opened.hands.expel(user_id, room)
 
     async def disconnect(self, user_id: str) -> None:
         """Close every connection of a user, for good (4003)."""
-        self.opened.hands.tell(inputs.Expelled(user_id))
+        self.opened.hands.expel(user_id)
 
     def token(self, user: User, lifetime: float | None = None) -> str:
         """Return a token that says "this is `user`", for `lifetime` seconds."""
@@ -266,7 +266,7 @@ class Hub:
         """
         return await eventstream.respond(self.opened, request, tuple(rooms), multiplexed=multiplexed)
 
-    async def poll(self, request: HTTPConnection, room: str, *, hold: bool = True) -> dict[str, Any]:
+    async def poll(self, request: Request, room: str, *, hold: bool = True) -> dict[str, Any]:
         """Return what follows the request's `cursor` in `room`; with `hold`, wait until there is something."""
         return await polling.answer(self.opened, request, room, hold=hold)
 

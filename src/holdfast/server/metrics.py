@@ -21,7 +21,7 @@ def render(opened: OpenHub) -> str:
         ("publications_total", "counter", "Publications committed and given to their members",
          {"": hands.publications}),
         ("deaths_total", "counter", "Connections that fell silent and were dropped", {"": hands.deaths}),
-        ("draining", "gauge", "Whether nobody is taken in any more", {"": int(hands.draining.is_set())}),
+        ("draining", "gauge", "Whether nobody is taken in any more", {"": int(hands.draining)}),
     ]  # fmt: skip
     lines: list[str] = []
     for name, kind, meaning, values in rows:

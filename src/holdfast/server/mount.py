@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from holdfast.errors import Invalid, Malformed, Refused, Unauthorized
+from holdfast.errors import Invalid, Malformed, Unauthorized
 from holdfast.protocol.messages import Message
 from holdfast.server import eventstream, polling
 from holdfast.server.conversation import Request
 from holdfast.server.opened import OpenHub
 from holdfast.server.publication import Publication
-from holdfast.web import Json, decode_body, read_body, refuse
+from holdfast.web import REFUSALS, Json, decode_body, read_body
 
 Publish = Callable[[str, str, Any], Awaitable[Publication]]
 
@@ -49,7 +49,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
     async def send(request: HttpRequest) -> Response:
         hub = opened()
         identity = await hub.gate.identify_request(request)
-        message = hub.codec.decode(await read_body(request, hub.limits.message_bytes))
+        message = hub.codec.decode(await read_body(request, hub.limits.message_bytes, hub.limits.request_seconds))
         if not isinstance(message, Message):
             raise Invalid("here only messages of the application can be sent", field="type")
         if message.room is not None:
@@ -65,7 +65,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if key is None or not hmac.compare_digest(given.encode(), key.encode()):
             raise Unauthorized("Unauthorized: publishing needs the server key as a Bearer token")
-        fields = decode_body(await read_body(request, hub.limits.body_bytes))
+        fields = decode_body(await read_body(request, hub.limits.body_bytes, hub.limits.request_seconds))
         match fields:
             case {"room": str(room), "type": str(type), "data": dict(data)}:
                 publication = await publish(room, type, data)
@@ -86,7 +86,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
             Route("/publish", publish_here, methods=["POST"]),
             Route("/holdfast.js", client),
         ],
-        exception_handlers={Refused: refuse},
+        exception_handlers=REFUSALS,
     )
 
 

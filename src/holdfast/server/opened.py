@@ -19,7 +19,7 @@ from holdfast.errors import NotFound
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import Cursor
 from holdfast.protocol.messages import User
-from holdfast.server.auth import Origins, Tokens
+from holdfast.server.auth import Identity, Origins, Tokens
 from holdfast.server.conversation import Conversation, Hooks
 from holdfast.server.follow import Follow
 from holdfast.server.gate import Authenticate, Gate
@@ -98,9 +98,11 @@ class OpenHub:
         for subscriber in self._subscribers:
             subscriber.news(records)
 
-    def follow(self, rooms: tuple[str, ...], cursor: Cursor | None, kind: str, *, multiplexed: bool) -> Follow:
+    def follow(
+        self, identity: Identity, rooms: tuple[str, ...], cursor: Cursor | None, kind: str, *, multiplexed: bool
+    ) -> Follow:
         """Return a reader of some rooms, from a cursor on."""
-        return Follow(self.hands, self.store, rooms, cursor, kind, multiplexed=multiplexed)
+        return Follow(self.hands, self.store, identity, rooms, cursor, kind, multiplexed=multiplexed)
 
     async def check(self, user: User, room: str, action: str) -> None:
         """Raise a `Refused` unless `user` may do this in `room`."""

@@ -12,7 +12,7 @@ import asyncio
 from typing import Any
 
 import msgspec
-from starlette.requests import HTTPConnection
+from starlette.requests import Request
 
 from holdfast.errors import TooMany
 from holdfast.protocol.cursor import decode_cursor
@@ -20,7 +20,7 @@ from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.opened import OpenHub
 
 
-async def answer(opened: OpenHub, request: HTTPConnection, room: str, *, hold: bool) -> dict[str, Any]:
+async def answer(opened: OpenHub, request: Request, room: str, *, hold: bool) -> dict[str, Any]:
     """Return `{data, cursor}`, with `timeout` if nothing came and `resync` if there is a gap."""
     identity = await opened.gate.identify_request(request)
     await opened.check(identity.user, room, "read")
@@ -28,10 +28,8 @@ async def answer(opened: OpenHub, request: HTTPConnection, room: str, *, hold: b
     cursor = decode_cursor(text) if text else None
     if len(opened.hands.streams) >= opened.limits.streams:
         raise TooMany("too many streams and polls are open")
-    async with opened.follow((room,), cursor, "poll", multiplexed=False) as follow:
-        found = await follow.take()
-        if not found and hold:
-            found = await _held(opened, follow)
+    async with opened.follow(identity, (room,), cursor, "poll", multiplexed=False) as follow:
+        found = await (_held(request, follow, opened.limits.poll_seconds) if hold else follow.take())
         if found and isinstance(found[0], Gap):
             return {"data": [], "resync": {"reason": found[0].reason}, "cursor": follow.cursor}
         data = [msgspec.Raw(item.frame.text) for item in found if isinstance(item, Event)]
@@ -40,19 +38,18 @@ async def answer(opened: OpenHub, request: HTTPConnection, room: str, *, hold: b
         return {"data": data, "cursor": follow.cursor}
 
 
-async def _held(opened: OpenHub, follow: Follow) -> list[Event | Gap]:
-    """Wait for something; nothing if the time is up, or the server goes."""
-    waiting = {
-        asyncio.ensure_future(follow.next()),
-        asyncio.ensure_future(opened.hands.draining.wait()),
-    }
+async def _held(request: Request, follow: Follow, seconds: float) -> list[Event | Gap]:
+    """Wait for something, unless the client goes first."""
+    news = asyncio.ensure_future(follow.next(seconds))
+    gone = asyncio.ensure_future(_gone(request))
     try:
-        done, _ = await asyncio.wait(waiting, timeout=opened.limits.poll_seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            found = task.result()
-            if isinstance(found, list):
-                return found
-        return []
+        await asyncio.wait((news, gone), return_when=asyncio.FIRST_COMPLETED)
+        return news.result() if news.done() else []
     finally:
-        for task in waiting:
-            task.cancel()
+        news.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

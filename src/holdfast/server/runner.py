@@ -12,10 +12,10 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -29,25 +29,37 @@ class CannotListen(HoldfastError):
     """The address is in use, or not ours."""
 
 
-def with_deadline(base: type[Any]) -> type[Any]:
-    """Return uvicorn's HTTP class with a limit on the time until a request is there: else a socket is held for ever."""
+def with_deadline(base: type[Any], seconds: float) -> type[Any]:
+    """Return uvicorn's HTTP class with a limit on how long a request's head arrives: else a socket is held for ever."""
 
     class HttpProtocol(base):  # type: ignore[misc]
+        _head_timer: asyncio.TimerHandle | None = None
+
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self._request_timer = self.loop.call_later(Limits().auth_seconds, self._too_slow)
+            self._head_timer = self.loop.call_later(seconds, self._too_slow)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.cycle is not None:
-                self._request_timer.cancel()
+            if not self._between_requests():
+                self._cancel_timer()
+            elif self._head_timer is None:  # the next request has begun
+                self._head_timer = self.loop.call_later(seconds, self._too_slow)
 
         def connection_lost(self, error: Exception | None) -> None:
-            self._request_timer.cancel()
+            self._cancel_timer()
             super().connection_lost(error)
 
+        def _between_requests(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _cancel_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
         def _too_slow(self) -> None:
-            if self.cycle is None and self.transport.get_protocol() is self:  # else it has become a WebSocket
+            if self._between_requests() and self.transport.get_protocol() is self:  # else it has become a WebSocket
                 self.transport.abort()
 
     return HttpProtocol
@@ -55,6 +67,16 @@ def with_deadline(base: type[Any]) -> type[Any]:
 
 class Server(uvicorn.Server):
     """uvicorn's, but everybody is told to come back before a listener closes."""
+
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop."""
@@ -72,18 +94,19 @@ def serve(
     limits: Limits,
     log_level: str = "info",
     speed: bool = True,
-    on_listening: Callable[[list[socket.socket]], None] | None = None,
+    on_listening: Callable[[list[socket.socket]], None] = lambda sockets: None,
 ) -> None:
     """
     Serve an ASGI app (or `"module:app"`) until SIGTERM or SIGINT.
 
-    With `speed`, on uvloop and httptools where they are installed.
+    With `speed`, on uvloop and httptools where they are installed. Raises what one of ours has raised if the
+    application cannot start.
     """
     sockets = listen(host, port, user_timeout=40.0)
     config = uvicorn.Config(
         app,
         ws=WebSocketProtocol,
-        http=with_deadline(AutoHTTPProtocol if speed else H11Protocol),
+        http=with_deadline(AutoHTTPProtocol if speed else H11Protocol, limits.request_seconds),
         loop="auto" if speed else "asyncio",
         lifespan="on",
         log_level=log_level,
@@ -94,10 +117,46 @@ def serve(
         server_header=False,
         backlog=2048,
     )
-    if on_listening is not None:
-        on_listening(sockets)
-    with suppress(KeyboardInterrupt):
-        Server(config).run(sockets)
+    config.load()
+    config.loaded_app = start = Start(config.loaded_app)
+    try:
+        Server(config, lambda: on_listening(sockets)).run(sockets)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if start.failure is not None:
+            raise start.failure from None  # and not uvicorn's SystemExit
+
+
+class Start:
+    """An ASGI app that keeps to itself why it could not start, if that is an error of ours: a traceback says less."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.failure: HoldfastError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on (ASGI)."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refusal: Message | None = None
+
+        async def hold_refusal(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "lifespan.startup.failed":
+                refusal = message
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, hold_refusal)
+        except HoldfastError as failure:
+            self.failure = failure
+            refusal = {"type": "lifespan.startup.failed", "message": ""}
+        finally:
+            if refusal is not None:
+                await send(refusal)
 
 
 def listen(host: str, port: int, *, user_timeout: float) -> list[socket.socket]:

@@ -233,7 +233,7 @@ class NativeConnection(Connection, asyncio.Protocol):
         """Send a ping; return where in the stream it is, if anything is before it."""
         waiting = self._unacknowledged()
         self._transport.write(_PING)
-        if self.knows_us:
+        if self.knows_us and self.identity is not None:
             self.say(Ping())
         acknowledged = self._acknowledged()
         if not waiting or acknowledged is None:

@@ -44,6 +44,9 @@ class ReadTransaction(Protocol):
     def position(self, room: str) -> Position:
         """Return where `room` stands at this moment: a client that joins `since` here misses nothing."""
 
+    def time(self, room: str, offset: int) -> str | None:
+        """Return when a publication was committed, or None if the log does not have it (any more)."""
+
 
 class Transaction(ReadTransaction, Protocol):
     """What a change acts through, and all it may act through: it can be run twice."""

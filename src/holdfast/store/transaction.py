@@ -54,6 +54,14 @@ class SqliteReadTransaction:
         row = self.one("SELECT head FROM holdfast_room WHERE name = ?", (room,))
         return Position(self._epoch, 0 if row is None else row["head"])
 
+    def time(self, room: str, offset: int) -> str | None:
+        """Return when a publication was committed."""
+        row = self.one(
+            "SELECT at FROM holdfast_log WHERE room_id = (SELECT id FROM holdfast_room WHERE name = ?) AND offset = ?",
+            (room, offset),
+        )
+        return None if row is None else _iso(row["at"])
+
     def _run(self, sql: str, parameters: Sequence[object]) -> sqlite3.Cursor:
         return self._connection.execute(sql, tuple(parameters))
 

@@ -1,0 +1,71 @@
+"""
+A process takes as many as it says, and tells the next one to come later: with the limits that a newcomer gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+
+import pytest
+
+from holdfast import Limits
+from peers import StartBoard
+
+pytestmark = pytest.mark.long
+
+LIMITS = Limits()
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+STREAM = b"GET /boards/board-1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def crowd(port: int, size: int, request: bytes, answer: bytes) -> list[asyncio.StreamWriter]:
+    """Open so many connections, each of which is answered."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    at_once = asyncio.Semaphore(200)
+
+    async def one() -> asyncio.StreamWriter:
+        async with at_once:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            await reader.readuntil(answer)
+            return writer
+
+    return await asyncio.gather(*(one() for _ in range(size)))
+
+
+async def leave(writers: list[asyncio.StreamWriter]) -> None:
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.sleep(0.5)  # for the event loop to see it
+
+
+async def test_the_process_takes_10_000_connections_and_tells_the_next_to_come_later(start_board: StartBoard) -> None:
+    assert LIMITS.connections == 10_000
+    server = start_board("--heartbeat-interval", "600")
+    writers = await crowd(server.port, LIMITS.connections, UPGRADE, b'"type":"connected"')
+    async with await server.dial() as late:
+        assert (await late.until("goodbye"))["after_ms"] > 0
+        assert await late.closed() == 1013
+    writers[0].transport.abort()
+    await asyncio.sleep(0.5)
+    async with await server.dial() as welcome:
+        await welcome.until("connected")
+    await leave(writers)
+
+
+async def test_the_process_takes_5_000_streams_and_tells_the_next_to_come_later(start_board: StartBoard) -> None:
+    assert LIMITS.streams == 5_000
+    server = start_board()
+    writers = await crowd(server.port, LIMITS.streams, STREAM, b"connected")
+    late = await server.request("GET", "/boards/board-1/events")  # 200, so that an EventSource comes back
+    assert (late.status_code, late.text.startswith("retry: "), "connected" in late.text) == (200, True, False)
+    assert (await server.request("GET", "/boards/board-1/poll")).status_code == 429
+    await leave(writers)
+    async with asyncio.timeout(20):
+        while (await server.get("/admin/connections"))["data"]["total"] > 0:
+            await asyncio.sleep(0.1)
