@@ -52,11 +52,7 @@ def main() -> None:
 
 def install(requirements: Path) -> None:
     """Have the project and what it needs in the venv; does nothing if it is there already."""
-    stamp = VENV / f"{requirements.stem}.stamp"
-    wanted = hashlib.sha256(
-        b"\0".join([requirements.read_bytes(), (HERE / "pyproject.toml").read_bytes(), sys.version.encode()])
-    ).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    if any(_is_installed(those) for those in {requirements, TEST}):  # what the tests need has everything
         return
     if not PYTHON.exists() or not _runs(PYTHON):
         say("making .venv")
@@ -65,7 +61,7 @@ def install(requirements: Path) -> None:
     say(f"installing {requirements.relative_to(HERE)}")
     step([*installer(), "--require-hashes", "-r", str(requirements)])
     step([*installer(), "--no-deps", "--no-build-isolation", "-e", str(HERE)])
-    stamp.write_text(wanted)  # last, so that an install that was interrupted is done again
+    _stamp(requirements).write_text(_wanted(requirements))  # last, so that an install that was interrupted is done again
 
 
 def installer() -> list[str]:
@@ -186,6 +182,21 @@ def step(command: Sequence[str]) -> None:
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"dev.py: this failed:\n  {' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def _is_installed(requirements: Path) -> bool:
+    stamp = _stamp(requirements)
+    return stamp.exists() and stamp.read_text() == _wanted(requirements)
+
+
+def _stamp(requirements: Path) -> Path:
+    return VENV / f"{requirements.stem}.stamp"
+
+
+def _wanted(requirements: Path) -> str:
+    """Return what changes whenever it has to be installed again."""
+    content = [requirements.read_bytes(), (HERE / "pyproject.toml").read_bytes(), sys.version.encode()]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
 def _runs(python: Path) -> bool:
