@@ -61,7 +61,7 @@ def install(requirements: Path) -> None:
     say(f"installing {requirements.relative_to(HERE)}")
     step([*installer(), "--require-hashes", "-r", str(requirements)])
     step([*installer(), "--no-deps", "--no-build-isolation", "-e", str(HERE)])
-    _stamp(requirements).write_text(_wanted(requirements))  # last, so that an install that was interrupted is done again
+    _stamp(requirements).write_text(_wanted(requirements))  # last: one that was interrupted is done again
 
 
 def installer() -> list[str]:
