@@ -7,7 +7,7 @@ Real-time rooms for Python that survive disconnects.
 from holdfast.client.client import Client, connect
 from holdfast.client.room import Room, Snapshot
 from holdfast.core.link import State, Status
-from holdfast.core.replica import Event, Item, Resumed, Resync
+from holdfast.core.replica import Item, Resumed, Resync
 from holdfast.errors import (
     ChangeFailed,
     Closed,
@@ -26,7 +26,7 @@ from holdfast.errors import (
     Unavailable,
 )
 from holdfast.protocol.cursor import Position
-from holdfast.protocol.messages import User
+from holdfast.protocol.messages import Event, User
 from holdfast.server.auth import Identity
 from holdfast.server.conversation import Request
 from holdfast.server.hub import Hub

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from holdfast.core.replica import Event, Outcome, Replica, Resumed, Resync
+from holdfast.core.replica import Outcome, Replica, Resumed, Resync
 from holdfast.errors import Malformed
 from holdfast.protocol import messages
 from holdfast.protocol.messages import (
+    Event,
     Join,
     Joined,
     Presence,
@@ -20,6 +21,8 @@ from holdfast.protocol.messages import (
     User,
     UserJoined,
     UserLeft,
+    UserStoppedTyping,
+    UserTyping,
 )
 
 ANN, BOB = User("ann", "Ann"), User("bob", "Bob")
@@ -31,11 +34,11 @@ def joined(offset: int, *, recovered: bool = False, reason: str | None = None, e
 
 
 def happens(replica: Replica, offset: int, epoch: str = "k") -> Outcome:
-    return replica.event("news", f"{epoch}:{offset}", {"n": offset})
+    return replica.receive(Event("lobby", "news", {"n": offset}, f"{epoch}:{offset}"))
 
 
 def event(offset: int) -> Outcome:
-    return Outcome((Event("news", {"n": offset}, f"k:{offset}"),))
+    return Outcome((Event("lobby", "news", {"n": offset}, f"k:{offset}"),))
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def replica() -> Replica:
     """A copy that stands at 5."""
     replica = Replica("lobby")
     replica.join()
-    replica.joined(joined(5))
+    replica.receive(joined(5))
     return replica
 
 
@@ -51,30 +54,30 @@ def test_the_first_join_asks_for_nothing_and_starts_afresh() -> None:
     replica = Replica("lobby")
     assert replica.cursor is None
     assert replica.join() == Join("lobby", None)
-    assert replica.joined(joined(5)) == Outcome((Resync("new", "k:5"),))
+    assert replica.receive(joined(5)) == Outcome((Resync("new", "k:5"),))
     assert replica.cursor == "k:5"
 
 
 def test_a_rejoin_asks_for_what_follows_its_position(replica: Replica) -> None:
     happens(replica, 6)
     assert replica.join() == Join("lobby", "k:6")
-    assert replica.joined(joined(6, recovered=True)) == Outcome((Resumed("k:6"),))
+    assert replica.receive(joined(6, recovered=True)) == Outcome((Resumed("k:6"),))
     assert happens(replica, 7) == event(7)
 
 
 @pytest.mark.parametrize("reason", ["trimmed", "epoch", "ahead"])
 def test_a_rejoin_that_cannot_be_resumed_says_why(replica: Replica, reason: str) -> None:
     replica.join()
-    assert replica.joined(joined(90, reason=reason, epoch="new")) == Outcome((Resync(reason, "new:90"),))
+    assert replica.receive(joined(90, reason=reason, epoch="new")) == Outcome((Resync(reason, "new:90"),))
     assert replica.cursor == "new:90"
 
 
 def test_without_resuming_every_join_starts_afresh() -> None:
     replica = Replica("lobby", resume=False)
     assert replica.join() == Join("lobby", None)
-    assert replica.joined(joined(5)) == Outcome((Resync("new", "k:5"),))
+    assert replica.receive(joined(5)) == Outcome((Resync("new", "k:5"),))
     assert replica.join() == Join("lobby", None)
-    assert replica.joined(joined(9)) == Outcome((Resync("chosen", "k:9"),))
+    assert replica.receive(joined(9)) == Outcome((Resync("chosen", "k:9"),))
 
 
 def test_what_follows_is_an_event_what_it_has_is_dropped_and_a_hole_is_asked_for(replica: Replica) -> None:
@@ -86,7 +89,7 @@ def test_what_follows_is_an_event_what_it_has_is_dropped_and_a_hole_is_asked_for
     assert happens(replica, 9) == NOTHING  # asked for already
     assert happens(replica, 7) == event(7)
     assert happens(replica, 8) == event(8)
-    assert replica.synced(Synced("lobby", "k:9", 3)) == NOTHING
+    assert replica.receive(Synced("lobby", "k:9", 3)) == NOTHING
     assert happens(replica, 10) == Outcome(ask=Sync("lobby", "k:8"))
 
 
@@ -96,21 +99,21 @@ def test_events_of_another_epoch_are_dropped(replica: Replica) -> None:
 
 
 def test_what_is_only_broadcast_has_no_place_in_the_order(replica: Replica) -> None:
-    assert replica.event("wave", None, {}) == Outcome((Event("wave", {}),))
+    assert replica.receive(Event("lobby", "wave", {})) == Outcome((Event("lobby", "wave", {}),))
     assert replica.cursor == "k:5"
 
 
 def test_before_the_join_is_answered_nothing_is_an_event(replica: Replica) -> None:
     replica.join()
     assert happens(replica, 6) == NOTHING
-    assert replica.event("wave", None, {}) == NOTHING
+    assert replica.receive(Event("lobby", "wave", {})) == NOTHING
     assert replica.ask() == NOTHING
     assert happens(Replica("lobby"), 1) == NOTHING
 
 
 def test_a_resync_moves_the_position(replica: Replica) -> None:
     happens(replica, 8)
-    assert replica.resync(messages.Resync("lobby", "trimmed", "k:20")) == Outcome((Resync("trimmed", "k:20"),))
+    assert replica.receive(messages.Resync("lobby", "trimmed", "k:20")) == Outcome((Resync("trimmed", "k:20"),))
     assert happens(replica, 21) == event(21)
     assert happens(replica, 25) == Outcome(ask=Sync("lobby", "k:21"))
 
@@ -119,7 +122,7 @@ def test_a_rejoin_may_ask_again(replica: Replica) -> None:
     assert replica.ask() == Outcome(ask=Sync("lobby", "k:5"))
     assert replica.ask() == NOTHING
     replica.join()
-    replica.joined(joined(5, recovered=True))
+    replica.receive(joined(5, recovered=True))
     assert replica.ask() == Outcome(ask=Sync("lobby", "k:5"))
 
 
@@ -137,31 +140,43 @@ def test_after_a_snapshot_it_asks_for_what_follows_it(replica: Replica) -> None:
     assert happens(replica, 7) == NOTHING
     assert happens(replica, 9) == NOTHING  # the sync is under way
     assert happens(replica, 8) == event(8)
-    replica.synced(Synced("lobby", "k:9", 1))
+    replica.receive(Synced("lobby", "k:9", 1))
     assert happens(replica, 10) == Outcome(ask=Sync("lobby", "k:8"))
 
 
 def test_a_cursor_that_is_none_is_refused(replica: Replica) -> None:
     with pytest.raises(Malformed):
-        replica.event("news", "nonsense", {})
+        replica.receive(Event("lobby", "news", {}, "nonsense"))
     with pytest.raises(Malformed):
         replica.restart("nonsense")
 
 
 def test_it_knows_who_is_here(replica: Replica) -> None:
     assert replica.users == {"ann": ANN}
-    replica.people(UserJoined("lobby", "bob", "Bob", 2))
+    replica.receive(UserJoined("lobby", "bob", "Bob", 2))
     assert (replica.users, replica.size) == ({"ann": ANN, "bob": BOB}, 2)
-    replica.people(UserLeft("lobby", "ann", "Ann", 1))
+    replica.receive(UserLeft("lobby", "ann", "Ann", 1))
     assert (replica.users, replica.size) == ({"bob": BOB}, 1)
-    replica.people(UserLeft("lobby", "ann", "Ann", 1))
-    replica.people(PresenceChanges("lobby", (ANN,), (BOB, User("cy", "Cy")), 7))
+    replica.receive(UserLeft("lobby", "ann", "Ann", 1))
+    replica.receive(PresenceChanges("lobby", (ANN,), (BOB, User("cy", "Cy")), 7))
     assert (replica.users, replica.size) == ({"ann": ANN}, 7)
-    replica.people(Presence("lobby", (BOB,), 101))
+    replica.receive(Presence("lobby", (BOB,), 101))
     assert (replica.users, replica.size) == ({"bob": BOB}, 101)
     replica.join()
-    replica.joined(joined(9))
+    replica.receive(joined(9))
     assert (replica.users, replica.size) == ({"ann": ANN}, 1)
+
+
+def test_it_knows_who_is_typing(replica: Replica) -> None:
+    typing = UserTyping("lobby", "ann", "Ann")
+    assert replica.receive(typing) == Outcome((Event("lobby", "user_typing", {"userId": "ann", "name": "Ann"}),))
+    assert replica.typing == {"ann": ANN}
+    replica.receive(UserStoppedTyping("lobby", "ann", "Ann"))
+    assert replica.typing == {}
+    for goes in (UserLeft("lobby", "ann", "Ann", 0), PresenceChanges("lobby", (), (ANN,), 0), joined(5)):
+        replica.receive(typing)
+        replica.receive(goes)
+        assert replica.typing == {}
 
 
 def test_what_it_tells_has_its_words_as_data_too() -> None:
@@ -174,7 +189,7 @@ def test_what_it_tells_has_its_words_as_data_too() -> None:
 def test_whatever_arrives_the_application_sees_each_once_and_in_order(offsets: list[int]) -> None:
     replica = Replica("lobby")
     replica.join()
-    replica.joined(joined(5))
+    replica.receive(joined(5))
     seen: list[str | None] = []
     asked = 0
     for offset in offsets:

@@ -15,6 +15,7 @@ from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from holdfast.errors import Conflict, Invalid, Malformed, Refused
+from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec, Frame, problem
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import (
@@ -350,3 +351,49 @@ def test_a_frame_knows_what_it_says_it_is() -> None:
 
 def test_a_refusal_is_said_in_words_and_with_a_code() -> None:
     assert problem(Conflict("you are not in lobby")) == Problem("you are not in lobby", "conflict")
+
+
+# ── what the server says, as a client reads it ────────────────────────────────────────────────────
+
+ANN = messages.User("ann", "Ann")
+SPOKEN = [
+    messages.Connected("s", ANN, messages.HeartbeatTerms(30, 10), messages.Terms(1, 2, 3), "boardId", "t"),
+    messages.Joined("lobby", "k:1", True, (ANN,), 1),
+    messages.Joined("lobby", "k:1", False, (), 0, "epoch"),
+    messages.Left("lobby"),
+    messages.Synced("lobby", "k:1", 3),
+    messages.Resync("lobby", "trimmed", "k:9"),
+    messages.Presence("lobby", (ANN,), 1),
+    messages.PresenceChanges("lobby", (ANN,), (), 1),
+    messages.UserJoined("lobby", "ann", "Ann", 1),
+    messages.UserLeft("lobby", "ann", "Ann", 0),
+    messages.UserTyping("lobby", "ann", "Ann"),
+    messages.UserStoppedTyping("lobby", "ann", "Ann"),
+    messages.Ping(),
+    messages.Pong(),
+    messages.Reply("r", False, error=messages.Problem("no", "invalid")),
+    messages.Goodbye("restart", 1, 2),
+    messages.Error("no", "invalid", "lobby"),
+]
+
+
+@pytest.mark.parametrize("room_key", ["room", "boardId"])
+@pytest.mark.parametrize("message", SPOKEN, ids=lambda message: type(message).__name__)
+def test_what_the_server_says_is_what_a_client_reads(message: Any, room_key: str) -> None:
+    codec = Codec(room_key)
+    assert codec.decode_server(codec.encode(message).text) == message
+
+
+@pytest.mark.parametrize("room_key", ["room", "boardId"])
+def test_an_event_is_read_with_what_it_carries(room_key: str) -> None:
+    codec = Codec(room_key)
+    frame = codec.encode_event("lobby", "said", b'{"text":"hi"}', Position("k", 3))
+    assert codec.decode_server(frame.text) == messages.Event("lobby", "said", {"text": "hi"}, "k:3")
+    frame = codec.encode_event("lobby", "waved", b"{}")
+    assert codec.decode_server(frame.text) == messages.Event("lobby", "waved", {})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"type":1}', '{"type":"joined"}', '{"type":"said"}', "\ud800"])
+def test_what_no_server_says_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        Codec().decode_server(text)

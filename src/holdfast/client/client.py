@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
+from msgspec import UNSET
 
 from holdfast.client.room import Room, Snapshot
 from holdfast.client.socket import Socket, websocket_url
@@ -26,6 +27,7 @@ from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.replica import Outcome, Replica, Resync
 from holdfast.errors import REFUSALS, Closed, Forbidden, Refused, Unauthorized, Unavailable
 from holdfast.protocol import messages
+from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import User
 
@@ -41,14 +43,6 @@ TakeSnapshot = Callable[[str], Awaitable[tuple[Any, str]]]
 
 #: Errors that pass: what was asked for is asked for again.
 _PASSING = {"internal", "unavailable"}
-
-_MESSAGES: dict[str, Any] = {
-    "joined": messages.Joined,
-    "resync": messages.Resync,
-    "synced": messages.Synced,
-    "user_joined": messages.UserJoined,
-    "user_left": messages.UserLeft,
-}
 
 
 def connect(
@@ -87,7 +81,7 @@ class Client:
         self._snapshot = snapshot
         self._link = Link(jitter=jitter, renewable=callable(token))
         self._rooms: dict[str, Room] = {}
-        self._room_key = "room"
+        self._codec = Codec()
         self._credentials: str | None = None
         self._session: str | None = None
         self._socket: Socket | None = None
@@ -176,7 +170,7 @@ class Client:
         """Send a message of the application."""
         if self._link.state is not State.LIVE:
             raise Unavailable("there is no link to the server now")
-        self._send({**data, "type": type, self._room_key: room.name})
+        self._send({**data, "type": type, self._codec.room_key: room.name})
 
     def ask_again(self, room: Room) -> None:
         """Ask for what was left in the log while a room's reader was slow."""
@@ -270,46 +264,45 @@ class Client:
 
     def _received(self, text: str) -> None:
         try:
-            fields: dict[str, Any] = msgspec.json.decode(text)
-            type = fields.pop("type")
-        except (msgspec.DecodeError, KeyError, AttributeError):
-            logger.warning("the server said something that is not in the protocol")
-            return
-        match type:
-            case "connected":
-                self._connected(msgspec.convert({"type": type, **fields}, messages.Connected))
-            case "ping":
+            self._heed(self._codec.decode_server(text))
+        except Refused as problem:
+            logger.warning("the server said something that is not in the protocol: %s", problem)
+
+    def _heed(self, message: messages.ServerMessage | messages.Event) -> None:
+        match message:
+            case messages.Connected():
+                self._connected(message)
+            case messages.Ping():
                 self._say(messages.Pong())
-            case "pong":
+            case messages.Goodbye(_, after_ms, spread_ms):
+                self._tell(link.Advised(after_ms / 1000, spread_ms / 1000))
+            case messages.Error():
+                self._refused(message)
+            case messages.Pong() | messages.Reply():
                 pass
-            case "left":
-                self._left(fields)
-            case "goodbye":
-                self._tell(link.Advised(fields.get("after_ms", 0) / 1000, fields.get("spread_ms", 0) / 1000))
-            case "error":
-                self._refused(fields)
             case _:
-                self._of_room(type, fields)
+                room = self._rooms.get(message.room)
+                if room is not None:
+                    self._told(room, message)
 
     def _connected(self, message: messages.Connected) -> None:
         self._session = message.session
-        self._room_key = message.room_key
+        self._codec = Codec(message.room_key)
         self.user = message.user
         if isinstance(message.token, str) and self._token is None:
             self._credentials = message.token
             self._link.renewable = True
         self._tell(link.Welcomed(message.heartbeat.interval, message.heartbeat.timeout))
 
-    def _refused(self, fields: dict[str, Any]) -> None:
-        logger.warning("the server refused: %s", fields.get("error"))
-        room = self._rooms.get(fields.get(self._room_key, ""))
+    def _refused(self, message: messages.Error) -> None:
+        logger.warning("the server refused: %s", message.error)
+        room = None if message.room is UNSET else self._rooms.get(message.room)
         if room is None:
             return
-        code = fields.get("code", "")
-        if code in _PASSING:
+        if message.code in _PASSING:
             self._spawn(self._join_again(room, room.joined_on))
         else:
-            room.fail(REFUSALS.get(code, Refused)(str(fields.get("error"))))
+            room.fail(REFUSALS.get(message.code, Refused)(message.error))
 
     async def _join_again(self, room: Room, joined_on: Socket | None) -> None:
         """Join a room anew after a while, unless that has happened."""
@@ -318,41 +311,20 @@ class Client:
             room.joined_on = None
             self._join(room)
 
-    def _left(self, fields: dict[str, Any]) -> None:
-        """Take in that we are out of a room: because we left it, or because we were put out."""
-        room = self._rooms.get(fields.get(self._room_key, ""))
-        if room is not None and room.replica.is_joined:
-            del self._rooms[room.name]
-            room.joined_on = None
-            room.fail(Forbidden(f"the server has put this client out of {room.name}"))
-
-    def _of_room(self, type: str, fields: dict[str, Any]) -> None:
-        name = fields.pop(self._room_key, None)
-        room = self._rooms.get(name)
-        if room is None:
-            return
-        replica = room.replica
-        if type == "presence":
-            kind: Any = messages.PresenceChanges if "joined" in fields else messages.Presence
-        else:
-            kind = _MESSAGES.get(type)
-        if kind is None:
-            id = fields.pop("id", None)
-            if id is None or not room.is_full:
-                self._take(room, replica.event(type, id, fields))
-            return
-        message = msgspec.convert({"type": type, "room": name, **fields}, kind)
+    def _told(self, room: Room, message: messages.RoomMessage) -> None:
         match message:
             case messages.Joined():
                 room.backoff = Backoff()
-                self._take(room, replica.joined(message))
-            case messages.Resync():
-                self._take(room, replica.resync(message))
-            case messages.Synced():
-                self._take(room, replica.synced(message))
+            case messages.Left() if room.replica.is_joined:
+                del self._rooms[room.name]
+                room.joined_on = None
+                room.fail(Forbidden(f"the server has put this client out of {room.name}"))
+                return
+            case messages.Event(id=str()) if room.is_full:
+                return
             case _:
-                replica.people(message)
-                self._take(room, replica.event(type, None, fields))
+                pass
+        self._take(room, room.replica.receive(message))
 
     def _take(self, room: Room, outcome: Outcome) -> None:
         for item in outcome.items:
@@ -385,7 +357,7 @@ class Client:
     def _say(self, message: messages.Auth | messages.Join | messages.Leave | messages.Sync | Any) -> None:
         fields = {name: value for name, value in msgspec.to_builtins(message).items() if value is not None}
         if "room" in fields:
-            fields[self._room_key] = fields.pop("room")
+            fields[self._codec.room_key] = fields.pop("room")
         self._send(fields)
 
     def _send(self, fields: dict[str, Any]) -> None:

@@ -11,29 +11,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, to_builtins
 
 from holdfast.protocol import messages
 from holdfast.protocol.cursor import Position, decode_position
 from holdfast.protocol.messages import (
+    Event,
     Join,
     Joined,
+    Left,
     Presence,
     PresenceChanges,
+    RoomMessage,
     Sync,
     Synced,
     User,
     UserJoined,
     UserLeft,
+    UserStoppedTyping,
+    UserTyping,
 )
-
-
-class Event(Struct, frozen=True):
-    """Something happened. `id` is its cursor if it was published, and None if it was only broadcast."""
-
-    type: str
-    data: dict[str, Any]
-    id: str | None = None
 
 
 class Resumed(Struct, frozen=True):
@@ -85,11 +82,16 @@ class Replica:
 
     Args:
         resume: Join from the position that it has; without it, every join starts afresh.
+
+    Attributes:
+        users: Who is here, as far as they are named (a crowd is not), by id; `size` is how many.
+        typing: Who of them is typing.
     """
 
     def __init__(self, room: str, *, resume: bool = True) -> None:
         self.room = room
         self.users: dict[str, User] = {}
+        self.typing: dict[str, User] = {}
         self.size = 0
         self._resume = resume
         self._position: Position | None = None
@@ -111,32 +113,9 @@ class Replica:
         self._joined = self._syncing = False
         return Join(self.room, self.cursor if self._resume else None)
 
-    def joined(self, message: Joined) -> Outcome:
-        """Take in the answer to a join."""
-        self._joined = True
-        self.users = {user.user_id: user for user in message.users}
-        self.size = message.room_size
-        known = self._position is not None
-        self._position = decode_position(message.cursor, self.room)
-        if message.recovered:
-            return Outcome((Resumed(message.cursor),))
-        reason = message.reason if message.reason is not UNSET else "chosen" if known else "new"
-        return Outcome((Resync(reason, message.cursor),))
-
-    def resync(self, message: messages.Resync) -> Outcome:
-        """Take in that what it has cannot be continued."""
-        self._syncing = False
-        self._position = decode_position(message.cursor, self.room)
-        return Outcome((Resync(message.reason, message.cursor),))
-
-    def synced(self, message: Synced) -> Outcome:
-        """Take in that what was asked for is complete."""
-        self._syncing = False
-        return _NOTHING
-
     def hold(self) -> None:
         """
-        Tell the application nothing until `restart`: it is taking a snapshot.
+        Tell no event until `restart`: the application is taking a snapshot.
 
         Until then it stands nowhere, so that a link that breaks meanwhile does not look like one to resume.
         """
@@ -148,38 +127,84 @@ class Replica:
         self._position = decode_position(cursor, self.room)
         return Sync(self.room, cursor)
 
-    def event(self, type: str, id: str | None, data: dict[str, Any]) -> Outcome:
-        """Take in something that happened."""
-        if self._position is None or not self._joined:
-            return _NOTHING
-        if id is None:
-            return Outcome((Event(type, data),))
-        position = decode_position(id, self.room)
-        if position.epoch != self._position.epoch or position.offset <= self._position.offset:
-            return _NOTHING
-        if position.offset > self._position.offset + 1:
-            return self.ask()
-        self._position = position
-        return Outcome((Event(type, data, id),))
-
-    def people(self, message: Presence | PresenceChanges | UserJoined | UserLeft) -> None:
-        """Take in who is here."""
-        match message:
-            case Presence(_, users, size):
-                self.users = {user.user_id: user for user in users}
-            case PresenceChanges(_, joined, left, size):
-                self.users |= {user.user_id: user for user in joined}
-                for user in left:
-                    self.users.pop(user.user_id, None)
-            case UserJoined(_, user_id, name, size):
-                self.users[user_id] = User(user_id, name)
-            case UserLeft(_, user_id, _, size):
-                self.users.pop(user_id, None)
-        self.size = size
-
     def ask(self) -> Outcome:
         """Ask for what follows the position, unless that has been asked already."""
         if self._syncing or not self._joined or self._position is None:
             return _NOTHING
         self._syncing = True
         return Outcome(ask=Sync(self.room, str(self._position)))
+
+    def receive(self, message: RoomMessage) -> Outcome:
+        """Take in what the server says of this room."""
+        match message:
+            case Joined():
+                return self._enter(message)
+            case messages.Resync(_, reason, cursor):
+                self._syncing = False
+                self._position = decode_position(cursor, self.room)
+                return Outcome((Resync(reason, cursor),))
+            case Synced():
+                self._syncing = False
+                return _NOTHING
+            case Event():
+                return self._follow(message)
+            case Left():  # not the answer to our own: who leaves has no copy any more
+                pass
+            case UserTyping(_, user_id, name):
+                self.typing[user_id] = User(user_id, name)
+            case UserStoppedTyping(_, user_id, _):
+                self.typing.pop(user_id, None)
+            case _:
+                self._people(message)
+        return Outcome((_as_event(message),)) if self._joined else _NOTHING
+
+    def _enter(self, message: Joined) -> Outcome:
+        """Take in the answer to a join."""
+        known = self._position is not None
+        self._joined = True
+        self._position = decode_position(message.cursor, self.room)
+        self.users = {user.user_id: user for user in message.users}
+        self.size = message.room_size
+        self.typing = {}
+        if message.recovered:
+            return Outcome((Resumed(message.cursor),))
+        reason = message.reason if message.reason is not UNSET else "chosen" if known else "new"
+        return Outcome((Resync(reason, message.cursor),))
+
+    def _follow(self, event: Event) -> Outcome:
+        """Tell what follows the position, drop what it has, ask for what is missing."""
+        if self._position is None or not self._joined:
+            return _NOTHING
+        if event.id is None:
+            return Outcome((event,))
+        position = decode_position(event.id, self.room)
+        if position.epoch != self._position.epoch or position.offset <= self._position.offset:
+            return _NOTHING
+        if position.offset > self._position.offset + 1:
+            return self.ask()
+        self._position = position
+        return Outcome((event,))
+
+    def _people(self, message: Presence | PresenceChanges | UserJoined | UserLeft) -> None:
+        """Take in who is here."""
+        went: tuple[str, ...] = ()
+        match message:
+            case Presence(_, users, size):
+                self.users = {user.user_id: user for user in users}
+            case PresenceChanges(_, joined, left, size):
+                self.users |= {user.user_id: user for user in joined}
+                went = tuple(user.user_id for user in left)
+            case UserJoined(_, user_id, name, size):
+                self.users[user_id] = User(user_id, name)
+            case UserLeft(_, user_id, _, size):
+                went = (user_id,)
+        for user_id in went:
+            self.users.pop(user_id, None)
+            self.typing.pop(user_id, None)
+        self.size = size
+
+
+def _as_event(message: RoomMessage) -> Event:
+    """Return what the server says of the people of a room as the application is told it."""
+    fields = to_builtins(message)
+    return Event(fields.pop("room"), fields.pop("type"), fields)

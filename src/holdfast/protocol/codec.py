@@ -15,7 +15,7 @@ import msgspec
 from holdfast.errors import Invalid, Malformed, Refused
 from holdfast.protocol import messages
 from holdfast.protocol.cursor import Position
-from holdfast.protocol.messages import RESERVED_TYPES, ClientMessage, Message, ServerMessage
+from holdfast.protocol.messages import RESERVED_TYPES, ClientMessage, Event, Message, ServerMessage
 
 MAX_TYPE_LENGTH = 64
 MAX_ROOM_LENGTH = 128
@@ -33,6 +33,23 @@ _CONTROL: dict[str, type[Any]] = {
     "sync": messages.Sync,
     "ping": messages.Ping,
     "pong": messages.Pong,
+}
+
+_SPOKEN: dict[str, type[Any]] = {
+    "connected": messages.Connected,
+    "joined": messages.Joined,
+    "left": messages.Left,
+    "synced": messages.Synced,
+    "resync": messages.Resync,
+    "user_joined": messages.UserJoined,
+    "user_left": messages.UserLeft,
+    "user_typing": messages.UserTyping,
+    "user_stopped_typing": messages.UserStoppedTyping,
+    "ping": messages.Ping,
+    "pong": messages.Pong,
+    "reply": messages.Reply,
+    "goodbye": messages.Goodbye,
+    "error": messages.Error,
 }
 
 
@@ -131,15 +148,34 @@ class Codec:
             return self._application(type, room, fields)
         if type == "sync" and "since" not in fields and "lastEventId" in fields:
             fields["since"] = fields["lastEventId"]
+        decoded: ClientMessage = self._convert(fields, message)
+        return decoded
+
+    def decode_server(self, text: str | bytes) -> ServerMessage | Event:
+        """Read what a server sent: a message of the protocol, or an event; raises `Malformed` for anything else."""
+        fields = self._object(text)
+        type = fields.get("type")
+        if not isinstance(type, str):
+            raise Malformed("type must be a string", field="type")
+        if type == "presence":
+            message: Any = messages.PresenceChanges if "joined" in fields else messages.Presence
+        else:
+            message = _SPOKEN.get(type)
+        if message is None:
+            data = {name: value for name, value in fields.items() if name not in self._reserved_keys}
+            message, fields = Event, {**fields, "data": data}
+        decoded: ServerMessage | Event = self._convert(fields, message)
+        return decoded
+
+    def _convert(self, fields: dict[str, Any], message: Any) -> Any:
         if self.room_key != "room":
             fields.pop("room", None)
-            if room is not None:
-                fields["room"] = room
+            if self.room_key in fields:
+                fields["room"] = fields[self.room_key]
         try:
-            decoded: ClientMessage = msgspec.convert(fields, message)
+            return msgspec.convert(fields, message)
         except msgspec.ValidationError as error:
-            raise Malformed(f"{type}: {self._named(str(error))}") from None
-        return decoded
+            raise Malformed(f"{fields['type']}: {self._named(str(error))}") from None
 
     def check_room(self, room: object) -> str:
         """Return `room` if it can be a room's name, or raise `Malformed`."""

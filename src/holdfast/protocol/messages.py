@@ -220,6 +220,22 @@ ServerMessage = (
     | UserTyping | UserStoppedTyping | Ping | Pong | Reply | Goodbye | Error
 )  # fmt: skip
 
+
+class Event(Struct, frozen=True):
+    """Something happened in a room. `id` is its cursor if it was published, and None if it was only broadcast."""
+
+    room: str
+    type: str
+    data: dict[str, Any]
+    id: str | None = None
+
+
+#: What a client hears of a room that it is in.
+RoomMessage = (
+    Joined | Left | Synced | Resync | Presence | PresenceChanges | UserJoined | UserLeft | UserTyping
+    | UserStoppedTyping | Event
+)  # fmt: skip
+
 #: Types that an application may not publish or broadcast: the protocol's own words.
 RESERVED_TYPES = frozenset({
     "auth", "join", "leave", "sync", "ping", "pong", "connected", "joined", "left", "synced", "resync",

@@ -1,0 +1,50 @@
+// Runs the scenarios of one machine in JavaScript: node scenarios.mjs link
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { Link, Replica } from "../../src/holdfast/browser/holdfast.js";
+
+const machine = process.argv[2];
+const { scenarios } = JSON.parse(readFileSync(new URL(`../../spec/scenarios/${machine}.json`, import.meta.url), "utf8"));
+
+const isNothing = (value) => value === 0 || value === null || value === "" || value === undefined;
+const withoutNothing = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => !isNothing(value)));
+
+const run = {
+  link({ options, steps }) {
+    const link = new Link(options);
+    for (const step of steps) {
+      const dice = step.dice ?? 0.5;
+      const effects = step.tick ? link.tick(step.at, dice) : link.receive(step.input, step.at, dice);
+      assert.deepEqual(effects, step.effects ?? [], JSON.stringify(step));
+      assert.deepEqual(withoutNothing(link.status), step.status, JSON.stringify(step));
+      assert.equal(link.deadline(), step.deadline ?? null, JSON.stringify(step));
+    }
+  },
+  replica({ options, steps }) {
+    const replica = new Replica("lobby", options.resume);
+    for (const step of steps) {
+      if (step.do === "join") assert.deepEqual(replica.join(), step.says);
+      if (step.do === "hold") replica.hold();
+      if (step.do === "restart") assert.deepEqual(replica.restart(step.cursor), step.says);
+      if (step.do === "receive") {
+        const { items, ask } = replica.receive({ ...step.message, room: "lobby" });
+        const flat = items.map(({ room, ...fields }) => fields);
+        assert.deepEqual(flat, step.items ?? [], JSON.stringify(step));
+        assert.deepEqual(ask, step.asks, JSON.stringify(step));
+      }
+      const { cursor, users, typing, size } = replica;
+      const then = { cursor, users: [...users.keys()].sort(), typing: [...typing.keys()].sort(), size };
+      assert.deepEqual(then, step.then, JSON.stringify(step));
+    }
+  },
+};
+
+for (const scenario of scenarios) {
+  try {
+    run[machine](scenario);
+  } catch (error) {
+    console.error(`“${scenario.name}” in JavaScript:\n${error.message}`);
+    process.exitCode = 1;
+  }
+}
+if (!process.exitCode) console.log("passed", scenarios.length);

@@ -1,0 +1,107 @@
+"""
+One machine in two languages: both do exactly what `spec/scenarios` says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast.core import link
+from holdfast.core.link import Link
+from holdfast.core.replica import Replica
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import Event
+
+ROOT = Path(__file__).parents[2]
+NODE = shutil.which("node")
+INPUTS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        link.Start, link.Authorized, link.Opened, link.Welcomed, link.Heard, link.Advised, link.Lost, link.Nudged,
+        link.Paused, link.Unpaused, link.Stop,
+    )
+}  # fmt: skip
+
+
+def scenarios(machine: str) -> list[Any]:
+    return [
+        pytest.param(scenario, id=scenario["name"])
+        for scenario in json.loads((ROOT / "spec" / "scenarios" / f"{machine}.json").read_text())["scenarios"]
+    ]
+
+
+def without_nothing(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (0, None, "")}
+
+
+@pytest.mark.parametrize("scenario", scenarios("link"))
+def test_the_link_in_python(scenario: Any) -> None:
+    machine = Link(**scenario["options"])
+    for step in scenario["steps"]:
+        dice = step.get("dice", 0.5)
+        if "tick" in step:
+            effects = machine.tick(step["at"], dice)
+        else:
+            fields = dict(step["input"])
+            effects = machine.receive(INPUTS[fields.pop("type")](**fields), step["at"], dice)
+        told = [{"type": type(effect).__name__.lower(), **msgspec.to_builtins(effect)} for effect in effects]
+        status = msgspec.to_builtins(machine.status)
+        status["retryAt"] = status.pop("retry_at")
+        assert told == step.get("effects", []), step
+        assert without_nothing(status) == step["status"], step
+        assert machine.deadline() == step.get("deadline"), step
+
+
+@pytest.mark.parametrize("scenario", scenarios("replica"))
+def test_the_replica_in_python(scenario: Any) -> None:
+    replica = Replica("lobby", **scenario["options"])
+    codec = Codec()
+    for step in scenario["steps"]:
+        match step["do"]:
+            case "join":
+                assert said(replica.join()) == step["says"]
+            case "hold":
+                replica.hold()
+            case "restart":
+                assert said(replica.restart(step["cursor"])) == step["says"]
+            case _:
+                text = json.dumps({**step["message"], "room": "lobby"})
+                message = codec.decode_server(text)
+                outcome = replica.receive(message)  # type: ignore[arg-type]
+                assert [flat(item) for item in outcome.items] == step.get("items", []), step
+                assert (said(outcome.ask) if outcome.ask else None) == step.get("asks"), step
+        assert step["then"] == {
+            "cursor": replica.cursor,
+            "users": sorted(replica.users),
+            "typing": sorted(replica.typing),
+            "size": replica.size,
+        }, step
+
+
+def said(message: Any) -> Any:
+    fields = msgspec.to_builtins(message)
+    return {name: value for name, value in fields.items() if value is not None and name != "room"}
+
+
+def flat(item: Any) -> Any:
+    if isinstance(item, Event):
+        data = json.loads(msgspec.json.encode(item.data))
+        return {"type": item.type, **({} if item.id is None else {"id": item.id}), **data}
+    return msgspec.to_builtins(item)
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize("machine", ["link", "replica"])
+def test_the_same_in_javascript(machine: str) -> None:
+    assert NODE is not None
+    script = ROOT / "tests" / "spec" / "scenarios.mjs"
+    done = subprocess.run([NODE, str(script), machine], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split() == ["passed", str(len(scenarios(machine)))]
