@@ -55,6 +55,7 @@ async def test_commit_says_what_was_published_by_this_change_alone(kept: Kept) -
             Record("kitchen", 1, "two", b'{"n":2}'),
             Record("lobby", 3, "three", b"{}"),
         ),
+        (("lobby", 2), ("kitchen", 1), ("lobby", 3)),
     )
 
 
@@ -350,7 +351,7 @@ async def test_when_too_much_waits_for_the_disk_it_says_so(
         Record("lobby", 1, "noted", b"{}"),
         Once("ann", "key", "print"),
         Retention(10, 60.0, 60.0),
-        Outcome(None, ()),
+        Outcome(None, (), ()),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -315,8 +315,21 @@ async def test_a_repetition_is_answered_as_the_first_was_and_does_nothing(kept: 
     again = await kept.commit(make_note, "hello", once=once())
     assert first.result == again.result == Note(1, "hello")
     assert (len(first.publications), again.publications) == (1, ())
+    assert first.positions == again.positions == (("lobby", 1),)
     assert kept.notes() == ["hello"]
     assert len(kept.news) == 1
+
+
+async def test_each_publication_has_the_time_of_its_own_change(kept: Kept) -> None:
+    def change(tx: Transaction, number: int) -> str:
+        tx.publish("lobby", "noted", {"n": number})
+        return tx.now
+
+    outcomes = await kept.in_one_batch(*[(change, number) for number in range(10)])
+    times = [await kept.store.read(lambda tx, offset: tx.time("lobby", offset), offset) for offset in range(1, 11)]
+    assert times == [outcome.result for outcome in outcomes] == sorted({outcome.result for outcome in outcomes})
+    assert await kept.store.read(lambda tx: tx.time("lobby", 11)) is None
+    assert await kept.store.read(lambda tx: tx.time("nowhere", 1)) is None
 
 
 async def test_a_key_is_one_users(kept: Kept) -> None:
@@ -384,6 +397,7 @@ async def test_the_same_key_many_times_in_one_batch_runs_once(kept: Kept) -> Non
     outcomes = await kept.in_one_batch(*[(make_note, "hello", once()) for _ in range(20)])
     assert [outcome.result for outcome in outcomes] == [Note(1, "hello")] * 20
     assert [len(outcome.publications) for outcome in outcomes] == [1] + [0] * 19
+    assert [outcome.positions for outcome in outcomes] == [(("lobby", 1),)] * 20
     assert kept.notes() == ["hello"]
 
 
@@ -402,7 +416,7 @@ async def test_a_result_that_cannot_be_remembered_is_no_success(kept: Kept) -> N
         take_note(tx, "undone")
         return object()
 
-    with pytest.raises(TypeError):
+    with pytest.raises(ChangeFailed, match="under a key must be JSON"):
         await kept.commit(change, once=once())
     assert kept.notes() == []
 

@@ -22,6 +22,7 @@ from holdfast.protocol import messages
 from holdfast.protocol.codec import problem
 from holdfast.protocol.cursor import decode_position
 from holdfast.protocol.messages import Auth, ClientMessage, Error, Join, Leave, Message, Reply, Sync, User
+from holdfast.server import keyed
 from holdfast.server.connection import Connection
 from holdfast.server.gate import Gate
 from holdfast.server.hands import Hands
@@ -36,7 +37,8 @@ class Request:
 
     Attributes:
         session: Whose it is, for `hub.broadcast(…, but=session)`; None if it came by HTTP.
-        key: What makes a retry of it recognisable, if the client gave one.
+        key: What makes a retry of it recognisable, if the client gave one: what you write and publish for it takes
+            effect once.
     """
 
     type: str
@@ -154,14 +156,16 @@ class Conversation:
         if message.ref is not None:
             connection.say(Reply(message.ref, True, data=msgspec.Raw(msgspec.json.encode(result))))
 
-    async def handle(self, request: Request) -> Any:
-        """Hand a message of the application to its handler."""
+    async def handle(self, request: Request, asker: str | None = None) -> Any:
+        """Hand a message of the application to its handler; `asker` is whose its key is, if not the user's."""
         handler = self._hooks.handlers.get(request.type)
         if handler is None:
             known = ", ".join(sorted(self._hooks.handlers)) or "none"
             raise Invalid(f"unknown type {request.type!r} (this server's own: {known})", field="type")
-        result = handler(request)
-        return await result if inspect.isawaitable(result) else result
+        says = repr((request.type, request.room, sorted(request.data.items())))
+        with keyed.command(request.user.user_id if asker is None else asker, request.key, says):
+            result = handler(request)
+            return await result if inspect.isawaitable(result) else result
 
     async def authorize(self, user: User, room: str, action: str) -> None:
         """Raise a `Refused` unless `user` may do this in `room`."""

@@ -29,6 +29,7 @@ from holdfast.server import eventstream, metrics, polling
 from holdfast.server.auth import Identity, Origins
 from holdfast.server.conversation import Authorize, Handler, Hooks
 from holdfast.server.gate import Authenticate
+from holdfast.server.keyed import next_once
 from holdfast.server.limits import Limits
 from holdfast.server.mount import mountable
 from holdfast.server.opened import OpenHub, Settings, Snapshot
@@ -36,7 +37,7 @@ from holdfast.server.publication import Publication
 from holdfast.server.subscribers import Handler as SubscriberHandler
 from holdfast.server.subscribers import to_publication
 from holdfast.store.sqlite import SqliteStore
-from holdfast.store.store import Once, ReadTransaction, Retention, Store, Transaction
+from holdfast.store.store import Once, ReadTransaction, Record, Retention, Store, Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -186,7 +187,7 @@ class Hub:
 
         Then, and only then, members hear of it. It may be run twice, and acts only through its transaction.
         """
-        result: T = (await self._store.commit(change, args, kwargs, None)).result
+        result: T = (await self._store.commit(change, args, kwargs, next_once())).result
         return result
 
     async def write_once(
@@ -206,8 +207,10 @@ class Hub:
         def change(transaction: Transaction) -> None:
             transaction.publish(room, type, data)
 
-        outcome = await self._store.commit(change, (), {}, None)
-        return to_publication(outcome.publications[0], self._store.epoch)
+        outcome = await self._store.commit(change, (), {}, next_once())
+        ((_, offset),) = outcome.positions
+        body = self._settings.codec.encode_body(type, data)
+        return to_publication(Record(room, offset, type, body), self._store.epoch)
 
     def publish_from_thread(self, room: str, type: str, data: Any) -> Publication:
         """Publish from a thread that is not the event loop's, and wait until it is on the disk."""

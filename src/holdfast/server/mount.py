@@ -54,9 +54,9 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
             raise Invalid("here only messages of the application can be sent", field="type")
         if message.room is not None:
             await hub.check(identity.user, message.room, "send")
-        result = await hub.conversation.handle(
-            Request(message.type, message.room, message.data, identity.user, None, message.key)
-        )
+        asked = Request(message.type, message.room, message.data, identity.user, None, message.key)
+        # Whoever sends no token is a new guest each time, but it is the same client that tries again.
+        result = await hub.conversation.handle(asked, "" if identity.is_new else None)
         return Json({"data": result})
 
     async def publish_here(request: HttpRequest) -> Response:

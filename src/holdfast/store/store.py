@@ -95,10 +95,15 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a change returned, and what it published, now committed."""
+    """
+    What a change returned, and what it published, now committed.
+
+    A repetition has published nothing, but knows the `positions` (room and offset) of what the first has.
+    """
 
     result: Any
     publications: tuple[Record, ...]
+    positions: tuple[tuple[str, int], ...]
 
 
 class Store(Protocol):

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, get_type_hints
 
 import msgspec
@@ -136,12 +135,15 @@ class Job:
 
 
 @dataclass(slots=True)
-class _Batch:
-    """One transaction: what its changes came to, and what they published."""
+class _Done:
+    """What became of one change."""
 
-    outcomes: list[Any] = field(default_factory=list)  # an exception, or the result
-    published: list[list[tuple[str, str, bytes]]] = field(default_factory=list)
-    clock: int = 0
+    outcome: Any  # an exception, or the result
+    clock: int
+    published: list[tuple[str, str, bytes]] = field(default_factory=list)
+    positions: tuple[tuple[str, int], ...] = ()  # of what was published, by this change or by the one it repeats
+    once: Once | None = None  # under which it is to be remembered
+    repeats: _Done | None = None  # in the same batch
 
 
 class Committer:
@@ -172,77 +174,102 @@ class Committer:
             return [failure]
 
     def _together(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
-        batch = _Batch(clock=self.clock)
+        batch: list[_Done] = []
         try:
             self._connection.execute(_BEGIN)
+            clock = self.clock
             for job in jobs:
-                self._run(batch, job)
+                clock = max(int(self._wall() * 1_000_000), clock + 1)
+                batch.append(self._run(job, clock, batch))
             records = self._append(batch)
+            self._remember(batch)
+            self._connection.execute("INSERT OR REPLACE INTO holdfast_meta VALUES ('clock', ?)", (str(clock),))
             self._connection.execute(_COMMIT)
         finally:
             if self._connection.in_transaction:
                 self._connection.execute(_ROLLBACK)
-        self.clock = batch.clock
+        self.clock = clock
         return [
-            outcome if isinstance(outcome, BaseException) else Outcome(outcome, records[index])
-            for index, outcome in enumerate(batch.outcomes)
+            done.outcome if isinstance(done.outcome, BaseException) else Outcome(done.outcome, mine, done.positions)
+            for done, mine in zip(batch, records, strict=True)
         ]
 
-    def _run(self, batch: _Batch, job: Job) -> None:
+    def _run(self, job: Job, clock: int, batch: Sequence[_Done]) -> _Done:
         """Run one change in its savepoint; raises what has ended the whole transaction."""
         connection = self._connection
-        batch.clock = max(int(self._wall() * 1_000_000), batch.clock + 1)
         deadline = time.monotonic() + CHANGE_SECONDS
-        transaction = SqliteTransaction(connection, self._epoch, self._codec, batch.clock, deadline)
-        outcome: Any
+        transaction = SqliteTransaction(connection, self._epoch, self._codec, clock, deadline)
         connection.execute(_SAVEPOINT)
         self._deadline = deadline
-        repeated = False
         try:
-            outcome = self._decide(transaction, job, batch.clock)
-        except _Repeated as verdict:
-            outcome, repeated = verdict.refusal, True
+            done = self._decide(transaction, job, clock, batch)
         except BaseException as error:
-            outcome = self._named(error)
+            done = _Done(self._named(error), clock, once=job.once if isinstance(error, Refused) else None)
         finally:
             transaction.end()
             self._deadline = None
         if not connection.in_transaction:
             rolled_back = ChangeFailed("the transaction was rolled back by a statement of the change")
-            raise outcome if isinstance(outcome, Exception) else rolled_back
-        if isinstance(outcome, BaseException):
-            transaction.published.clear()
+            raise done.outcome if isinstance(done.outcome, Exception) else rolled_back
+        if isinstance(done.outcome, BaseException):
             connection.execute(_UNDO)
-            if job.once is not None and isinstance(outcome, Refused) and not repeated:
-                self._remember(job.once, batch.clock, outcome.code, [outcome.message, outcome.field])
         connection.execute(_RELEASE)
-        batch.outcomes.append(outcome)
-        batch.published.append(transaction.published)
+        return done
 
-    def _decide(self, transaction: SqliteTransaction, job: Job, clock: int) -> Any:
-        if job.once is None:
-            return job.change(transaction, *job.args, **job.kwargs)
-        verdict = transaction.one(
-            "SELECT fingerprint, refusal, answer FROM holdfast_verdict WHERE user = ? AND key = ?",
-            (job.once.user, job.once.key),
-        )
-        if verdict is None:
-            result = job.change(transaction, *job.args, **job.kwargs)
-            self._remember(job.once, clock, None, result)
-            return result
-        if verdict["fingerprint"] != job.once.fingerprint:
-            raise _Repeated(Invalid("this key was used for another command", field="key"))
-        if verdict["refusal"] is None:
-            return msgspec.json.decode(verdict["answer"], type=_result_type(job.change))
-        message, name = msgspec.json.decode(verdict["answer"], type=tuple[str, str | None])
-        raise _Repeated(REFUSALS[verdict["refusal"]](message, field=name))
+    def _decide(self, transaction: SqliteTransaction, job: Job, clock: int, batch: Sequence[_Done]) -> _Done:
+        once = job.once
+        if once is not None:
+            verdict = self._verdict(transaction, job, once, clock, batch)
+            if verdict is not None:
+                return verdict
+        result = job.change(transaction, *job.args, **job.kwargs)
+        if once is not None:
+            _encode(result)
+        return _Done(result, clock, transaction.published, once=once)
 
-    def _remember(self, once: Once, at: int, refusal: str | None, answer: object) -> None:
-        self._connection.execute(
-            "INSERT OR REPLACE INTO holdfast_verdict (user, key, fingerprint, at, refusal, answer) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (once.user, once.key, once.fingerprint, at, refusal, msgspec.json.encode(answer).decode()),
+    def _verdict(
+        self, transaction: SqliteTransaction, job: Job, once: Once, clock: int, batch: Sequence[_Done]
+    ) -> _Done | None:
+        """Return what the first command under this key came to, if there was one."""
+        conflict = _Done(Invalid("this key was used for another command", field="key"), clock)
+        for done in batch:
+            if done.once is not None and (done.once.user, done.once.key) == (once.user, once.key):
+                same = done.once.fingerprint == once.fingerprint
+                return _Done(done.outcome, clock, repeats=done) if same else conflict
+        row = transaction.one(
+            "SELECT fingerprint, refusal, answer, published FROM holdfast_verdict WHERE user = ? AND key = ?",
+            (once.user, once.key),
         )
+        if row is None:
+            return None
+        if row["fingerprint"] != once.fingerprint:
+            return conflict
+        if row["refusal"] is not None:
+            message, name = msgspec.json.decode(row["answer"], type=tuple[str, str | None])
+            return _Done(REFUSALS[row["refusal"]](message, field=name), clock)
+        result = msgspec.json.decode(row["answer"], type=_result_type(job.change))
+        positions = msgspec.json.decode(row["published"], type=tuple[tuple[str, int], ...])
+        return _Done(result, clock, positions=positions)
+
+    def _remember(self, batch: Sequence[_Done]) -> None:
+        """Keep what was decided under a key; that which repeats a decision learns where that one has published."""
+        for done in batch:
+            if done.repeats is not None:
+                done.positions = done.repeats.positions
+            if done.once is None:
+                continue
+            if isinstance(done.outcome, Refused):
+                refusal, answer = done.outcome.code, _encode([done.outcome.message, done.outcome.field])
+            else:
+                refusal, answer = None, _encode(done.outcome)
+            self._connection.execute(
+                "INSERT INTO holdfast_verdict (user, key, fingerprint, at, refusal, answer, published) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    done.once.user, done.once.key, done.once.fingerprint, done.clock,
+                    refusal, answer, _encode(done.positions),
+                ),
+            )  # fmt: skip
 
     def _named(self, error: BaseException) -> Exception:
         """Return the error that the change's caller is told."""
@@ -256,14 +283,14 @@ class Committer:
             return StoreError(f"the change could not be written: {error}")
         return error
 
-    def _append(self, batch: _Batch) -> list[tuple[Record, ...]]:
+    def _append(self, batch: Sequence[_Done]) -> list[tuple[Record, ...]]:
         """Put what was published into the logs: here, so that the order of offsets is the order of commits."""
         execute = self._connection.execute
         heads: dict[str, tuple[int, int]] = {}
         records: list[tuple[Record, ...]] = []
-        for published in batch.published:
+        for done in batch:
             mine = []
-            for room, type, body in published:
+            for room, type, body in done.published:
                 if room not in heads:
                     row = execute("SELECT id, head FROM holdfast_room WHERE name = ?", (room,)).fetchone()
                     if row is None:
@@ -273,13 +300,14 @@ class Committer:
                 heads[room] = (room_id, head + 1)
                 execute(
                     "INSERT INTO holdfast_log (room_id, offset, at, type, body) VALUES (?, ?, ?, ?, ?)",
-                    (room_id, head + 1, batch.clock, type, body.decode()),
+                    (room_id, head + 1, done.clock, type, body.decode()),
                 )
                 mine.append(Record(room, head + 1, type, body))
             records.append(tuple(mine))
+            if mine:
+                done.positions = tuple((record.room, record.offset) for record in mine)
         for room_id, head in heads.values():
             execute("UPDATE holdfast_room SET head = ? WHERE id = ?", (head, room_id))
-        execute("INSERT OR REPLACE INTO holdfast_meta VALUES ('clock', ?)", (str(batch.clock),))
         return records
 
     def _authorize(self, action: int, *_: object) -> int:
@@ -311,14 +339,13 @@ _FORBIDDEN = {
 _BEYOND_THE_CHANGE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT}
 
 
-class _Repeated(Exception):
-    """What a repeated key is refused with; the first verdict stays as it is."""
+def _encode(answer: object) -> str:
+    try:
+        return msgspec.json.encode(answer).decode()
+    except (TypeError, ValueError) as error:
+        raise ChangeFailed(f"what is answered under a key must be JSON: {error}") from None
 
-    def __init__(self, refusal: Refused) -> None:
-        self.refusal = refusal
 
-
-@lru_cache(1024)
 def _result_type(change: Callable[..., Any]) -> Any:
     """Return the type that a change says it returns, so that a remembered result has it again."""
     try:

@@ -29,6 +29,7 @@ CREATE TABLE holdfast_verdict (
   at          INTEGER NOT NULL,
   refusal     TEXT,           -- the code of the refusal, or NULL for a success
   answer      TEXT NOT NULL,  -- JSON: the result, or the refusal's message and field
+  published   TEXT NOT NULL,  -- JSON: room and offset of everything that was published
   PRIMARY KEY (user, key)
 ) WITHOUT ROWID;
 
