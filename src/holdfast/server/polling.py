@@ -32,7 +32,7 @@ async def answer(opened: OpenHub, request: Request, room: str, *, hold: bool) ->
         found = await (_held(request, follow, opened.limits.poll_seconds) if hold else follow.take())
         if found and isinstance(found[0], Gap):
             return {"data": [], "resync": {"reason": found[0].reason}, "cursor": follow.cursor}
-        data = [msgspec.Raw(item.frame.text) for item in found if isinstance(item, Event)]
+        data = [msgspec.json.decode(item.frame.text) for item in found if isinstance(item, Event)]
         if not data and hold:
             return {"data": [], "cursor": follow.cursor, "timeout": True}
         return {"data": data, "cursor": follow.cursor}
