@@ -21,7 +21,7 @@ import httpx2
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
-from websockets.protocol import CLIENT, Protocol
+from websockets.protocol import CLIENT, Protocol, State
 
 SRC = Path(__file__).parent.parent / "src"
 
@@ -231,7 +231,8 @@ class RawPeer:
             head += got
         assert b" 101 " in head, head
         self._sock.setblocking(False)
-        self._protocol = Protocol(CLIENT, max_size=None)
+        self._protocol = Protocol(CLIENT, state=State.OPEN, max_size=None)
+        self.messages: list[Any] = []
 
     def send(self, message: Any) -> None:
         self.send_frame(Frame(Opcode.TEXT, msgspec.json.encode(message)))
@@ -243,6 +244,36 @@ class RawPeer:
         self._sock.setblocking(True)
         self._sock.sendall(data)
         self._sock.setblocking(False)
+
+    async def drain_answering_pings(self) -> None:
+        """Read as fast as it comes, and answer pings, for ever."""
+        while True:
+            await self._read(1 << 20)
+            self.messages.clear()
+
+    async def crawl(self, bytes_a_second: int) -> None:
+        """Read, but slowly, for ever."""
+        while True:
+            await self._read(bytes_a_second // 10)
+            await asyncio.sleep(0.1)
+
+    async def messages_until(self, found: Callable[[Any], bool], seconds: float) -> list[Any]:
+        """Read until a message is it; return all that ever came."""
+        async with asyncio.timeout(seconds):
+            while not (self.messages and found(self.messages[-1])):
+                await self._read(1 << 20)
+        return self.messages
+
+    async def _read(self, size: int) -> None:
+        data = await asyncio.get_running_loop().sock_recv(self._sock, size)
+        if not data:
+            raise EOFError
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                self.messages.append(msgspec.json.decode(event.data))
+        for answer in self._protocol.data_to_send():
+            self.send_bytes(answer)
 
     async def read_until_closed(self, seconds: float) -> float:
         """Read, but answer nothing, until the server ends it; return after how long it did."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -15,6 +16,10 @@ from holdfast.board.app import create_app
 from holdfast.client import watch as client_watch
 from holdfast.errors import HoldfastError
 from holdfast.server import runner
+from holdfast.store import upkeep
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _seconds = click.FloatRange(min=0, min_open=True)
 
@@ -96,6 +101,40 @@ def watch(url: str, room: str, token: str | None, no_jitter: bool) -> None:
         return
     if code is not None:
         raise SystemExit(1)
+
+
+@main.group()
+def store() -> None:
+    """Look after the file that everything is kept in."""
+
+
+@store.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("to", type=click.Path(path_type=Path))
+def backup(data: Path, to: Path) -> None:
+    """Copy DATA, as it is at one moment, also while it is served."""
+    _keep(upkeep.back_up, data, to)
+    click.echo(f"{data} is copied to {to}")
+
+
+@store.command("new-epoch")
+@click.argument("data", type=click.Path(path_type=Path))
+def new_epoch(data: Path) -> None:
+    """
+    Make every position that clients have in DATA void.
+
+    To be done after a copy was restored in place: it may be older than what clients have seen. They are told to
+    start afresh. (A file that was replaced, or that has gone back in time, is noticed without this.)
+    """
+    epoch = _keep(upkeep.renew_epoch, data)
+    click.echo(f"{data} has the epoch {epoch} now")
+
+
+def _keep(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return work(*args, **kwargs)
+    except HoldfastError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _print(line: str) -> None:

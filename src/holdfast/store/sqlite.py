@@ -10,7 +10,6 @@ that costs little. A lock file keeps other processes out.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import secrets
@@ -29,6 +28,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from holdfast.core.ready import CHUNK_BYTES, Span
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
+from holdfast.store.lock import Lock
 from holdfast.store.retention import forget
 from holdfast.store.store import Once, Outcome, ReadTransaction, Record, Retention, Transaction
 from holdfast.store.transaction import Committer, Job, SqliteReadTransaction
@@ -88,15 +88,14 @@ class SqliteStore:
             if self._in_memory:
                 folder = held.enter_context(TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True))
                 self.path = Path(folder, "memory.db")
-            self._lock = self._locked()
-            held.callback(os.close, self._lock)
+            self._lock = held.enter_context(closing(Lock(self.path)))
             self._connection = held.enter_context(closing(self._connect()))
             self._prepare()
             self._migrate("holdfast", [files("holdfast.store.schema").joinpath("sqlite.sql").read_text()])
             self._migrate("app", self._migrations)
             self._identify()
             self._committer = Committer(self._connection, self.epoch, self._codec, self._wall)
-            self._witness()
+            self._lock.witness(self._committer.clock)
             self._local = threading.local()
             self._readers = held.enter_context(ExitStack())
             self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
@@ -115,28 +114,7 @@ class SqliteStore:
         self._drain()
         await asyncio.sleep(0)  # let the last answers arrive
         with self._held:
-            self._witness()
-
-    def _locked(self) -> int:
-        """Take the lock on the file, for one process may have it."""
-        path = self.path.with_name(self.path.name + ".lock")
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"cannot open {self.path}: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner, _, _ = os.read(lock, 100).decode(errors="replace").partition(" ")
-            os.close(lock)
-            raise StoreError(f"{self.path} is in use by process {owner or '?'}; one process serves a file") from None
-        return lock
-
-    def _witness(self) -> None:
-        """Write beside the file who serves it, and how far it has come (see `_identify`)."""
-        note = f"{os.getpid()} {self._committer.clock}".encode()
-        os.pwrite(self._lock, note, 0)
-        os.ftruncate(self._lock, len(note))
+            self._lock.witness(self._committer.clock)
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -184,8 +162,7 @@ class SqliteStore:
         meta = dict(self._connection.execute("SELECT key, value FROM holdfast_meta"))
         status = self.path.stat()
         inode = f"{status.st_dev}:{status.st_ino}"
-        _, _, witnessed = os.pread(self._lock, 100, 0).partition(b" ")
-        is_older = witnessed.isdigit() and int(witnessed) > int(meta.get("clock", 0))
+        is_older = self._lock.witnessed > int(meta.get("clock", 0))
         if meta.get("inode") != inode or is_older:
             meta["epoch"] = new_epoch()
         meta.setdefault("secret", secrets.token_hex(32))
@@ -248,7 +225,7 @@ class SqliteStore:
     async def _keep_house(self) -> None:
         while True:
             try:
-                self._witness()
+                self._lock.witness(self._committer.clock)
                 if self._retention is not None:
                     await self.commit(forget, (self._retention,))
             except Exception:

@@ -1,0 +1,42 @@
+"""
+Who serves a file, and how far has it come?
+
+A lock beside the file, which the kernel drops with the process that holds it; in it stand
+the process and the time of the newest commit, as a witness: a file that is found older
+than that was replaced meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from holdfast.errors import StoreError
+
+
+class Lock:
+    """The one right to serve the file `path`; raises `StoreError` if another process has it."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot open {path}: {error.strerror}") from None
+        owner, _, clock = os.pread(self._file, 100, 0).decode(errors="replace").partition(" ")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise StoreError(f"{path} is in use by process {owner or '?'}; one process serves a file") from None
+        self.witnessed = int(clock) if clock.isascii() and clock.isdigit() else 0
+
+    def witness(self, clock: int) -> None:
+        """Write down who serves the file, and how far it has come (microseconds)."""
+        note = f"{os.getpid()} {clock}".encode()
+        os.pwrite(self._file, note, 0)
+        os.ftruncate(self._file, len(note))
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._file)
