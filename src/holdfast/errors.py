@@ -124,6 +124,14 @@ class ChangeFailed(StoreError):
     """A change broke a rule of `hub.write`; it was rolled back."""
 
 
+class NotSent(HoldfastError):
+    """A command was never sent, and never will be: nothing has happened."""
+
+
+class OutcomeUnknown(HoldfastError):
+    """A command was sent, and its answer can no longer be had: look at what there is."""
+
+
 class Closed(HoldfastError):
     """This client or hub has ended for good; `code` is the close code, where there is one."""
 

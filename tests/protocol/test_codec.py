@@ -371,6 +371,7 @@ SPOKEN = [
     messages.UserStoppedTyping("lobby", "ann", "Ann"),
     messages.Ping(),
     messages.Pong(),
+    messages.Reply("r", True, {"n": [1, None]}),
     messages.Reply("r", False, error=messages.Problem("no", "invalid")),
     messages.Goodbye("restart", 1, 2),
     messages.Error("no", "invalid", "lobby"),

@@ -21,7 +21,7 @@ from msgspec import UNSET
 
 from holdfast.client.room import Room, Snapshot
 from holdfast.client.socket import Socket, websocket_url
-from holdfast.core import link
+from holdfast.core import link, outbox
 from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.replica import Outcome, Replica, Resync
@@ -68,6 +68,10 @@ def connect(
     return Client(url, token=token, resume=recover == "resume", snapshot=snapshot, jitter=jitter)
 
 
+class _Wake:
+    """Nothing has happened, but the next deadline may be another one."""
+
+
 class Client:
     """A client that stays connected, and in its rooms. See `connect`."""
 
@@ -82,10 +86,12 @@ class Client:
         self._link = Link(jitter=jitter, renewable=callable(token))
         self._rooms: dict[str, Room] = {}
         self._codec = Codec()
+        self._rate = 1.0
+        self._commands: dict[str, Room] = {}  # sent, and not answered
         self._credentials: str | None = None
         self._session: str | None = None
         self._socket: Socket | None = None
-        self._queue: asyncio.Queue[tuple[Socket | None, LinkInput | str]] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[tuple[Socket | None, LinkInput | str | _Wake]] = asyncio.Queue(WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._watchers: set[asyncio.Event] = set()
@@ -165,12 +171,31 @@ class Client:
         if self._rooms.pop(room.name, None) is not None and room.joined_on is self._socket:
             self._say(messages.Leave(room.name))
         room.joined_on = None
+        self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
 
     async def send(self, room: Room, type: str, data: dict[str, Any]) -> None:
         """Send a message of the application."""
         if self._link.state is not State.LIVE:
             raise Unavailable("there is no link to the server now")
         self._send({**data, "type": type, self._codec.room_key: room.name})
+
+    def tell_outbox(self, room: Room, input: outbox.OutboxInput) -> None:
+        """Tell a room's outbox what happened, and do what it says."""
+        if self._link.state is State.CLOSED or self._rooms.get(room.name) is not room:
+            self._carry_outbox(room, room.outbox.receive(input, self._now()))
+            input = outbox.Stop()
+        self._carry_outbox(room, room.outbox.receive(input, self._now()))
+        self._put(None, _Wake())
+
+    def _carry_outbox(self, room: Room, effects: list[outbox.OutboxEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case outbox.Send(key, command):
+                    self._commands[key] = room
+                    self._send({**command, self._codec.room_key: room.name, "ref": key, "key": key})
+                case outbox.Settle(key, result, value):
+                    self._commands.pop(key, None)
+                    room.settle(key, result, value)
 
     def ask_again(self, room: Room) -> None:
         """Ask for what was left in the log while a room's reader was slow."""
@@ -181,12 +206,15 @@ class Client:
     async def _run(self) -> None:
         self._tell(link.Start())
         while self._link.state is not State.CLOSED:
-            deadline = self._link.deadline()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(self._deadline()):
                     source, what = await self._queue.get()
             except TimeoutError:
                 self._carry(self._link.tick(self._now(), random.random()))
+                for room in tuple(self._rooms.values()):
+                    self._carry_outbox(room, room.outbox.tick(self._now()))
+                continue
+            if isinstance(what, _Wake):
                 continue
             if source is not None and source is not self._socket:
                 continue
@@ -200,8 +228,13 @@ class Client:
         failure = self._closed()
         for room in self._rooms.values():
             room.fail(failure)
+            self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
 
-    def _put(self, source: Socket | None, what: LinkInput) -> None:
+    def _deadline(self) -> float | None:
+        times = [self._link.deadline(), *(room.outbox.deadline() for room in self._rooms.values())]
+        return min((when for when in times if when is not None), default=None)
+
+    def _put(self, source: Socket | None, what: LinkInput | _Wake) -> None:
         try:
             self._queue.put_nowait((source, what))
         except asyncio.QueueFull:
@@ -254,6 +287,8 @@ class Client:
         socket, self._socket = self._socket, None
         if socket is not None:
             self._spawn(socket.abandon(code))
+        for room in self._rooms.values():
+            self._carry_outbox(room, room.outbox.receive(outbox.Broken(), self._now()))
 
     def _join(self, room: Room) -> None:
         if room.joined_on is not self._socket:
@@ -278,8 +313,10 @@ class Client:
                 self._tell(link.Advised(after_ms / 1000, spread_ms / 1000))
             case messages.Error():
                 self._refused(message)
-            case messages.Pong() | messages.Reply():
+            case messages.Pong():
                 pass
+            case messages.Reply():
+                self._answered(message)
             case _:
                 room = self._rooms.get(message.room)
                 if room is not None:
@@ -292,7 +329,20 @@ class Client:
         if isinstance(message.token, str) and self._token is None:
             self._credentials = message.token
             self._link.renewable = True
+        self._rate = 0.8 * message.limits.messages_per_second  # the rest is for what is no command
         self._tell(link.Welcomed(message.heartbeat.interval, message.heartbeat.timeout))
+
+    def _answered(self, message: messages.Reply) -> None:
+        room = self._commands.get(str(message.ref))
+        if room is None:
+            return
+        if message.ok:
+            value = None if message.data is UNSET else message.data
+        else:
+            problem = messages.Problem("", "") if message.error is UNSET else message.error
+            value = REFUSALS.get(problem.code, Refused)(problem.error)
+        answer = outbox.Answered(str(message.ref), message.ok, value)
+        self._carry_outbox(room, room.outbox.receive(answer, self._now()))
 
     def _refused(self, message: messages.Error) -> None:
         logger.warning("the server refused: %s", message.error)
@@ -325,6 +375,8 @@ class Client:
             case _:
                 pass
         self._take(room, room.replica.receive(message))
+        if isinstance(message, messages.Joined):
+            self._carry_outbox(room, room.outbox.receive(outbox.Ready(self._rate), self._now()))
 
     def _take(self, room: Room, outcome: Outcome) -> None:
         for item in outcome.items:

@@ -12,12 +12,14 @@ import asyncio
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 from msgspec import Struct
 
 from holdfast.core.backoff import Backoff
+from holdfast.core.outbox import Outbox, Put, Result, Withdrawn
 from holdfast.core.replica import Item, Replica
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotSent, OutcomeUnknown
 from holdfast.protocol.messages import User
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Room:
         self.replica = replica
         self.backoff = Backoff()  # of joins that failed for no fault of ours
         self.joined_on: Socket | None = None  # on which it was joined last
+        self.outbox = Outbox()
+        self._answers: dict[str, asyncio.Future[Any]] = {}
         self._items: deque[Item | Snapshot] = deque()
         self._more = asyncio.Event()
         self._overflowed = False
@@ -97,7 +101,40 @@ class Room:
         """How many items wait to be iterated over."""
         return len(self._items)
 
+    async def command(self, type: str, **data: Any) -> Any:
+        """
+        Have the server handle a message, once, whatever becomes of the link, and return what its handler returned.
+
+        It is kept while there is no link, and sent again when its answer was lost. Raises the server's refusal,
+        `NotSent` if it was never sent, or `OutcomeUnknown` if it was and the answer can no longer be had.
+        """
+        key = uuid4().hex
+        answer = self._answers[key] = asyncio.get_running_loop().create_future()
+        self._client.tell_outbox(self, Put(key, {**data, "type": type}))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._client.tell_outbox(self, Withdrawn(key))
+            raise
+        finally:
+            self._answers.pop(key, None)
+
     # For the client.
+
+    def settle(self, key: str, result: Result, value: Any) -> None:
+        """Tell who gave a command what it came to; `value` is the answer, or the refusal."""
+        answer = self._answers.get(key)
+        if answer is None or answer.done():
+            return
+        match result:
+            case Result.DONE:
+                answer.set_result(value)
+            case Result.REJECTED:
+                answer.set_exception(value)
+            case Result.NOT_SENT:
+                answer.set_exception(NotSent("the command was not sent"))
+            case Result.UNKNOWN:
+                answer.set_exception(OutcomeUnknown("the command was sent, and its answer did not come"))
 
     @property
     def is_full(self) -> bool:

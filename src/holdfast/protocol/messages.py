@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 
 class User(Struct, frozen=True, rename="camel"):
@@ -194,7 +194,7 @@ class Reply(Struct, frozen=True, tag="reply", omit_defaults=True):
 
     ref: str | int
     ok: bool = field()
-    data: Raw | UnsetType = UNSET
+    data: Any = UNSET
     error: Problem | UnsetType = UNSET
 
 
