@@ -1,9 +1,9 @@
-// Runs the scenarios of one machine in JavaScript: node scenarios.mjs link
+// Runs the scenarios of one machine in JavaScript: node scenarios.mjs link …/holdfast.js
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { Link, Replica } from "../../src/holdfast/browser/holdfast.js";
 
-const machine = process.argv[2];
+const [machine, module] = process.argv.slice(2);
+const { Link, Outbox, Replica } = await import(module);
 const { scenarios } = JSON.parse(readFileSync(new URL(`../../spec/scenarios/${machine}.json`, import.meta.url), "utf8"));
 
 const isNothing = (value) => value === 0 || value === null || value === "" || value === undefined;
@@ -18,6 +18,17 @@ const run = {
       assert.deepEqual(effects, step.effects ?? [], JSON.stringify(step));
       assert.deepEqual(withoutNothing(link.status), step.status, JSON.stringify(step));
       assert.equal(link.deadline(), step.deadline ?? null, JSON.stringify(step));
+    }
+  },
+  outbox({ steps }) {
+    const outbox = new Outbox();
+    for (const step of steps) {
+      const puts = Array.from({ length: step.puts ?? 0 }, (_, number) => ({ type: "put", key: String(number), command: null }));
+      const inputs = step.input ? [step.input] : puts;
+      const effects = step.tick ? outbox.tick(step.at) : inputs.flatMap((input) => outbox.receive(input, step.at));
+      assert.deepEqual(effects, step.effects ?? [], JSON.stringify(step));
+      assert.equal(outbox.size, step.size, JSON.stringify(step));
+      assert.equal(outbox.deadline(), step.deadline ?? null, JSON.stringify(step));
     }
   },
   replica({ options, steps }) {

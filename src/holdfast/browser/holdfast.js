@@ -361,6 +361,101 @@ export class Replica {
   }
 }
 
+/** @typedef {{type: string, key?: string, [field: string]: any}} OutboxEffect  `send` or `settle`. */
+
+const COMMANDS = 1000;
+const UNDER_WAY = 16;
+const BURST = 20;
+const MEMORY_SECONDS = 23 * 3600; // after which the server may have forgotten a key
+
+/**
+ * What was commanded, and not been answered yet? Kept in order, sent again under its key after a link that broke,
+ * and settled once, honestly: done, rejected, not sent, or unknown.
+ */
+export class Outbox {
+  /** @type {Map<string, {command: any, firstSent: number | null, underWay: boolean}>} */ #entries = new Map();
+  /** @type {number | null} */ #rate = null; // null: there is no way
+  #underWay = 0;
+  #busyUntil = 0;
+
+  get size() {
+    return this.#entries.size;
+  }
+
+  /** Take in what happened: `put`, `ready` (at a `rate`), `broken`, `answered`, `withdrawn` or `stop`.
+   * @param {{type: string, key?: any, command?: any, rate?: any, ok?: boolean, value?: any}} input
+   * @param {number} now  @returns {OutboxEffect[]} */
+  receive({ type, key, command, rate, ok, value }, now) {
+    /** @type {OutboxEffect[]} */
+    let settled = [];
+    switch (type) {
+      case "put":
+        if (this.size >= COMMANDS) return [{ type: "settle", key, result: "not sent" }];
+        this.#entries.set(key, { command, firstSent: null, underWay: false });
+        break;
+      case "ready":
+        this.#rate = rate;
+        break;
+      case "broken":
+        this.#rate = null;
+        this.#underWay = 0;
+        for (const entry of this.#entries.values()) entry.underWay = false;
+        break;
+      case "answered":
+        settled = this.#settle(key, ok ? "done" : "rejected", value);
+        break;
+      case "withdrawn":
+        settled = this.#giveUp(key);
+        break;
+      case "stop":
+        settled = [...this.#entries.keys()].flatMap((each) => this.#giveUp(each));
+    }
+    return [...settled, ...this.#send(now)];
+  }
+
+  /** @param {number} now  @returns {OutboxEffect[]} */
+  tick(now) {
+    const late = [...this.#entries].filter(([, { firstSent }]) => firstSent !== null && now >= firstSent + MEMORY_SECONDS);
+    return [...late.flatMap(([key]) => this.#settle(key, "unknown")), ...this.#send(now)];
+  }
+
+  /** When `tick` is due next. */
+  deadline() {
+    const times = [...this.#entries.values()].flatMap((entry) => (entry.firstSent === null ? [] : [entry.firstSent + MEMORY_SECONDS]));
+    if (this.#rate && this.#underWay < Math.min(UNDER_WAY, this.size)) times.push(this.#busyUntil - BURST / this.#rate);
+    return times.length ? Math.min(...times) : null;
+  }
+
+  /** @param {string} key  @param {string} result  @param {any} [value]  @returns {OutboxEffect[]} */
+  #settle(key, result, value) {
+    const entry = this.#entries.get(key);
+    if (!entry) return [];
+    this.#entries.delete(key);
+    if (entry.underWay) this.#underWay--;
+    return [{ type: "settle", key, result, ...(value !== undefined && { value }) }];
+  }
+
+  /** @param {string} key */
+  #giveUp(key) {
+    return this.#settle(key, (this.#entries.get(key)?.firstSent ?? null) === null ? "not sent" : "unknown");
+  }
+
+  /** @param {number} now */
+  #send(now) {
+    const sent = [];
+    for (const [key, entry] of this.#entries) {
+      if (!this.#rate || this.#underWay >= UNDER_WAY || this.#busyUntil - BURST / this.#rate > now) break;
+      if (entry.underWay) continue;
+      entry.underWay = true;
+      entry.firstSent ??= now;
+      this.#underWay++;
+      this.#busyUntil = Math.max(this.#busyUntil, now) + 1 / this.#rate;
+      sent.push({ type: "send", key, command: entry.command });
+    }
+    return sent;
+  }
+}
+
 // ── the hands ────────────────────────────────────────────────────────────────────────────────────
 
 /** Return a clock of seconds that counts sleep, and never goes back when somebody sets the wall's. */
@@ -372,6 +467,11 @@ function forwardClock() {
     wall = Date.now() / 1000;
     return (now += Math.max(0, wall - then));
   };
+}
+
+/** Return a name that nobody else gives. */
+function newKey() {
+  return globalThis.crypto?.randomUUID?.() ?? `${Date.now()}-${Math.random()}-${Math.random()}`; // not on plain http
 }
 
 /** Tells listeners. One that throws is reported, and harms nobody else. */
@@ -408,6 +508,7 @@ class Room extends Emitter {
   #client;
   joinedOn = 0;
   backoff = new Backoff(true); // of joins that failed for no fault of ours
+  outbox = new Outbox();
   snapshots = 0; // begun so far; only the newest one counts
 
   /** @param {Client} client  @param {Replica} replica  @param {Snapshot | undefined} snapshot */
@@ -441,6 +542,13 @@ class Room extends Emitter {
     return this.#client.say({ ...data, type }, this.name);
   }
 
+  /** Have the server handle a message, once, whatever becomes of the link; resolves to what its handler returned.
+   * Rejects with an `Error` whose `result` is rejected (then `code` says why), not sent, or unknown.
+   * @param {string} type  @param {Record<string, any>} [data]  @returns {Promise<any>} */
+  command(type, data = {}) {
+    return this.#client.command(this, { ...data, type });
+  }
+
   leave() {
     this.#client.leave(this);
   }
@@ -461,6 +569,8 @@ class Client extends Emitter {
   #roomKey;
   #everLive = false;
   /** @type {(() => void)[]} */ #disposers = [];
+  /** @type {Map<string, {room: Room, resolve: (value: any) => void, reject: (error: Error) => void}>} */ #answers = new Map();
+  #rate = 1;
   /** @type {User | null} */ user = null;
 
   /** @param {string} url  @param {Options} options */
@@ -497,8 +607,40 @@ class Client extends Emitter {
   /** @param {Room} room */
   leave(room) {
     if (this.#rooms.get(room.name) !== room) return;
+    this.#tellOutbox(room, { type: "stop" });
     this.#rooms.delete(room.name);
     if (room.joinedOn === this.#generation) this.say({ type: "leave" }, room.name);
+  }
+
+  /** @param {Room} room  @param {any} command  @returns {Promise<any>} */
+  command(room, command) {
+    const key = newKey();
+    return new Promise((resolve, reject) => {
+      this.#answers.set(key, { room, resolve, reject });
+      this.#tellOutbox(room, { type: "put", key, command });
+      if (this.#rooms.get(room.name) !== room || this.#link.state === "closed") this.#tellOutbox(room, { type: "stop" });
+    });
+  }
+
+  /** How many commands have not been answered yet. */
+  get unanswered() {
+    return this.#answers.size;
+  }
+
+  /** @param {Room} room  @param {any} input  what happened; null: time has passed */
+  #tellOutbox(room, input) {
+    const now = this.#now();
+    for (const { type, key, command, result, value } of input ? room.outbox.receive(input, now) : room.outbox.tick(now)) {
+      if (type === "send") {
+        this.say({ ...command, ref: key, key }, room.name);
+        continue;
+      }
+      const answer = this.#answers.get(/** @type {string} */ (key));
+      this.#answers.delete(/** @type {string} */ (key));
+      if (result === "done") answer?.resolve(value);
+      else answer?.reject(Object.assign(new Error(value?.error ?? `the command's outcome: ${result}`), { result, code: value?.code }));
+    }
+    this.#arm(now);
   }
 
   /** Do not wait for the next attempt. */
@@ -546,6 +688,11 @@ class Client extends Emitter {
       const next = this.#inbox[0];
       const effects = next ? this.#link.receive(next, now, dice) : this.#link.tick(now, dice);
       for (const effect of effects) this.#carry(effect);
+      if (!next) for (const room of this.#rooms.values()) this.#tellOutbox(room, null);
+      if (this.#socket === null || this.#link.state === "closed") {
+        const type = this.#link.state === "closed" ? "stop" : "broken";
+        for (const room of this.#rooms.values()) this.#tellOutbox(room, { type });
+      }
       this.#arm(now);
       if (this.#link.status !== before) this.emit("status", this.status);
     }
@@ -553,9 +700,10 @@ class Client extends Emitter {
 
   /** @param {number} now */
   #arm(now) {
-    const deadline = this.#link.deadline();
+    const machines = [this.#link, ...[...this.#rooms.values()].map((room) => room.outbox)];
+    const deadline = Math.min(...machines.map((machine) => machine.deadline() ?? Infinity));
     clearTimeout(this.#timer);
-    if (deadline === null) return;
+    if (deadline === Infinity) return;
     const wait = Math.max(0, 1000 * (deadline - now)) + 1;
     this.#timer = setTimeout(() => this.#tell(null), Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
   }
@@ -645,6 +793,12 @@ class Client extends Emitter {
       case "goodbye":
         this.#tell({ type: "advised", after: message.after_ms / 1000, spread: message.spread_ms / 1000 });
         break;
+      case "reply": {
+        const { ref, ok, data: value = null, error } = message;
+        const answer = this.#answers.get(ref);
+        if (answer) this.#tellOutbox(answer.room, { type: "answered", key: ref, ok, value: ok ? value : error });
+        break;
+      }
       case "error":
         if (room && PASSING.includes(message.code)) this.#joinAgain(room, room.joinedOn);
         room?.emit("error", message);
@@ -665,7 +819,8 @@ class Client extends Emitter {
   }
 
   /** @param {Message} message */
-  #welcome({ session, roomKey, user, token, heartbeat }) {
+  #welcome({ session, roomKey, user, token, heartbeat, limits }) {
+    this.#rate = 0.8 * limits.messagesPerSecond; // the rest is for what is no command
     this.#session = session;
     this.#roomKey = roomKey;
     this.user = user;
@@ -695,6 +850,7 @@ class Client extends Emitter {
           room.emit(item.type, item);
           room.emit("presence", room.users);
           room.emit("typing", room.typing);
+          this.#tellOutbox(room, { type: "ready", rate: this.#rate });
           if (isLost) this.#takeSnapshot(room, number, item.reason);
           break;
         }

@@ -7,6 +7,7 @@ All roads, at their usual names, for `app.mount("/live", hub.app)`.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -74,7 +75,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
         return Json({"data": {"id": publication.id}}, 201)
 
     async def client(request: HttpRequest) -> Response:
-        return Response(_CLIENT, media_type="text/javascript", headers={"cache-control": "no-cache"})
+        return Response(CLIENT, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
     return Starlette(
         routes=[
@@ -90,7 +91,15 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
     )
 
 
-_CLIENT = files("holdfast.browser").joinpath("holdfast.js").read_bytes()
+def _without_comments(source: str) -> str:
+    """Return a module of ours as it travels: whoever wants to read it has the source."""
+    return re.sub(r"/\*\*.*?\*/[ \n]*|(?m:^ *//[^\n]*\n)|(?m: +// [^\n]*$)", "", source, flags=re.DOTALL)
+
+
+#: The module for browsers.
+CLIENT = (
+    "/* holdfast, MIT licence */\n" + _without_comments(files("holdfast.browser").joinpath("holdfast.js").read_text())
+).encode()
 
 
 def _room(request: HttpRequest) -> str:
