@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,14 +47,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def page(browser: Browser, server: Server) -> AsyncIterator[Page]:
+async def page(browser: Browser, server: Server) -> Page:
     page = await (await browser.new_context()).new_page()
     await page.goto(f"{server.url}/holdfast.js")  # any page of this origin
     await page.evaluate(
         "async () => { const { connect } = await import('/holdfast.js');"
         " window.client = connect('/ws', { jitter: false }); window.room = client.join('lobby'); }"
     )
-    yield page
+    return page
 
 
 async def test_a_command_resolves_to_what_its_handler_returned_or_rejects_with_its_refusal(page: Page) -> None:

@@ -280,6 +280,61 @@ async def test_what_happened_while_the_page_was_offline_is_shown(
     await shows_the_truth(page, server)
 
 
+async def test_twenty_changes_made_while_there_is_no_server_arrive_once_each(
+    start_board: StartBoard, open_page: Open
+) -> None:
+    server = start_board()
+    page = await open_page(server, "?jitter=off")
+    server.kill()
+    await status(page, "waiting")
+    field = page.locator("[data-list-id=list-todo] [data-testid=new-task] input")
+    for number in range(16):
+        await field.fill(f"made offline {number}")
+        await field.press("Enter")
+    await page.focus("[data-task-id=task-3]")
+    for key in ("Space", "ArrowRight", "Enter"):
+        await page.keyboard.press(key)
+    await page.click("[data-task-id=task-1]")
+    await page.fill("#card-title", "changed offline")
+    await page.click("#card .primary")
+    await page.click("[data-task-id=task-4]")
+    await page.fill("#card-description", "described offline")
+    await page.click("#card .primary")
+    await page.click("[data-task-id=task-2]")
+    await page.click("[data-testid=delete-task]")
+    await true_on(page, "window.holdfast.unanswered === 20", 8)
+    await true_on(page, "document.querySelector('#status-text').textContent.endsWith('20 unsent')")
+    assert await page.locator(".card").count() == 4 + 16 - 1
+    server.start()
+    await status(page, "live", 20)
+    await true_on(page, "window.holdfast.unanswered === 0")
+    await shows_the_truth(page, server)
+    tasks = {task["title"]: task for task in (await server.get("/boards/board-1/tasks"))["data"]}
+    assert len(tasks) == 4 + 16 - 1
+    assert {f"made offline {number}" for number in range(16)} < set(tasks)
+    assert tasks["changed offline"]["id"] == "task-1"
+    assert tasks["Choose a name"]["description"] == "described offline"
+    assert tasks["Write the announcement"]["listId"] == "list-done"
+    made = [task["title"] for task in tasks.values() if task["title"].startswith("made")]
+    assert made == [f"made offline {number}" for number in range(16)]
+
+
+async def test_a_change_that_is_refused_is_taken_back_and_said(start_board: StartBoard, open_page: Open) -> None:
+    server = start_board()
+    page = await open_page(server, "?jitter=off")
+    server.kill()
+    await status(page, "waiting")
+    await page.click("[data-task-id=task-3]")
+    await page.fill("#card-title", "by me")
+    await page.click("#card .primary")
+    await true_on(page, "document.querySelector('[data-task-id=task-3] .title').textContent === 'by me'")
+    server.start()
+    await server.request("DELETE", "/tasks/task-3")
+    await status(page, "live", 20)
+    await page.wait_for_selector(".toast")
+    await shows_the_truth(page, server)
+
+
 async def test_a_page_that_is_signed_out_says_so_and_does_not_dial(start_board: StartBoard, open_page: Open) -> None:
     server = start_board("--token-lifetime", "6")
     page = await open_page(server, name="Alice")

@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from holdfast import Hub, Limits, User, __version__
 from holdfast.board import changes
+from holdfast.board.commands import accept_commands
 from holdfast.board.operations import openapi
 from holdfast.board.routes import COOKIE, Routes, board_must_exist
 from holdfast.web import REFUSALS, Json
@@ -67,6 +68,8 @@ def create_app(
     async def may(user: User, room: str, action: str) -> bool:
         await board_must_exist(hub, room)
         return True
+
+    accept_commands(hub)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

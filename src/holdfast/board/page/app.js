@@ -79,6 +79,7 @@ function happened(event) {
       return void ask("GET", "/boards").then(({ data }) => showBoards(data));
     case "board_deleted":
       toast("This board was deleted.");
+      room?.leave();
       return go("board-1");
   }
   const { task } = event;
@@ -102,8 +103,12 @@ function showBoards(boards) {
   document.title = mine ? `${mine.name} · holdfast` : "holdfast";
 }
 
-/** @param {string} id */
+/** Go to another board, unless that would lose something. @param {string} id */
 function go(id) {
+  if (client.unanswered) {
+    byId("boards").value = boardId;
+    return toast("Some of your changes are still on their way.");
+  }
   const url = new URL(location.href);
   url.searchParams.set("board", id);
   history.pushState(null, "", url);
@@ -111,7 +116,7 @@ function go(id) {
 }
 
 client.on("status", (status) => {
-  renderStatus(status);
+  renderStatus(status, client.unanswered);
   if (status.state === "closed" && status.code === 4001) signIn("You have been signed out. Sign in to go on.");
 });
 client.on("error", ({ error, code }) => code !== "unauthorized" && toast(error));
@@ -120,7 +125,7 @@ client.on("connected", (user) => {
   keepSignedIn((token) => client.authenticate(token));
 });
 setInterval(() => {
-  renderStatus(client.status);
+  renderStatus(client.status, client.unanswered);
   if (typing.size) showTyping();
 }, 500);
 
@@ -135,21 +140,36 @@ async function act(change, method, path, body) {
   const takeBack = model.begin(change);
   draw();
   try {
-    const answer = await ask(method, path, body);
-    if (answer?.data && path.startsWith("/tasks")) {
-      // What the event will say too: else the card would jump back until it comes.
-      const { id, listId, position } = answer.data;
-      model.truth.apply({ type: "task_updated", task: { ...answer.data, position: model.truth.tasks.get(id)?.position ?? position } });
-      if (path.endsWith("/move")) model.truth.move(id, listId, position);
-    } else if (method === "DELETE") {
-      change(model.truth);
-    }
-    return answer?.data;
+    return (await ask(method, path, body))?.data;
   } catch (error) {
     const { message, status } = /** @type {{message: string, status: number}} */ (error);
     toast(message);
     if (status === 401) signIn("Sign in to change the board.");
     return null;
+  } finally {
+    takeBack();
+    draw();
+  }
+}
+
+/**
+ * Show a change of a card at once, and command it: it is kept while there is no link, and taken back if it is refused.
+ *
+ * @param {(board: Board) => void} change  @param {string} type  @param {Record<string, any>} data
+ */
+async function command(change, type, data) {
+  const asked = room;
+  const takeBack = model.begin(change);
+  draw();
+  try {
+    const task = await asked?.command(type, data);
+    if (asked !== room) return;
+    // What the event says too, or will: else the card would jump back until it comes.
+    if (type === "delete_task") change(model.truth);
+    else if (model.truth.learn(task) && type === "move_task") model.truth.move(task.id, task.listId, task.position);
+  } catch (error) {
+    const { message, result } = /** @type {{message: string, result: string}} */ (error);
+    toast(result === "rejected" ? message : result === "unknown" ? "Nobody knows whether that was done; have a look." : "That was not sent.");
   } finally {
     takeBack();
     draw();
@@ -171,14 +191,18 @@ function drop(id, place) {
   draw();
   const task = model.board.tasks.get(id);
   if (!task || !place || (task.listId === place.listId && task.position === place.position)) return;
-  act((board) => board.move(id, place.listId, place.position), "PATCH", `/tasks/${id}/move`, place);
+  const { listId, position } = place;
+  command((board) => board.move(id, listId, position), "move_task", { taskId: id, listId, position });
 }
 
 carryCards(byId("lists"), {
   open: openCard,
   carry,
   drop,
-  place: (id) => model.board.tasks.get(id) ?? null,
+  place: (id) => {
+    const task = model.board.tasks.get(id);
+    return task && !task.pending ? task : null;
+  },
   lists: () => model.board.inOrder().map(({ id, name }) => ({ id, name, size: model.board.tasksOf(id).length })),
   say: announce,
 });
@@ -195,7 +219,7 @@ byId("lists").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   const id = `new-${Date.now()}`;
   const now = new Date().toISOString();
   const task = { id, listId, title, description: null, assigneeId: null, position, createdAt: now, updatedAt: now, pending: true };
-  act((board) => board.tasks.set(id, task), "POST", "/tasks", { listId, title });
+  command((board) => board.tasks.set(id, task), "create_task", { listId, title });
 });
 
 byId("lists").addEventListener("click", (/** @type {MouseEvent} */ event) => {
@@ -214,7 +238,7 @@ function openCard(id) {
   const task = model.board.tasks.get(id);
   if (!task || task.pending) return;
   const save = (/** @type {Partial<typeof task>} */ patch) =>
-    act((board) => void board.tasks.set(id, { ...(board.tasks.get(id) ?? task), ...patch }), "PATCH", `/tasks/${id}`, patch);
+    command((board) => void board.tasks.set(id, { ...(board.tasks.get(id) ?? task), ...patch }), "update_task", { taskId: id, ...patch });
   showCard(task, model.board.lists.get(task.listId)?.name ?? "", people, save, () => removeCard(task));
 }
 
@@ -225,7 +249,7 @@ function removeCard(task) {
   draw();
   const timer = setTimeout(() => {
     removeToast();
-    act(change, "DELETE", `/tasks/${task.id}`).finally(takeBack);
+    command(change, "delete_task", { taskId: task.id }).finally(takeBack);
   }, 4000);
   const undo = () => {
     clearTimeout(timer);
@@ -294,6 +318,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "?") sheet("help", () => {});
 });
+window.addEventListener("beforeunload", (event) => client.unanswered && event.preventDefault());
 window.addEventListener("popstate", () => enter(new URLSearchParams(location.search).get("board") ?? "board-1"));
 
 for (let n = 0; n < 3; n++) {

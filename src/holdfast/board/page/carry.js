@@ -44,6 +44,7 @@ function pointer(root, hands) {
     /** @type {HTMLElement | null} */
     let flying = null;
     let place = hands.place(id);
+    if (!place) return;
     let [x, y] = [down.clientX, down.clientY];
     let frame = 0;
     const take = () => {

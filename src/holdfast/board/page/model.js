@@ -63,6 +63,14 @@ export class Board {
     }
   }
 
+  /** Take in a task as it was answered; whether that is news: what is known may be newer. @param {Task} task */
+  learn(task) {
+    const known = this.tasks.get(task.id);
+    if (known && known.updatedAt >= task.updatedAt) return false;
+    this.tasks.set(task.id, task);
+    return true;
+  }
+
   /** Put a task somewhere, as the server will: take it out, then put it in.
    * @param {string} id  @param {string} listId  @param {number} position */
   move(id, listId, position) {

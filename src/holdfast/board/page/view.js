@@ -146,8 +146,8 @@ export function renderTyping(names) {
   write(byId("typing"), names.length === 0 ? "" : names.length > 2 ? text : `${text} ${names.length > 1 ? "are" : "is"} typing…`);
 }
 
-/** Tell the truth about the link. @param {any} status */
-export function renderStatus(status) {
+/** Tell the truth about the link. @param {any} status  @param {number} unanswered  changes that are on their way */
+export function renderStatus(status, unanswered) {
   const node = byId("status");
   node.dataset.state = document.body.dataset.link = status.state;
   node.dataset.attempt = String(status.attempt);
@@ -162,7 +162,8 @@ export function renderStatus(status) {
     waiting: `${navigator.onLine ? "Reconnecting" : "Offline; trying"} in ${seconds} s (attempt ${status.attempt}${most})`,
     closed: status.code === 4001 ? "Signed out" : "Disconnected",
   };
-  write(byId("status-text"), words[/** @type {keyof typeof words} */ (status.state)]);
+  const unsent = unanswered && status.state !== "live" ? ` · ${unanswered} unsent` : "";
+  write(byId("status-text"), words[/** @type {keyof typeof words} */ (status.state)] + unsent);
 }
 
 /** @param {string} message  @param {{label: string, act: () => void}} [action] */
