@@ -41,18 +41,20 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop = loop
         self._ring = ring
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._when: float | None = None  # kept here: a timer of uvloop that is due at once does not know it
 
     def set(self, when: float | None) -> None:
         """Ring at `when`, and at no other time."""
+        if when == self._when:
+            return
         if self._timer is not None:
-            if self._timer.when() == when and not self._timer.cancelled():
-                return
             self._timer.cancel()
+        self._when = when
         self._timer = None if when is None else self._loop.call_at(when, self._rings)
 
     def _rings(self) -> None:
-        self._timer = None
+        self._timer = self._when = None
         self._ring()
 
 
