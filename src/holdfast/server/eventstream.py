@@ -8,6 +8,7 @@ A gap is told in the stream; a page cannot read headers.
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast.errors import Malformed
 from holdfast.protocol.cursor import decode_cursor
 from holdfast.server.follow import Event, Follow, Gap
+from holdfast.server.hands import RESTART_SECONDS
 from holdfast.server.opened import OpenHub
 
 #: What an EventSource waits before it dials again, in seconds.
@@ -43,7 +45,7 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
     hands = opened.hands
     if hands.draining or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
         # Any status but 200 would end a native EventSource for ever.
-        return Response(_retry(hands.spread() + 5), headers=HEADERS, media_type=MEDIA_TYPE)
+        return Response(_retry(5 + random.uniform(0, hands.spread())), headers=HEADERS, media_type=MEDIA_TYPE)
     return EventStream(opened, follow)
 
 
@@ -71,7 +73,8 @@ async def _stream(opened: OpenHub, follow: Follow) -> AsyncIterator[str]:
         elif follow.ended is None:
             yield ": heartbeat\n\n"
     goodbye = {"type": "goodbye", "reason": follow.ended}
-    yield _retry(opened.hands.spread()) + f"event: goodbye\ndata: {msgspec.json.encode(goodbye).decode()}\n\n"
+    back = RESTART_SECONDS + random.uniform(0, opened.hands.spread())  # drawn here: an EventSource draws nothing
+    yield _retry(back) + f"event: goodbye\ndata: {msgspec.json.encode(goodbye).decode()}\n\n"
 
 
 def _retry(seconds: float) -> str:

@@ -33,6 +33,8 @@ logger = logging.getLogger("holdfast.server")
 
 #: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up.
 RETURNS_PER_SECOND = 500
+#: What a server takes to end and to be there again; whoever returns sooner has come for nothing.
+RESTART_SECONDS = 2.0
 
 
 class Alarm:
@@ -135,7 +137,7 @@ class Hands:
 
     def say_goodbye(self, connection: Connection, reason: str) -> None:
         """Tell a client that it will be closed for no fault of its own, and when to come back."""
-        connection.say(messages.Goodbye(reason, 0, round(1000 * self.spread())))
+        connection.say(messages.Goodbye(reason, round(1000 * RESTART_SECONDS), round(1000 * self.spread())))
 
     def spread(self) -> float:
         """Return over how many seconds a crowd of this size should return: faster, and it would be a storm."""
