@@ -119,7 +119,7 @@ async def test_nobody_stays_unknown_longer_than_the_deadline(start_board: StartB
 
 
 async def test_a_token_that_expires_ends_the_connection_unless_it_is_renewed(start_board: StartBoard) -> None:
-    server = start_board("--token-lifetime", "2")
+    server = start_board("--token-lifetime", "4")
     token = await login(server)
     async with await server.dial(f"/ws?token={token}") as left, await server.dial(f"/ws?token={token}") as renewed:
         began = time.monotonic()
@@ -128,13 +128,13 @@ async def test_a_token_that_expires_ends_the_connection_unless_it_is_renewed(sta
         await renewed.join()
         await renewed.send({"type": "auth", "token": fresh})
         await renewed.until("connected")
-        assert await left.closed() == 4001
-        assert 1.5 < time.monotonic() - began < 2.7
+        assert await left.closed(7) == 4001
+        assert 3.5 < time.monotonic() - began < 5.7
         assert left.heard[-1]["error"].startswith("Unauthorized")
         await renewed.send({"type": "ping"})
         await renewed.until("pong")
-        assert await renewed.closed() == 4001
-        assert time.monotonic() - began < 3.9
+        assert await renewed.closed(7) == 4001
+        assert time.monotonic() - began < 7.7
     expired = await server.request("GET", "/boards", authorization=f"Bearer {token}")
     assert (expired.status_code, "expired" in expired.json()["error"]) == (401, True)
 

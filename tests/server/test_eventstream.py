@@ -150,7 +150,7 @@ async def test_a_stream_ends_when_its_token_expires(hub: Hub) -> None:
     async with running(stream) as task:
         goodbye = await stream.until(lambda block: "event: goodbye" in block)
         assert "the token has expired" in goodbye
-        assert 0.4 < time.monotonic() - began < 2.5  # a token counts in whole seconds
+        assert 1.4 < time.monotonic() - began < 3.2  # a token counts in whole seconds
         await task
     assert hub.connection_count() == 0
 

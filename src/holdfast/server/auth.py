@@ -10,6 +10,7 @@ check of the Origin.
 from __future__ import annotations
 
 import ipaddress
+import math
 import secrets
 import time
 from dataclasses import dataclass
@@ -48,11 +49,11 @@ class Tokens:
         self._key = bytes.fromhex(secret)
 
     def sign(self, user: User, lifetime: float | None, *, is_guest: bool = False) -> str:
-        """Return a token that says "this is `user`" for `lifetime` seconds."""
+        """Return a token that says "this is `user`" for `lifetime` seconds, and not a whole one longer."""
         now = time.time()
         claims: dict[str, object] = {"sub": user.user_id, "name": user.name, "iat": now}
         if lifetime is not None:
-            claims["exp"] = now + lifetime
+            claims["exp"] = math.ceil(now + lifetime)  # whole seconds, as all who read it count
         if is_guest:
             claims["guest"] = True
         return jwt.encode(claims, self._key, _ALGORITHM)
