@@ -72,7 +72,7 @@ class OverWebSocket(Listener):
     road = "websocket"
 
     async def run(self) -> None:
-        async with holdfast.connect(f"{self.base}/ws") as client, client.join(self.room) as room:
+        async with holdfast.connect(f"{self.base}/ws") as self.client, self.client.join(self.room) as room:
             async for item in room:
                 match item:
                     case Event(_, "said", data, str(id)):
@@ -233,7 +233,8 @@ async def swarm(folder: Path, *, clients: int, rooms: int, publications: int, se
                 ]
 
             with suppress(TimeoutError):
-                async with asyncio.timeout(45):
+                # A silent link is noticed after 5 s, a greeting waited for 10 s, and the longest delay is 30 s.
+                async with asyncio.timeout(75):
                     while missing():
                         await asyncio.sleep(0.1)
             for task in tasks:
@@ -266,9 +267,10 @@ def describe(listener: Listener, expected: list[tuple[str, str]]) -> str:
     heard = listener.heard
     lost = [id for id, _ in expected if id not in {id for id, _ in heard}]
     repeated = [id for id, times in Counter(id for id, _ in heard).items() if times > 1]
+    status = f", {listener.client.status}" if isinstance(listener, OverWebSocket) else ""
     return (
         f"{len(heard)} of {len(expected)}, lost {lost[:5]}, repeated {repeated[:5]}, afresh {listener.afresh}, "
-        f"in order: {heard == sorted(heard, key=lambda entry: number(entry[0]))}"
+        f"in order: {heard == sorted(heard, key=lambda entry: number(entry[0]))}{status}"
     )
 
 
