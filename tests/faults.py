@@ -18,6 +18,9 @@ class Cable:
         self.near = near
         self.far = far
         self.silent = False
+        self.forward = True
+        self.answered = asyncio.Event()
+        self.switching: asyncio.Future[bytes] | None = None
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -101,3 +104,80 @@ class Proxy:
         for cable in cables:
             cable.silent = True
         return len(cables)
+
+
+class Middlebox(Proxy):
+    """
+    A proxy that knows no WebSockets, and does worse things, as those of offices and hotels do.
+
+    Attributes:
+        websocket: What becomes of an upgrade: `passes`, is `refused` (an HTTP status), `cut` (closed without a
+            word) or `swallowed` (the handshake passes, and nothing after it).
+        streams: What becomes of an event stream: `pass`, or `held back` until they end, which is never.
+        patience: An answer that has not begun after so many seconds is given up. None: any time.
+    """
+
+    def __init__(self, port: int, *, websocket: str, streams: str = "pass", patience: float | None = None) -> None:
+        super().__init__(port)
+        self.websocket = websocket
+        self.streams = streams
+        self.patience = patience
+        self.asked: list[str] = []  # the paths and queries, in their order
+
+    async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+        far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+        cable = Cable(near, far)
+        self._cables.append(cable)
+        pumps = self._spawn(self._upward(cable, near_reader)), self._spawn(self._downward(cable, far_reader))
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        cable.close()
+        if not cable.silent:
+            self._cables.remove(cable)
+
+    async def _upward(self, cable: Cable, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                head = data.split(b"\r\n\r\n")[0].lower()
+                if head.startswith((b"get ", b"post ")):
+                    self.asked.append(head.split()[1].decode())
+                if cable.switching is not None:
+                    pass  # no HTTP any more
+                elif b"\r\nupgrade: websocket" not in head:
+                    held_back = self.streams == "held back" and b"/events?" in head
+                    cable.forward = not held_back
+                elif self.websocket == "refused":
+                    cable.near.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                    return
+                elif self.websocket == "cut":
+                    return
+                elif self.websocket == "swallowed":
+                    cable.forward = False
+                    cable.near.write(await self._handshake(cable, data))
+                    continue
+                cable.answered = asyncio.Event()
+                if self.patience is not None and b"upgrade" not in head:
+                    self._spawn(self._lose_patience(cable, cable.answered, self.patience))
+                cable.far.write(data)
+
+    async def _handshake(self, cable: Cable, data: bytes) -> bytes:
+        cable.switching = asyncio.get_running_loop().create_future()
+        cable.far.write(data)
+        return await cable.switching
+
+    async def _downward(self, cable: Cable, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                cable.answered.set()
+                if cable.switching is not None and not cable.switching.done():
+                    head, end, _ = data.partition(b"\r\n\r\n")
+                    cable.switching.set_result(head + end)
+                if cable.forward:
+                    cable.near.write(data)
+
+    async def _lose_patience(self, cable: Cable, answered: asyncio.Event, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(answered.wait(), seconds)
+        except TimeoutError:
+            cable.reset()

@@ -8,6 +8,7 @@ from holdfast.client.client import Client, connect
 from holdfast.client.room import Room, Snapshot
 from holdfast.core.link import State, Status
 from holdfast.core.replica import Item, Resumed, Resync
+from holdfast.core.roads import Road
 from holdfast.errors import (
     ChangeFailed,
     Closed,
@@ -63,6 +64,7 @@ __all__ = [
     "Request",
     "Resumed",
     "Resync",
+    "Road",
     "Room",
     "Snapshot",
     "State",

@@ -155,8 +155,8 @@ async def test_boards_and_lists_can_be_made_renamed_moved_and_deleted(board: Ser
         ("POST", "/boards", {"name": "x" * 101}, 422, "name"),
         ("GET", "/nowhere", None, 404, "/nowhere"),
         ("PUT", "/tasks", {}, 405, "PUT"),
-        ("GET", "/live/nowhere", None, 404, "nowhere"),
-        ("GET", "/live/send", None, 405, "GET"),
+        ("GET", "/nowhere", None, 404, "nowhere"),
+        ("GET", "/send", None, 405, "GET"),
     ],
 )
 async def test_a_refusal_names_what_is_wrong(

@@ -36,6 +36,7 @@ from holdfast.core.link import (
     Unpaused,
     Welcomed,
 )
+from holdfast.core.roads import Road
 
 WELCOME = Welcomed(30.0, 10.0)
 
@@ -95,7 +96,7 @@ def live(client: Client) -> Client:
 def test_the_way_to_a_live_link(client: Client) -> None:
     assert client.link.status == Status(State.IDLE)
     assert client.told(Start()) == [Authorize(fresh=False)]
-    assert client.told(Authorized()) == [Dial()]
+    assert client.told(Authorized()) == [Dial(Road.WEBSOCKET)]
     assert client.told(Opened()) == [Introduce()]
     assert client.told(WELCOME) == [Rejoin()]
     assert client.link.status == Status(State.LIVE)
@@ -119,7 +120,7 @@ def test_dialing_and_greeting_share_one_deadline(client: Client) -> None:
 
 def test_a_second_start_dials_no_second_time(client: Client) -> None:
     client.told(Start(), Start(), Authorized(), Authorized(), Start())
-    assert client.did == [Authorize(fresh=False), Dial()]
+    assert client.did == [Authorize(fresh=False), Dial(Road.WEBSOCKET)]
 
 
 # ── the way back ──────────────────────────────────────────────────────────────────────────────────
@@ -131,7 +132,7 @@ def test_a_lost_link_waits_and_dials_again(live: Client) -> None:
     assert live.link.status == Status(State.WAITING, 1, 1.0, 1.0, live.now + 1.0, 1006, "gone")
     assert live.waits(0.99) == []
     assert live.waits(0.01) == [Authorize(fresh=False)]
-    assert live.told(Authorized()) == [Dial()]
+    assert live.told(Authorized()) == [Dial(Road.WEBSOCKET)]
     assert live.link.status == Status(State.DIALING, 1, 1.0, 1.0, None, 1006, "gone")
 
 

@@ -357,7 +357,14 @@ def test_a_refusal_is_said_in_words_and_with_a_code() -> None:
 
 ANN = messages.User("ann", "Ann")
 SPOKEN = [
-    messages.Connected("s", ANN, messages.HeartbeatTerms(30, 10), messages.Terms(1, 2, 3), "boardId", "t"),
+    messages.Connected(
+        session="s",
+        user=ANN,
+        heartbeat=messages.HeartbeatTerms(30, 10),
+        limits=messages.Terms(1, 2, 3),
+        room_key="boardId",
+        token="t",
+    ),
     messages.Joined("lobby", "k:1", True, (ANN,), 1),
     messages.Joined("lobby", "k:1", False, (), 0, "epoch"),
     messages.Left("lobby"),

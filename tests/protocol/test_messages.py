@@ -38,7 +38,10 @@ ann, bob = {"userId": "u1", "name": "Ann"}, {"userId": "u2", "name": "Bob"}
 
 WIRE = [
     (
-        Connected("s1", ANN, HeartbeatTerms(30.0, 10.0), Terms(65536, 50.0, 100), "boardId", "t0ken"),
+        Connected(
+            session="s1", user=ANN, heartbeat=HeartbeatTerms(30.0, 10.0), limits=Terms(65536, 50.0, 100),
+            room_key="boardId", token="t0ken",
+        ),
         {
             "type": "connected", "session": "s1", "user": ann, "heartbeat": {"interval": 30.0, "timeout": 10.0},
             "limits": {"messageBytes": 65536, "messagesPerSecond": 50.0, "rooms": 100}, "roomKey": "boardId",

@@ -1,9 +1,10 @@
-// Runs the scenarios of one machine in JavaScript: node scenarios.mjs link …/holdfast.js
+// Runs the scenarios of one machine in JavaScript: node scenarios.mjs link …/browser
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
-const [machine, module] = process.argv.slice(2);
-const { Link, Outbox, Replica } = await import(module);
+const [machine, folder] = process.argv.slice(2);
+const { Link, Outbox, Replica } = await import(`${folder}/holdfast.js`);
+const { Reader } = await import(`${folder}/holdfast-http.js`);
 const { scenarios } = JSON.parse(readFileSync(new URL(`../../spec/scenarios/${machine}.json`, import.meta.url), "utf8"));
 
 const isNothing = (value) => value === 0 || value === null || value === "" || value === undefined;
@@ -29,6 +30,15 @@ const run = {
       assert.deepEqual(effects, step.effects ?? [], JSON.stringify(step));
       assert.equal(outbox.size, step.size, JSON.stringify(step));
       assert.equal(outbox.deadline(), step.deadline ?? null, JSON.stringify(step));
+    }
+  },
+  reader({ steps }) {
+    const reader = new Reader();
+    for (const step of steps) {
+      const effects = step.tick ? reader.tick(step.at) : reader.receive(step.input, step.at);
+      assert.deepEqual(effects, step.effects ?? [], JSON.stringify(step));
+      assert.equal(reader.how, step.how, JSON.stringify(step));
+      assert.equal(reader.deadline(), step.deadline ?? null, JSON.stringify(step));
     }
   },
   replica({ options, steps }) {

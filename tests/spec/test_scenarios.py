@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.core import link, outbox
+from holdfast.core import link, outbox, reader
 from holdfast.core.link import Link
 from holdfast.core.replica import Replica
+from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Event
 from holdfast.server.mount import CLIENT
@@ -27,7 +28,7 @@ INPUTS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind
     for kind in (
         link.Start, link.Authorized, link.Opened, link.Welcomed, link.Heard, link.Advised, link.Lost, link.Nudged,
-        link.Paused, link.Unpaused, link.Stop,
+        link.Paused, link.Unpaused, link.Stop, link.Free,
     )
 }  # fmt: skip
 OUTBOX_INPUTS: dict[str, type[Any]] = {
@@ -111,6 +112,41 @@ def test_the_outbox_in_python(scenario: Any) -> None:
         assert machine.deadline() == step.get("deadline"), step
 
 
+READER_INPUTS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (messages.Join, messages.Leave, messages.Sync, reader.Again, reader.Barred, reader.Broken)
+}
+
+
+@pytest.mark.parametrize("scenario", scenarios("reader"))
+def test_the_reader_in_python(scenario: Any) -> None:
+    machine, codec = reader.Reader(), Codec()
+    for step in scenario["steps"]:
+        if "tick" in step:
+            effects = machine.tick(step["at"])
+        elif step["input"]["type"] == "answer":
+            heard = tuple(codec.decode_server(json.dumps(message)) for message in step["input"]["messages"])
+            effects = machine.receive(reader.Answer(heard, step["input"]["cursor"]), step["at"])
+        else:
+            fields = dict(step["input"])
+            effects = machine.receive(READER_INPUTS[fields.pop("type")](**fields), step["at"])
+        assert [as_told(effect) for effect in effects] == step.get("effects", []), step
+        assert machine.how.value == step["how"], step
+        assert machine.deadline() == step.get("deadline"), step
+
+
+def as_told(effect: reader.ReaderEffect) -> Any:
+    match effect:
+        case reader.GiveUp():
+            return {"type": "give_up"}
+        case reader.Tell(Event(room, type, data, id)):
+            return {"type": "tell", "message": {"type": type, "room": room, "id": id, **data}}
+        case reader.Tell(message):
+            return {"type": "tell", "message": json.loads(msgspec.json.encode(message))}
+        case _:
+            return json.loads(msgspec.json.encode({"type": "ask", **msgspec.to_builtins(effect)}))
+
+
 def said(message: Any) -> Any:
     fields = msgspec.to_builtins(message)
     return {name: value for name, value in fields.items() if value is not None and name != "room"}
@@ -124,20 +160,24 @@ def flat(item: Any) -> Any:
 
 
 @pytest.mark.skipif(NODE is None, reason="there is no node")
-@pytest.mark.parametrize("machine", ["link", "outbox", "replica"])
+@pytest.mark.parametrize("machine", ["link", "outbox", "reader", "replica"])
 @pytest.mark.parametrize("as_it_is", ["written", "served"])
 def test_the_same_in_javascript(machine: str, as_it_is: str, tmp_path: Path) -> None:
     assert NODE is not None
-    module = ROOT / "src" / "holdfast" / "browser" / "holdfast.js"
+    folder = ROOT / "src" / "holdfast" / "browser"
     if as_it_is == "served":
-        module = tmp_path / "holdfast.mjs"
-        module.write_bytes(CLIENT)
-    command = [NODE, str(ROOT / "tests" / "spec" / "scenarios.mjs"), machine, str(module)]
+        shutil.copy(folder / "package.json", tmp_path)
+        folder = tmp_path
+        for name, module in CLIENT.items():
+            (folder / name).write_bytes(module)
+    command = [NODE, str(ROOT / "tests" / "spec" / "scenarios.mjs"), machine, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.split() == ["passed", str(len(scenarios(machine)))]
 
 
-def test_the_module_that_is_served_is_small() -> None:
-    assert b"/**" not in CLIENT
-    assert len(gzip.compress(CLIENT, 9)) <= 8_000
+def test_the_modules_that_are_served_are_small() -> None:
+    sizes = {name: len(gzip.compress(module, 9)) for name, module in CLIENT.items()}
+    assert sizes["holdfast.js"] <= 8_000
+    assert sizes["holdfast-http.js"] <= 4_000  # loaded only where there is no way for a WebSocket
+    assert not any(b"/**" in module for module in CLIENT.values())

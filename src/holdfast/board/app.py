@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from holdfast import Hub, Limits, User, __version__
@@ -118,13 +118,12 @@ def create_app(
     return Starlette(
         routes=[
             *(Route(o.path, o.handler, methods=[o.method]) for o in operations),
-            WebSocketRoute("/ws", hub.websocket),
+            *hub.app.routes,  # /ws, and what a client falls back to where there is no way for a WebSocket
             Route("/", index),
             Route("/openapi.json", openapi_document),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Mount("/live", hub.app),
             Mount("/page", _Page(directory=str(_PAGE))),
         ],
         lifespan=lifespan,

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -260,8 +261,9 @@ class Routes:
         return await self._hub.events(request, [request.path_params["boardId"]])
 
     async def many_events(self, request: Request) -> Response:
-        boards = request.query_params.get("boards", "").split(",")
-        return await self._hub.events(request, [board for board in boards if board], multiplexed=True)
+        asked = request.query_params
+        boards = asked.get("boards", asked.get("rooms", "")).split(",")  # `rooms`: as our own clients call them
+        return await self._hub.events(request, [unquote(board) for board in boards if board], multiplexed=True)
 
     async def _events(self, request: Request, *, hold: bool) -> Response:
         board_id = request.path_params["boardId"]

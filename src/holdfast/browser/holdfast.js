@@ -12,10 +12,11 @@
 
 /** @typedef {{type: string, code?: number, reason?: string, interval?: number, timeout?: number, after?: number,
  *   spread?: number}} Input  What has happened to the link. */
-/** @typedef {{type: "authorize" | "dial" | "introduce" | "rejoin" | "probe" | "abandon", fresh?: boolean,
- *   code?: number}} Effect  What is to be done about it. */
+/** @typedef {{type: "authorize" | "dial" | "try" | "introduce" | "rejoin" | "probe" | "abandon", fresh?: boolean,
+ *   road?: string, code?: number}} Effect  What is to be done about it. */
 /** @typedef {{state: string, attempt: number, ceiling: number, delay: number, retryAt: number | null,
- *   code: number | null, reason: string}} Status  While it waits: try number `attempt` comes at `retryAt`. */
+ *   code: number | null, reason: string, road: string}} Status  While it waits: try number `attempt` comes at
+ *   `retryAt`. `road` is what carries, or is dialed: "websocket" or "http". */
 /** @typedef {{userId: string, name: string}} User */
 /** @typedef {{type: string, id?: string, [field: string]: any}} Message */
 
@@ -66,7 +67,47 @@ export class Backoff {
   }
 }
 
-const OPEN = ["dialing", "greeting", "live", "probing"];
+const PATIENCE = 3;
+const TRIAL_SECONDS = 5;
+const LONGEST_TRIAL_SECONDS = 300;
+
+/** Which road is dialed? A WebSocket; plain HTTP where there seems to be no way for one. */
+class Roads {
+  road = "websocket";
+  /** @type {number | null} */ trialAt = null;
+  #proven = false; // a WebSocket has been live
+  #failures = 0; // of WebSockets since then
+  #trials = 0;
+
+  /** @param {boolean} fallback */
+  constructor(fallback) {
+    this.fallback = fallback;
+  }
+
+  /** The road led nowhere; whether there is another one for the same attempt. */
+  barred() {
+    const was = this.road;
+    this.road = "websocket";
+    if (was === "http" || ++this.#failures < (this.#proven ? PATIENCE : 1) || !this.fallback) return false;
+    this.road = "http";
+    return true;
+  }
+
+  /** The road carries. @param {number} now */
+  welcomed(now) {
+    if (this.road === "http") return this.tried(now);
+    this.#proven = true;
+    this.#failures = this.#trials = 0;
+  }
+
+  /** A WebSocket is being tried, or need not be yet; the next one is later. @param {number} now */
+  tried(now) {
+    this.trialAt = now + Math.min(TRIAL_SECONDS * 2 ** this.#trials++, LONGEST_TRIAL_SECONDS);
+  }
+}
+
+const ARRIVING = ["dialing", "greeting"];
+const OPEN = [...ARRIVING, "live", "probing"];
 
 /** The life of a link: [state, input] → state. What is not in it changes nothing. @type {Record<string, string>} */
 export const LIFE = {
@@ -86,6 +127,10 @@ export const LIFE = {
   "dialing silent": "waiting",
   "greeting silent": "waiting",
   "probing silent": "waiting",
+  "live free": "authorizing",
+  "probing free": "authorizing",
+  "dialing barred": "dialing",
+  "greeting barred": "dialing",
 };
 for (const state of OPEN) {
   LIFE[`${state} lost`] = "waiting";
@@ -103,13 +148,16 @@ export class Link {
   #silence = 0;
   #heardAt = 0;
   #dialedAt = -Infinity;
+  #roads;
 
-  /** @param {{jitter?: boolean, renewable?: boolean}} [options]  renewable: there is a way to a fresh token */
-  constructor({ jitter = true, renewable = false } = {}) {
+  /** @param {{jitter?: boolean, renewable?: boolean, fallback?: boolean}} [options]  renewable: there is a way to a
+   * fresh token; fallback: where there is no way for a WebSocket, plain HTTP is tried */
+  constructor({ jitter = true, renewable = false, fallback = false } = {}) {
     this.#backoff = new Backoff(jitter);
+    this.#roads = new Roads(fallback);
     this.renewable = renewable;
     /** @type {Status} */
-    this.status = { state: "idle", attempt: 0, ceiling: 0, delay: 0, retryAt: null, code: null, reason: "" };
+    this.status = { state: "idle", attempt: 0, ceiling: 0, delay: 0, retryAt: null, code: null, reason: "", road: "websocket" };
   }
 
   get state() {
@@ -135,6 +183,13 @@ export class Link {
         if (!mayReturn(input.code ?? 1006) && !this.#mayAskAgain(input.code)) {
           return this.#step({ ...input, type: "turned_away" }, now, dice);
         }
+        if (ARRIVING.includes(this.state) && (input.code ?? 1006) === 1006 && this.#roads.barred()) {
+          return this.#step({ ...input, type: "barred" }, now, dice, true);
+        }
+        break;
+      case "free":
+        if (this.#roads.road === "websocket") return []; // it has come to be known in the meantime
+        this.#roads.road = "websocket";
         break;
       case "nudged":
         if (this.state === "waiting" && now - this.#dialedAt < FLOOR) {
@@ -147,6 +202,10 @@ export class Link {
 
   /** Take in that time has passed. @param {number} now  @param {number} dice  @returns {Effect[]} */
   tick(now, dice) {
+    if (this.#roads.trialAt !== null && now >= this.#roads.trialAt) {
+      this.#roads.tried(now);
+      return [{ type: "try" }];
+    }
     if (this.#alarm === null || now < this.#alarm) return [];
     const late = now - this.#alarm > LATE_SECONDS; // the machine slept: that says nothing about the server
     if (this.state === "waiting") return this.#step({ type: "rung" }, now, dice);
@@ -158,12 +217,13 @@ export class Link {
       this.#alarm = now + PROBE_SECONDS;
       return [{ type: "probe" }];
     }
-    return this.#step({ type: "silent" }, now, dice);
+    const barred = ARRIVING.includes(this.state) && this.#roads.barred();
+    return this.#step({ type: barred ? "barred" : "silent" }, now, dice);
   }
 
   /** When `tick` is due next. */
   deadline() {
-    return this.#alarm;
+    return earliest([this.#alarm, this.#roads.trialAt]);
   }
 
   /** @param {number | undefined} code */
@@ -172,17 +232,20 @@ export class Link {
     return (this.#refused = true);
   }
 
-  /** @param {Input} input  @param {number} now  @param {number} dice  @returns {Effect[]} */
-  #step(input, now, dice) {
+  /** @param {Input} input  @param {number} now  @param {number} dice  @param {boolean} [gone]  the socket is
+   * @returns {Effect[]} */
+  #step(input, now, dice, gone) {
     const before = this.state;
     const after = LIFE[`${before} ${input.type}`];
     if (after === undefined) return [];
     const lost = input.type === "lost" || input.type === "turned_away" ? input : null;
     /** @type {Effect[]} */
     const effects = [];
-    if (OPEN.includes(before) && ["waiting", "paused", "closed"].includes(after) && !lost) {
+    const stays = ["greeting", "live", "probing"].includes(after);
+    if (OPEN.includes(before) && !stays && !lost && !gone) {
       effects.push({ type: "abandon", code: after === "paused" ? 1001 : 1000 });
     }
+    if (!stays || after === "greeting") this.#roads.trialAt = null;
     switch (after) {
       case "authorizing":
         this.#alarm = null;
@@ -193,7 +256,7 @@ export class Link {
         this.#dialedAt = now;
         this.#alarm = now + GREETING_SECONDS;
         this.#set(after);
-        effects.push({ type: "dial" });
+        effects.push({ type: "dial", road: this.#roads.road });
         break;
       case "greeting":
         this.#set(after);
@@ -201,9 +264,11 @@ export class Link {
         break;
       case "live":
         this.#alarm = now + this.#silence;
-        this.status = { ...this.status, state: after, attempt: 0, ceiling: 0, delay: 0, retryAt: null, code: null, reason: "" };
+        this.#set(after);
+        Object.assign(this.status, { attempt: 0, ceiling: 0, delay: 0, code: null, reason: "" });
         if (before === "probing") break;
         this.#backoff.welcomed(now);
+        this.#roads.welcomed(now);
         this.#refused = false;
         this.#advice = null;
         effects.push({ type: "rejoin" });
@@ -219,7 +284,7 @@ export class Link {
         this.#advice = null;
         this.#alarm = now + wait.delay;
         const { code = 1006, reason = "" } = lost ?? { reason: "the server fell silent" };
-        this.status = { state: after, ...wait, retryAt: this.#alarm, code, reason };
+        this.status = { state: after, ...wait, retryAt: this.#alarm, code, reason, road: this.#roads.road };
         break;
       }
       case "paused":
@@ -228,22 +293,26 @@ export class Link {
         break;
       case "closed":
         this.#alarm = null;
-        this.status = {
-          state: after, attempt: 0, ceiling: 0, delay: 0, retryAt: null,
-          code: lost?.code ?? null, reason: lost?.reason ?? "",
-        };
+        this.#set(after);
+        Object.assign(this.status, { attempt: 0, ceiling: 0, delay: 0, code: lost?.code ?? null, reason: lost?.reason ?? "" });
     }
     return effects;
   }
 
   /** Be in another state, but keep what is known of the attempts. @param {string} state */
   #set(state) {
-    this.status = { ...this.status, state, retryAt: null };
+    this.status = { ...this.status, state, retryAt: null, road: this.#roads.road };
   }
 }
 
-/** @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
-function position(cursor, room) {
+/** @param {(number | null)[]} times */
+function earliest(times) {
+  const earliest = Math.min(...times.map((time) => time ?? Infinity));
+  return earliest === Infinity ? null : earliest;
+}
+
+/** Where a cursor stands in a room. @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
+export function position(cursor, room) {
   const [epoch, rest = ""] = cursor.split(":", 2);
   const several = rest.includes("=");
   const mine = several && rest.split(";").find((part) => decodeURIComponent(part.split("=")[0]) === room);
@@ -421,9 +490,9 @@ export class Outbox {
 
   /** When `tick` is due next. */
   deadline() {
-    const times = [...this.#entries.values()].flatMap((entry) => (entry.firstSent === null ? [] : [entry.firstSent + MEMORY_SECONDS]));
+    const times = [...this.#entries.values()].map(({ firstSent }) => firstSent === null ? null : firstSent + MEMORY_SECONDS);
     if (this.#rate && this.#underWay < Math.min(UNDER_WAY, this.size)) times.push(this.#busyUntil - BURST / this.#rate);
-    return times.length ? Math.min(...times) : null;
+    return earliest(times);
   }
 
   /** @param {string} key  @param {string} result  @param {any} [value]  @returns {OutboxEffect[]} */
@@ -561,7 +630,8 @@ class Client extends Emitter {
   #now = forwardClock();
   /** @type {(Input | null)[]} */ #inbox = [];
   /** @type {Map<string, Room>} */ #rooms = new Map();
-  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {WebSocket | import("./holdfast-http.js").HttpSocket | null} */ #socket = null;
+  /** @type {import("./holdfast-http.js").Reader | undefined} */ #reader;
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
@@ -581,7 +651,7 @@ class Client extends Emitter {
     if (typeof options.token === "string") this.#token = options.token;
     this.url = new URL(url, globalThis.location?.href);
     this.url.protocol = this.url.protocol.replace("http", "ws");
-    this.#link = new Link({ jitter: options.jitter ?? true, renewable: typeof options.token === "function" });
+    this.#link = new Link({ jitter: options.jitter ?? true, renewable: typeof options.token === "function", fallback: true });
     this.open();
   }
 
@@ -715,10 +785,13 @@ class Client extends Emitter {
         this.#authorize(effect.fresh ?? false);
         break;
       case "dial":
-        this.#dial();
+        this.#dial(effect.road === "http");
+        break;
+      case "try":
+        this.#try();
         break;
       case "introduce":
-        this.say({ type: "auth", token: this.#token ?? undefined, session: this.#session ?? undefined });
+        this.say(this.#auth());
         break;
       case "rejoin":
         this.#everLive = true;
@@ -744,23 +817,54 @@ class Client extends Emitter {
     }
   }
 
-  #dial() {
+  #auth() {
+    return { type: "auth", token: this.#token ?? undefined, session: this.#session ?? undefined };
+  }
+
+  #webSocket() {
+    return new (this.#options.WebSocket ?? globalThis.WebSocket)(this.url, ["holdfast.1"]);
+  }
+
+  /** @param {boolean} byHttp */
+  async #dial(byHttp) {
     const generation = ++this.#generation;
     const isCurrent = () => generation === this.#generation;
+    const heard = () => isCurrent() && this.#tell({ type: "heard" });
     try {
-      this.#socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.url, ["holdfast.1"]);
+      const socket = byHttp ? await this.#httpSocket() : this.#webSocket();
+      if (!isCurrent()) return socket.close();
+      this.#socket = socket;
+      socket.onopen = () => isCurrent() && this.#tell({ type: "opened" });
+      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
+        heard();
+        if (isCurrent()) this.#received(JSON.parse(data));
+      };
+      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
+        if (!isCurrent()) return;
+        this.#socket = null;
+        this.#tell({ type: "lost", code, reason });
+      };
+      if ("onheard" in socket) socket.onheard = heard;
     } catch (error) {
-      return this.#tell({ type: "lost", code: 1006, reason: String(error) });
+      if (isCurrent()) this.#tell({ type: "lost", code: 1006, reason: String(error) });
     }
-    this.#socket.onopen = () => isCurrent() && this.#tell({ type: "opened" });
-    this.#socket.onmessage = ({ data }) => {
-      if (isCurrent()) this.#tell({ type: "heard" });
-      if (isCurrent()) this.#received(JSON.parse(data));
-    };
-    this.#socket.onclose = ({ code, reason }) => {
-      if (!isCurrent()) return;
-      this.#socket = null;
-      this.#tell({ type: "lost", code, reason });
+  }
+
+  async #httpSocket() {
+    const { HttpSocket, Reader } = await import("./holdfast-http.js"); // most links never need it
+    return new HttpSocket(this.url, this.#token, (this.#reader ??= new Reader()), this.#now);
+  }
+
+  /** See whether a WebSocket gets through to the server, and its answer back. */
+  #try() {
+    const trial = this.#webSocket();
+    const end = () => trial.close();
+    const timer = setTimeout(end, 1000 * GREETING_SECONDS);
+    trial.onopen = () => trial.send(JSON.stringify(this.#auth()));
+    trial.onclose = () => clearTimeout(timer);
+    trial.onmessage = () => {
+      end();
+      this.#tell({ type: "free" });
     };
   }
 
@@ -821,7 +925,10 @@ class Client extends Emitter {
   /** @param {Message} message */
   #welcome({ session, roomKey, user, token, heartbeat, limits }) {
     this.#rate = 0.8 * limits.messagesPerSecond; // the rest is for what is no command
-    this.#session = session;
+    if (session) {
+      this.#session = session;
+      this.#reader = undefined; // there is a way for a WebSocket: forget what else was barred
+    }
     this.#roomKey = roomKey;
     this.user = user;
     if (token && this.#options.token === undefined) {

@@ -19,11 +19,13 @@ from typing import Any, Self
 import msgspec
 from msgspec import UNSET
 
+from holdfast.client.road import News, Road, websocket_url
 from holdfast.client.room import Room, Snapshot
-from holdfast.client.socket import Socket, websocket_url
-from holdfast.core import link, outbox
+from holdfast.client.websocket import WebSocketRoad, is_free
+from holdfast.core import link, outbox, roads
 from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
+from holdfast.core.reader import Reader
 from holdfast.core.replica import Outcome, Replica, Resync
 from holdfast.errors import REFUSALS, Closed, Forbidden, Refused, Unauthorized, Unavailable
 from holdfast.protocol import messages
@@ -83,15 +85,16 @@ class Client:
         self._token = token
         self._resume = resume
         self._snapshot = snapshot
-        self._link = Link(jitter=jitter, renewable=callable(token))
+        self._link = Link(jitter=jitter, renewable=callable(token), fallback=True)
         self._rooms: dict[str, Room] = {}
         self._codec = Codec()
         self._rate = 1.0
         self._commands: dict[str, Room] = {}  # sent, and not answered
         self._credentials: str | None = None
         self._session: str | None = None
-        self._socket: Socket | None = None
-        self._queue: asyncio.Queue[tuple[Socket | None, LinkInput | str | _Wake]] = asyncio.Queue(WAITING)
+        self._road: Road | None = None
+        self._reader = Reader()
+        self._queue: asyncio.Queue[tuple[Road | None, LinkInput | News | _Wake]] = asyncio.Queue(WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._watchers: set[asyncio.Event] = set()
@@ -168,7 +171,7 @@ class Client:
 
     async def leave(self, room: Room) -> None:
         """Leave it."""
-        if self._rooms.pop(room.name, None) is not None and room.joined_on is self._socket:
+        if self._rooms.pop(room.name, None) is not None and room.joined_on is self._road:
             self._say(messages.Leave(room.name))
         room.joined_on = None
         self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
@@ -216,15 +219,19 @@ class Client:
                 continue
             if isinstance(what, _Wake):
                 continue
-            if source is not None and source is not self._socket:
+            if source is not None and source is not self._road:
                 continue
-            if isinstance(what, str):
-                self._tell(link.Heard())
-                self._received(what)
-                continue
-            if isinstance(what, link.Lost):
-                self._abandon(CloseCode.NORMAL)
-            self._tell(what)
+            match what:
+                case str():
+                    self._tell(link.Heard())
+                    self._received(what)
+                case link.Lost():
+                    self._abandon(CloseCode.NORMAL)
+                    self._tell(what)
+                case _ if isinstance(what, LinkInput):
+                    self._tell(what)
+                case _:
+                    self._heed(what)
         failure = self._closed()
         for room in self._rooms.values():
             room.fail(failure)
@@ -234,13 +241,13 @@ class Client:
         times = [self._link.deadline(), *(room.outbox.deadline() for room in self._rooms.values())]
         return min((when for when in times if when is not None), default=None)
 
-    def _put(self, source: Socket | None, what: LinkInput | _Wake) -> None:
+    def _put(self, source: Road | None, what: LinkInput | _Wake) -> None:
         try:
             self._queue.put_nowait((source, what))
         except asyncio.QueueFull:
             self._spawn(self._queue.put((source, what)))
 
-    async def _heard(self, source: Socket, what: LinkInput | str) -> None:
+    async def _heard(self, source: Road, what: News) -> None:
         await self._queue.put((source, what))
 
     def _tell(self, input: LinkInput) -> None:
@@ -251,9 +258,11 @@ class Client:
             match effect:
                 case link.Authorize(fresh):
                     self._spawn(self._authorize(fresh))
-                case link.Dial():
-                    self._socket = Socket(self._heard)
-                    self._spawn(self._socket.run(self.url, self._credentials))
+                case link.Dial(road):
+                    self._road = self._open(road)
+                    self._spawn(self._road.run(self.url, self._credentials))
+                case link.Try():
+                    self._spawn(self._try())
                 case link.Introduce():
                     self._say(messages.Auth(self._credentials, self._session))
                 case link.Rejoin():
@@ -265,6 +274,17 @@ class Client:
                     self._abandon(code)
         for changed in self._watchers:
             changed.set()
+
+    def _open(self, road: roads.Road) -> Road:
+        if road is roads.Road.WEBSOCKET:
+            return WebSocketRoad(self._heard)
+        from holdfast.client.http import HttpRoad  # and with it an HTTP client: most links never need one
+
+        return HttpRoad(self._heard, self._reader)
+
+    async def _try(self) -> None:
+        if await is_free(self.url, self._credentials):
+            self._put(None, link.Free())
 
     async def _authorize(self, fresh: bool) -> None:
         try:
@@ -284,15 +304,15 @@ class Client:
             self._put(None, link.Authorized())
 
     def _abandon(self, code: int) -> None:
-        socket, self._socket = self._socket, None
+        socket, self._road = self._road, None
         if socket is not None:
             self._spawn(socket.abandon(code))
         for room in self._rooms.values():
             self._carry_outbox(room, room.outbox.receive(outbox.Broken(), self._now()))
 
     def _join(self, room: Room) -> None:
-        if room.joined_on is not self._socket:
-            room.joined_on = self._socket
+        if room.joined_on is not self._road:
+            room.joined_on = self._road
             self._say(room.replica.join())
 
     # What the server says.
@@ -323,7 +343,9 @@ class Client:
                     self._told(room, message)
 
     def _connected(self, message: messages.Connected) -> None:
-        self._session = message.session
+        if message.session is not UNSET:
+            self._session = message.session
+            self._reader = Reader()  # there is a way for a WebSocket: forget what else was barred
         self._codec = Codec(message.room_key)
         self.user = message.user
         if isinstance(message.token, str) and self._token is None:
@@ -354,10 +376,10 @@ class Client:
         else:
             room.fail(REFUSALS.get(message.code, Refused)(message.error))
 
-    async def _join_again(self, room: Room, joined_on: Socket | None) -> None:
+    async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join a room anew after a while, unless that has happened."""
         await asyncio.sleep(room.backoff.next(random.random()).delay)
-        if room.joined_on is joined_on is self._socket is not None and room in self._rooms.values():
+        if room.joined_on is joined_on is self._road is not None and room in self._rooms.values():
             room.joined_on = None
             self._join(room)
 
@@ -388,7 +410,7 @@ class Client:
         if outcome.ask is not None:
             self._say(outcome.ask)
 
-    async def _take_snapshot(self, room: Room, reason: str, joined_on: Socket | None) -> None:
+    async def _take_snapshot(self, room: Room, reason: str, joined_on: Road | None) -> None:
         """Have the application take a snapshot, until it succeeds or the room is joined anew."""
         assert self._snapshot is not None
         backoff = Backoff()
@@ -413,8 +435,8 @@ class Client:
         self._send(fields)
 
     def _send(self, fields: dict[str, Any]) -> None:
-        if self._socket is not None and not self._socket.say(msgspec.json.encode(fields).decode()):
-            self._put(self._socket, link.Lost(reason="the server takes nothing more"))
+        if self._road is not None and not self._road.say(msgspec.json.encode(fields).decode()):
+            self._put(self._road, link.Lost(reason="the server takes nothing more"))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

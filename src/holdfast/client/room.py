@@ -24,7 +24,7 @@ from holdfast.protocol.messages import User
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
-    from holdfast.client.socket import Socket
+    from holdfast.client.road import Road
 
 #: Events that wait for the application's loop, for each room.
 WAITING = 1_000
@@ -51,7 +51,7 @@ class Room:
         self._client = client
         self.replica = replica
         self.backoff = Backoff()  # of joins that failed for no fault of ours
-        self.joined_on: Socket | None = None  # on which it was joined last
+        self.joined_on: Road | None = None  # on which it was joined last
         self.outbox = Outbox()
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._items: deque[Item | Snapshot] = deque()

@@ -17,6 +17,7 @@ from holdfast.client.client import Client, connect
 from holdfast.client.room import Room
 from holdfast.core.link import State, Status
 from holdfast.core.replica import Resumed, Resync
+from holdfast.core.roads import Road
 from holdfast.errors import Closed
 
 Print = Callable[[str], None]
@@ -48,7 +49,8 @@ def _status(status: Status, client: Client) -> str | None:
     """Return what a status says; None: nothing that anybody would want to read."""
     match status.state:
         case State.LIVE:
-            return _line("connected", f"as {client.user.name}" if client.user else "")
+            by = " by HTTP, for want of a WebSocket" if status.road is Road.HTTP else ""
+            return _line("connected", (f"as {client.user.name}" if client.user else "") + by)
         case State.PROBING:
             return _line("silent", "asking the server whether it is there")
         case State.WAITING:

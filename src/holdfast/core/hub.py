@@ -172,7 +172,14 @@ class Hub:
             self._agenda.set(("expiry", connection), input.expires)
         token = UNSET if input.token is None else input.token
         rules = self._rules
-        connected = Connected(session.id, user, rules.heartbeat, rules.terms, rules.room_key, token)
+        connected = Connected(
+            session=session.id,
+            user=user,
+            heartbeat=rules.heartbeat,
+            limits=rules.terms,
+            room_key=rules.room_key,
+            token=token,
+        )
         self._effects.say(connection, connected)
 
     def _session_id(self, input: inputs.Identified) -> str:

@@ -15,8 +15,10 @@ from __future__ import annotations
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast.core.backoff import FLOOR, Backoff, Delay
+from holdfast.core.roads import Road, Roads
 from holdfast.protocol.codes import CloseCode, may_return
 
 #: From dialing to `connected`. One deadline for both: an upgrade that never says hello would hang.
@@ -97,8 +99,16 @@ class Stop(Struct, frozen=True):
     """The application wants no link any more."""
 
 
+class Free(Struct, frozen=True):
+    """There is a way for a WebSocket after all."""
+
+
 class _TurnedAway(Struct, frozen=True):
     """Lost, with a code that says: stay away."""
+
+
+class _Barred(Struct, frozen=True):
+    """This road leads nowhere, and there is another."""
 
 
 class _Silent(Struct, frozen=True):
@@ -109,7 +119,7 @@ class _Rung(Struct, frozen=True):
     """The wait is over."""
 
 
-LinkInput = Start | Authorized | Opened | Welcomed | Heard | Advised | Lost | Nudged | Paused | Unpaused | Stop
+LinkInput = Start | Authorized | Opened | Welcomed | Heard | Advised | Lost | Nudged | Paused | Unpaused | Stop | Free
 
 # What is to be done.
 
@@ -121,7 +131,13 @@ class Authorize(Struct, frozen=True):
 
 
 class Dial(Struct, frozen=True):
-    """Open a socket; answer with `Opened` or `Lost`. What comes from an earlier socket is to be ignored."""
+    """Take this road; answer with `Opened` or `Lost`. What comes from an earlier one is to be ignored."""
+
+    road: Road
+
+
+class Try(Struct, frozen=True):
+    """See, beside what carries now, whether there is a way for a WebSocket; answer with `Free` if there is."""
 
 
 class Introduce(Struct, frozen=True):
@@ -142,9 +158,10 @@ class Abandon(Struct, frozen=True):
     code: int
 
 
-LinkEffect = Authorize | Dial | Introduce | Rejoin | Probe | Abandon
+LinkEffect = Authorize | Dial | Try | Introduce | Rejoin | Probe | Abandon
 
-_OPEN = (State.DIALING, State.GREETING, State.LIVE, State.PROBING)
+_ARRIVING = (State.DIALING, State.GREETING)
+_OPEN = (*_ARRIVING, State.LIVE, State.PROBING)
 _ACTIVE = (State.AUTHORIZING, *_OPEN, State.WAITING)
 
 #: The life of a link. What is not in it changes nothing.
@@ -160,6 +177,10 @@ LIFE: dict[tuple[State, type], State] = {
     (State.WAITING, _Rung): State.AUTHORIZING,
     (State.WAITING, Nudged): State.AUTHORIZING,
     (State.PAUSED, Unpaused): State.AUTHORIZING,
+    (State.LIVE, Free): State.AUTHORIZING,
+    (State.PROBING, Free): State.AUTHORIZING,
+    (State.DIALING, _Barred): State.DIALING,
+    (State.GREETING, _Barred): State.DIALING,
     **{(state, Lost): State.WAITING for state in _OPEN},
     **{(state, _Silent): State.WAITING for state in (State.DIALING, State.GREETING, State.PROBING)},
     **{(state, _TurnedAway): State.CLOSED for state in (State.AUTHORIZING, *_OPEN)},
@@ -174,7 +195,8 @@ class Status(Struct, frozen=True):
     How a link is, for people and programs.
 
     While it waits: try number `attempt` comes at `retry_at` (the machine's clock), at most `ceiling` seconds
-    after the loss. `code` and `reason` say why the last link ended; None: there was none yet.
+    after the loss. `code` and `reason` say why the last link ended; None: there was none yet. `road` is what
+    carries, or is dialed, now or next.
     """
 
     state: State
@@ -184,6 +206,7 @@ class Status(Struct, frozen=True):
     retry_at: float | None = None
     code: int | None = None
     reason: str = ""
+    road: Road = Road.WEBSOCKET
 
 
 class Link:
@@ -193,11 +216,13 @@ class Link:
     Args:
         jitter: Draw each delay below its ceiling; without it, the delay is the ceiling.
         renewable: There is a way to a fresh token, so a refused one need not be the end. May change.
+        fallback: Where there is no way for a WebSocket, plain HTTP is tried.
     """
 
-    def __init__(self, *, jitter: bool = True, renewable: bool = False) -> None:
+    def __init__(self, *, jitter: bool = True, renewable: bool = False, fallback: bool = False) -> None:
         self.status = Status(State.IDLE)
         self._backoff = Backoff(jitter=jitter)
+        self._roads = Roads(fallback=fallback)
         self.renewable = renewable
         self._refused = False  # the last token was; the next is asked for afresh
         self._alarm: float | None = None
@@ -226,6 +251,12 @@ class Link:
                 self._heard_at = now
             case Lost(code, _) if not may_return(code) and not self._may_ask_again(code):
                 return self._step(_TurnedAway(), now, dice, input)
+            case Lost(CloseCode.ABNORMAL, _) if self.state in _ARRIVING and self._roads.barred():
+                return self._step(_Barred(), now, dice, input)
+            case Free():
+                if self._roads.road is Road.WEBSOCKET:
+                    return []  # it has come to be known in the meantime
+                self._roads.free()
             case Nudged() if self.state is State.WAITING and now - self._dialed_at < FLOOR:
                 self._alarm = self._dialed_at + FLOOR
                 return []
@@ -235,6 +266,9 @@ class Link:
 
     def tick(self, now: float, dice: float) -> list[LinkEffect]:
         """Take in that time has passed."""
+        if self._roads.trial_at is not None and now >= self._roads.trial_at:
+            self._roads.tried(now)
+            return [Try()]
         if self._alarm is None or now < self._alarm:
             return []
         late = now - self._alarm > LATE_SECONDS
@@ -247,12 +281,14 @@ class Link:
             case State.PROBING if late:
                 self._alarm = now + PROBE_SECONDS
                 return [Probe()]
+            case State.DIALING | State.GREETING if self._roads.barred():
+                return self._step(_Barred(), now, dice, None)
             case _:
                 return self._step(_Silent(), now, dice, None)
 
     def deadline(self) -> float | None:
         """When `tick` is due next."""
-        return self._alarm
+        return min((when for when in (self._alarm, self._roads.trial_at) if when is not None), default=None)
 
     def _may_ask_again(self, code: int) -> bool:
         """Whether a refused token is to be exchanged: once, if there is a function for it."""
@@ -267,8 +303,10 @@ class Link:
         if after is None:
             return []
         effects: list[LinkEffect] = []
-        if state in _OPEN and after in (State.WAITING, State.PAUSED, State.CLOSED) and lost is None:
+        if state in _OPEN and after not in (State.GREETING, State.LIVE, State.PROBING) and lost is None:
             effects.append(Abandon(CloseCode.GOING_AWAY if after is State.PAUSED else CloseCode.NORMAL))
+        if after not in (State.LIVE, State.PROBING):
+            self._roads.left()
         enter = {
             State.AUTHORIZING: self._authorize,
             State.DIALING: self._dial,
@@ -292,7 +330,7 @@ class Link:
         self._dialed_at = now
         self._alarm = now + GREETING_SECONDS
         self._set(State.DIALING)
-        return [Dial()]
+        return [Dial(self._roads.road)]
 
     def _greet(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._set(State.GREETING)
@@ -300,10 +338,11 @@ class Link:
 
     def _live(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._alarm = now + self._silence
-        self.status = Status(State.LIVE)
+        self.status = Status(State.LIVE, road=self._roads.road)
         if before is State.PROBING:
             return []
         self._backoff.welcomed(now)
+        self._roads.welcomed(now)
         self._refused = False
         self._advice = None
         return [Rejoin()]
@@ -319,8 +358,9 @@ class Link:
         self._advice = None
         self._alarm = now + delay.delay
         lost = Lost(CloseCode.ABNORMAL, "the server fell silent") if lost is None else lost
+        road = self._roads.road
         self.status = Status(
-            State.WAITING, delay.attempt, delay.ceiling, delay.delay, self._alarm, lost.code, lost.reason
+            State.WAITING, delay.attempt, delay.ceiling, delay.delay, self._alarm, lost.code, lost.reason, road
         )
         return []
 
@@ -331,10 +371,10 @@ class Link:
 
     def _close(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._alarm = None
-        self.status = Status(State.CLOSED) if lost is None else Status(State.CLOSED, code=lost.code, reason=lost.reason)
+        code, reason = (None, "") if lost is None else (lost.code, lost.reason)
+        self.status = Status(State.CLOSED, code=code, reason=reason, road=self._roads.road)
         return []
 
     def _set(self, state: State) -> None:
         """Be in another state, but keep what is known of the attempts."""
-        status = self.status
-        self.status = Status(state, status.attempt, status.ceiling, status.delay, None, status.code, status.reason)
+        self.status = replace(self.status, state=state, retry_at=None, road=self._roads.road)

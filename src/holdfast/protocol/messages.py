@@ -87,10 +87,10 @@ class Terms(Struct, frozen=True, rename="camel"):
     rooms: int
 
 
-class Connected(Struct, frozen=True, tag="connected", rename="camel"):
-    """You are known: the first word on every connection, and the answer to `auth`."""
+class Connected(Struct, frozen=True, kw_only=True, tag="connected", rename="camel"):
+    """You are known: the first word on every connection, and the answer to `auth`. By HTTP there is no session."""
 
-    session: str
+    session: str | UnsetType = UNSET
     user: User
     heartbeat: HeartbeatTerms
     limits: Terms

@@ -29,6 +29,9 @@ from holdfast.server.hands import Hands
 
 logger = logging.getLogger("holdfast.server")
 
+#: What the Hub itself understands, unless the application has a handler of its own for it.
+TYPING = ("typing", "stop_typing")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -145,7 +148,7 @@ class Conversation:
     async def _application(self, connection: Connection, message: Message, user: User, session: str) -> None:
         if message.room is not None:
             self._must_be_in(connection, message.room)
-        if message.type in ("typing", "stop_typing") and message.type not in self._hooks.handlers:
+        if message.type in TYPING and message.type not in self._hooks.handlers:
             if message.room is None:
                 raise Invalid(f"{message.type}: {self._hands.codec.room_key} is missing")
             self._hands.tell(inputs.Typed(connection, message.room, message.type == "typing"))
@@ -159,6 +162,8 @@ class Conversation:
     async def handle(self, request: Request, asker: str | None = None) -> Any:
         """Hand a message of the application to its handler; `asker` is whose its key is, if not the user's."""
         handler = self._hooks.handlers.get(request.type)
+        if handler is None and request.type in TYPING:
+            raise Conflict("without a WebSocket nobody is in a room, to be seen typing there")
         if handler is None:
             known = ", ".join(sorted(self._hooks.handlers)) or "none"
             raise Invalid(f"unknown type {request.type!r} (this server's own: {known})", field="type")

@@ -11,13 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 
-import msgspec
 from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from holdfast.errors import Malformed
-from holdfast.protocol.cursor import decode_cursor
+from holdfast.protocol.messages import Goodbye
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.hands import RESTART_SECONDS
 from holdfast.server.opened import OpenHub
@@ -34,14 +32,8 @@ HEADERS = {
 
 async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool) -> Response:
     """Return the stream of `rooms`, from `Last-Event-ID` (or `?cursor=`) on."""
-    if not 0 < len(rooms) <= opened.limits.stream_rooms:
-        raise Malformed(f"a stream carries 1 to {opened.limits.stream_rooms} rooms")
-    identity = await opened.gate.identify_request(request)
-    for room in rooms:
-        await opened.check(identity.user, room, "read")
-    text = request.headers.get("last-event-id") or request.query_params.get("cursor")
-    cursor = decode_cursor(text) if text else None
-    follow = opened.follow(identity, tuple(dict.fromkeys(rooms)), cursor, "sse", multiplexed=multiplexed)
+    identity, cursor = await opened.admit_reader(request, rooms)
+    follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
     hands = opened.hands
     if hands.draining or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
         # Any status but 200 would end a native EventSource for ever.
@@ -72,9 +64,9 @@ async def _stream(opened: OpenHub, follow: Follow) -> AsyncIterator[str]:
             yield "".join(_event(opened, item, is_last=item is items[-1]) for item in items)
         elif follow.ended is None:
             yield ": heartbeat\n\n"
-    goodbye = {"type": "goodbye", "reason": follow.ended}
     back = RESTART_SECONDS + random.uniform(0, opened.hands.spread())  # drawn here: an EventSource draws nothing
-    yield _retry(back) + f"event: goodbye\ndata: {msgspec.json.encode(goodbye).decode()}\n\n"
+    goodbye = opened.codec.encode(Goodbye(follow.ended, round(1000 * back), 0)).text.decode()
+    yield _retry(back) + f"event: goodbye\ndata: {goodbye}\n\n"
 
 
 def _retry(seconds: float) -> str:
@@ -85,7 +77,6 @@ def _retry(seconds: float) -> str:
 def _event(opened: OpenHub, item: Event | Gap, *, is_last: bool) -> str:
     if isinstance(item, Event):
         return f"id: {item.cursor}\nevent: {item.frame.type}\ndata: {item.frame.text.decode()}\n\n"
-    data = {"type": "resync", opened.codec.room_key: item.room, "reason": item.reason, "cursor": item.cursor}
     # Whoever is cut off between two gaps must hear of the second: only the last one moves them on.
     id = f"id: {item.cursor}\n" if is_last else ""
-    return f"{id}event: resync\ndata: {msgspec.json.encode(data).decode()}\n\n"
+    return f"{id}event: resync\ndata: {opened.codec.encode(item.resync()).text.decode()}\n\n"

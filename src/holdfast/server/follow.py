@@ -20,6 +20,7 @@ from holdfast.core.room import Room
 from holdfast.errors import Malformed
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.cursor import Cursor, Position, encode_cursor
+from holdfast.protocol.messages import Resync
 from holdfast.server.auth import Identity
 from holdfast.server.hands import Hands
 from holdfast.store.store import Store
@@ -40,6 +41,10 @@ class Gap:
     room: str
     reason: str
     cursor: str
+
+    def resync(self) -> Resync:
+        """Return how it is told."""
+        return Resync(self.room, self.reason, self.cursor)
 
 
 class Follow:

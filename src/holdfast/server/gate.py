@@ -13,14 +13,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from msgspec import UNSET
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from holdfast.core import inputs
+from holdfast.core.hub import Rules
 from holdfast.errors import Forbidden, Unauthorized, Unavailable
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Error, Goodbye, User
+from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms, User
 from holdfast.server.asgi import AsgiConnection
 from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
 from holdfast.server.connection import Connection
@@ -40,9 +42,17 @@ class Gate:
     """The way in to one Hub."""
 
     def __init__(
-        self, hands: Hands, tokens: Tokens, origins: Origins, authenticate: Authenticate | None, *, require_login: bool
+        self,
+        hands: Hands,
+        rules: Rules,
+        tokens: Tokens,
+        origins: Origins,
+        authenticate: Authenticate | None,
+        *,
+        require_login: bool,
     ) -> None:
         self._hands = hands
+        self._rules = rules
         self._tokens = tokens
         self._origins = origins
         self._authenticate = authenticate
@@ -90,8 +100,25 @@ class Gate:
         connection.identity = identity
         now = self._hands.now()
         expires = None if identity.expires is None else now + identity.expires - time.time()
-        token = self._tokens.sign(identity.user, None, is_guest=True) if identity.is_guest else None
+        token = self._guest_token(identity)
         self._hands.tell(inputs.Identified(connection, new_session(), identity.user, token, expires, session))
+
+    def introduce(self, identity: Identity) -> Connected:
+        """Return what a client without a WebSocket has to know; raises `Unavailable` while nobody is taken in."""
+        if self._hands.draining:
+            raise Unavailable("the server restarts; come back in a moment")
+        rules, token = self._rules, self._guest_token(identity)
+        return Connected(
+            user=identity.user,
+            heartbeat=HeartbeatTerms(self._hands.limits.stream_heartbeat, rules.heartbeat.timeout),
+            limits=rules.terms,
+            room_key=rules.room_key,
+            token=UNSET if token is None else token,
+        )
+
+    def _guest_token(self, identity: Identity) -> str | None:
+        """Return what lets a guest stay the same one."""
+        return self._tokens.sign(identity.user, None, is_guest=True) if identity.is_guest else None
 
     # The upgrade.
 

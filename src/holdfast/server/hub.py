@@ -267,7 +267,7 @@ class Hub:
 
         With `multiplexed`, its cursor is one for several rooms, even if it has only one.
         """
-        return await eventstream.respond(self.opened, request, tuple(rooms), multiplexed=multiplexed)
+        return await eventstream.respond(self.opened, request, tuple(dict.fromkeys(rooms)), multiplexed=multiplexed)
 
     async def poll(self, request: Request, room: str, *, hold: bool = True) -> dict[str, Any]:
         """Return what follows the request's `cursor` in `room`; with `hold`, wait until there is something."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
@@ -18,9 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from holdfast.errors import Invalid, Malformed, Unauthorized
-from holdfast.protocol.messages import Message
+from holdfast.errors import Invalid, Malformed, Refused, Unauthorized
+from holdfast.protocol.codec import problem
+from holdfast.protocol.messages import Auth, Message, Ping, Pong, Reply
 from holdfast.server import eventstream, polling
+from holdfast.server.auth import Identity
 from holdfast.server.conversation import Request
 from holdfast.server.opened import OpenHub
 from holdfast.server.publication import Publication
@@ -33,12 +36,14 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
     """Return the ASGI app with all roads of a Hub."""
 
     async def events(request: HttpRequest) -> Response:
-        many = request.query_params.get("rooms")
-        rooms = (many or _room(request)).split(",")
-        return await eventstream.respond(opened(), request, tuple(rooms), multiplexed=many is not None)
+        rooms, multiplexed = _rooms(request)
+        return await eventstream.respond(opened(), request, rooms, multiplexed=multiplexed)
 
     async def poll(request: HttpRequest) -> Response:
-        return Json(await polling.answer(opened(), request, _room(request), hold=True))
+        rooms, multiplexed = _rooms(request)
+        if multiplexed:
+            return Json(await polling.answer_several(opened(), request, rooms))
+        return Json(await polling.answer(opened(), request, rooms[0], hold=True))
 
     async def snapshot(request: HttpRequest) -> Response:
         hub, room = opened(), _room(request)
@@ -49,16 +54,17 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
 
     async def send(request: HttpRequest) -> Response:
         hub = opened()
-        identity = await hub.gate.identify_request(request)
         message = hub.codec.decode(await read_body(request, hub.limits.message_bytes, hub.limits.request_seconds))
-        if not isinstance(message, Message):
-            raise Invalid("here only messages of the application can be sent", field="type")
-        if message.room is not None:
-            await hub.check(identity.user, message.room, "send")
-        asked = Request(message.type, message.room, message.data, identity.user, None, message.key)
-        # Whoever sends no token is a new guest each time, but it is the same client that tries again.
-        result = await hub.conversation.handle(asked, "" if identity.is_new else None)
-        return Json({"data": result})
+        identity = await hub.gate.identify_request(request)
+        match message:
+            case Auth():
+                return Json(hub.gate.introduce(identity))
+            case Ping():
+                return Json(Pong())
+            case Message():
+                return await _handled(hub, identity, message)
+            case _:
+                raise Invalid("a room is entered by reading it: GET …/events, GET …/poll", field="type")
 
     async def publish_here(request: HttpRequest) -> Response:
         hub = opened()
@@ -74,8 +80,11 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
                 raise Invalid("room and type must be strings, and data an object")
         return Json({"data": {"id": publication.id}}, 201)
 
-    async def client(request: HttpRequest) -> Response:
-        return Response(CLIENT, media_type="text/javascript", headers={"cache-control": "no-cache"})
+    def module(name: str) -> Route:
+        async def serve(request: HttpRequest) -> Response:
+            return Response(CLIENT[name], media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+        return Route(f"/{name}", serve)
 
     return Starlette(
         routes=[
@@ -85,7 +94,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
             Route("/snapshot", snapshot),
             Route("/send", send, methods=["POST"]),
             Route("/publish", publish_here, methods=["POST"]),
-            Route("/holdfast.js", client),
+            *map(module, CLIENT),
         ],
         exception_handlers=REFUSALS,
     )
@@ -96,10 +105,28 @@ def _without_comments(source: str) -> str:
     return re.sub(r"/\*\*.*?\*/[ \n]*|(?m:^ *//[^\n]*\n)|(?m: +// [^\n]*$)", "", source, flags=re.DOTALL)
 
 
-#: The module for browsers.
-CLIENT = (
-    "/* holdfast, MIT licence */\n" + _without_comments(files("holdfast.browser").joinpath("holdfast.js").read_text())
-).encode()
+def _served(name: str) -> bytes:
+    source = files("holdfast.browser").joinpath(name).read_text()
+    return f"/* holdfast, MIT licence */\n{_without_comments(source)}".encode()
+
+
+#: The modules for browsers: the client, and what it loads only where there is no way for a WebSocket.
+CLIENT = {name: _served(name) for name in ("holdfast.js", "holdfast-http.js")}
+
+
+async def _handled(hub: OpenHub, identity: Identity, message: Message) -> Response:
+    """Hand a message to its handler. Whoever gave it a `ref` is answered as on a WebSocket."""
+    try:
+        if message.room is not None:
+            await hub.check(identity.user, message.room, "send")
+        asked = Request(message.type, message.room, message.data, identity.user, None, message.key)
+        # Whoever sends no token is a new guest each time, but it is the same client that tries again.
+        result = await hub.conversation.handle(asked, "" if identity.is_new else None)
+    except Refused as refusal:
+        if message.ref is None:
+            raise
+        return Json(Reply(message.ref, False, error=problem(refusal)), refusal.status)
+    return Json({"data": result} if message.ref is None else Reply(message.ref, True, data=result))
 
 
 def _room(request: HttpRequest) -> str:
@@ -107,3 +134,13 @@ def _room(request: HttpRequest) -> str:
     if not room:
         raise Malformed("?room= is missing", field="room")
     return room
+
+
+def _rooms(request: HttpRequest) -> tuple[tuple[str, ...], bool]:
+    """Return which rooms a request is about, and whether its cursor is one for several."""
+    several = request.query_params.get("rooms")
+    if several is None:
+        return (_room(request),), False
+    return tuple(
+        dict.fromkeys(map(unquote, several.split(",")))
+    ), True  # encoded as in a cursor: a name may have commas

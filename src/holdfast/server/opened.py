@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import HTTPConnection
+
 from holdfast.core.heartbeat import Heartbeat
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.hub import Rules
-from holdfast.errors import NotFound
+from holdfast.errors import Malformed, NotFound
 from holdfast.protocol.codec import Codec
-from holdfast.protocol.cursor import Cursor
+from holdfast.protocol.cursor import Cursor, decode_cursor
 from holdfast.protocol.messages import User
 from holdfast.server.auth import Identity, Origins, Tokens
 from holdfast.server.conversation import Conversation, Hooks
@@ -72,7 +74,12 @@ class OpenHub:
         )
         self.tokens = Tokens(store.secret)
         self.gate = Gate(
-            self.hands, self.tokens, settings.origins, settings.authenticate, require_login=settings.require_login
+            self.hands,
+            settings.rules,
+            self.tokens,
+            settings.origins,
+            settings.authenticate,
+            require_login=settings.require_login,
         )
         self.conversation = Conversation(self.hands, self.gate, settings.hooks)
         self.hands.handle = self.conversation.receive
@@ -103,6 +110,16 @@ class OpenHub:
     ) -> Follow:
         """Return a reader of some rooms, from a cursor on."""
         return Follow(self.hands, self.store, identity, rooms, cursor, kind, multiplexed=multiplexed)
+
+    async def admit_reader(self, request: HTTPConnection, rooms: tuple[str, ...]) -> tuple[Identity, Cursor | None]:
+        """Return who wants to read these rooms, and from where on (`Last-Event-ID`, `?cursor=`), if they may."""
+        if not 0 < len(rooms) <= self.limits.stream_rooms:
+            raise Malformed(f"1 to {self.limits.stream_rooms} rooms can be read at once")
+        identity = await self.gate.identify_request(request)
+        for room in rooms:
+            await self.check(identity.user, room, "read")
+        text = request.headers.get("last-event-id") or request.query_params.get("cursor")
+        return identity, decode_cursor(text) if text else None
 
     async def check(self, user: User, room: str, action: str) -> None:
         """Raise a `Refused` unless `user` may do this in `room`."""

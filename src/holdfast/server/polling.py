@@ -14,28 +14,51 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from holdfast.errors import TooMany
-from holdfast.protocol.cursor import decode_cursor
+from holdfast.errors import Malformed, TooMany
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.opened import OpenHub
 
 
 async def answer(opened: OpenHub, request: Request, room: str, *, hold: bool) -> dict[str, Any]:
-    """Return `{data, cursor}`, with `timeout` if nothing came and `resync` if there is a gap."""
-    identity = await opened.gate.identify_request(request)
-    await opened.check(identity.user, room, "read")
-    text = request.query_params.get("cursor")
-    cursor = decode_cursor(text) if text else None
+    """Return `{data, cursor}` of a room, with `timeout` if nothing came and `resync` if there is a gap."""
+    seconds = opened.limits.poll_seconds if hold else 0.0
+    found, cursor = await _poll(opened, request, (room,), seconds, multiplexed=False)
+    if found and isinstance(found[0], Gap):
+        return {"data": [], "resync": {"reason": found[0].reason}, "cursor": cursor}
+    data = [_message(opened, item) for item in found]
+    if not data and hold:
+        return {"data": [], "cursor": cursor, "timeout": True}
+    return {"data": data, "cursor": cursor}
+
+
+async def answer_several(opened: OpenHub, request: Request, rooms: tuple[str, ...]) -> dict[str, Any]:
+    """Return `{data, cursor}` of several rooms, after at most `?wait=` seconds; a gap is a `resync` among the data."""
+    limit = opened.limits.poll_seconds
+    text = request.query_params.get("wait", str(limit))
+    try:
+        wait = float(text)
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait <= limit:
+        raise Malformed(f"wait must be a number of seconds from 0 to {limit:g}", field="wait")
+    found, cursor = await _poll(opened, request, rooms, wait, multiplexed=True)
+    return {"data": [_message(opened, item) for item in found], "cursor": cursor}
+
+
+async def _poll(
+    opened: OpenHub, request: Request, rooms: tuple[str, ...], seconds: float, *, multiplexed: bool
+) -> tuple[list[Event | Gap], str]:
+    """Return what there is, if need be after so many seconds, and the cursor behind it."""
+    identity, cursor = await opened.admit_reader(request, rooms)
     if len(opened.hands.streams) >= opened.limits.streams:
         raise TooMany("too many streams and polls are open")
-    async with opened.follow(identity, (room,), cursor, "poll", multiplexed=False) as follow:
-        found = await (_held(request, follow, opened.limits.poll_seconds) if hold else follow.take())
-        if found and isinstance(found[0], Gap):
-            return {"data": [], "resync": {"reason": found[0].reason}, "cursor": follow.cursor}
-        data = [msgspec.json.decode(item.frame.text) for item in found if isinstance(item, Event)]
-        if not data and hold:
-            return {"data": [], "cursor": follow.cursor, "timeout": True}
-        return {"data": data, "cursor": follow.cursor}
+    async with opened.follow(identity, rooms, cursor, "poll", multiplexed=multiplexed) as follow:
+        return await (_held(request, follow, seconds) if seconds else follow.take()), follow.cursor
+
+
+def _message(opened: OpenHub, item: Event | Gap) -> Any:
+    text = item.frame.text if isinstance(item, Event) else opened.codec.encode(item.resync()).text
+    return msgspec.json.decode(text)
 
 
 async def _held(request: Request, follow: Follow, seconds: float) -> list[Event | Gap]:

@@ -1,7 +1,7 @@
 // @ts-check
 /** The board's page: what people do becomes requests, and what happens becomes what they see. */
 
-import { connect } from "/live/holdfast.js";
+import { connect } from "/holdfast.js";
 import { ask } from "./api.js";
 import { carryCards } from "./carry.js";
 import { Board, Model } from "./model.js";
@@ -284,16 +284,19 @@ byId("new-board").onclick = () =>
 
 byId("me").onclick = () => signIn();
 
+/** Who is in no room, for want of a WebSocket, is not seen typing. @param {string} type */
+const sayTyping = (type) => client.status.road === "websocket" && room?.send(type);
+
 let typedAt = 0;
 document.addEventListener("input", (event) => {
   if (!(event.target instanceof Element) || !event.target.closest(".new-task, #card") || Date.now() - typedAt < 2000) return;
   typedAt = Date.now();
-  room?.send("typing");
+  sayTyping("typing");
 });
 document.addEventListener("focusout", (event) => {
   if (typedAt && event.target instanceof Element && event.target.closest(".new-task, #card")) {
     typedAt = 0;
-    room?.send("stop_typing");
+    sayTyping("stop_typing");
   }
 });
 

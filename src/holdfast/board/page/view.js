@@ -152,12 +152,14 @@ export function renderStatus(status, unanswered) {
   node.dataset.state = document.body.dataset.link = status.state;
   node.dataset.attempt = String(status.attempt);
   node.dataset.ceiling = String(status.ceiling);
-  node.title = status.reason ? `${status.reason} (${status.code})` : "";
+  const byHttp = status.state === "live" && status.road === "http";
+  const hint = byHttp ? "No WebSocket gets through here. Changes arrive all the same; who is here cannot be shown." : "";
+  node.title = status.reason ? `${status.reason} (${status.code})` : hint;
   byId("retry-now").hidden = status.state !== "waiting";
   const seconds = status.retryAt === null ? 0 : Math.max(0, Math.ceil(status.retryAt - Date.now() / 1000));
   const most = status.delay === status.ceiling ? "" : `, at most ${Math.ceil(status.ceiling)} s`;
   const words = {
-    live: "Live",
+    live: byHttp ? "Live by HTTP" : "Live",
     connecting: status.everLive ? "Reconnecting…" : "Connecting…",
     waiting: `${navigator.onLine ? "Reconnecting" : "Offline; trying"} in ${seconds} s (attempt ${status.attempt}${most})`,
     closed: status.code === 4001 ? "Signed out" : "Disconnected",

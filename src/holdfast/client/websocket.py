@@ -1,35 +1,27 @@
-"""
-How is one link to the server held, from the dialing to the end?
-
-A socket tells everything that it hears, and its own end, exactly once; what is said on it
-waits in a bounded queue, so that a server which does not read holds up nothing else.
-"""
+"""How is one link held on a WebSocket, from the dialing to the end?"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit, urlunsplit
+from contextlib import suppress
 
+import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from holdfast.core.link import Lost, Opened
+from holdfast.client.road import WAITING, Tell
+from holdfast.core.link import GREETING_SECONDS, Lost, Opened
 from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import Auth
 
 SUBPROTOCOL = "holdfast.1"
-#: What waits to be sent; beyond it, a new link is better than a longer queue.
-WAITING = 1_000
 #: For a close frame to be answered; a dead socket never does.
 CLOSE_SECONDS = 1.0
 
-#: Is told what a socket has heard, or what has become of it; the socket reads on when it has returned.
-Tell = Callable[["Socket", Opened | Lost | str], Awaitable[None]]
 
-
-class Socket:
-    """One physical link. Whoever has given it up passes over what it still tells."""
+class WebSocketRoad:
+    """A link on one WebSocket."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -40,17 +32,7 @@ class Socket:
     async def run(self, url: str, token: str | None) -> None:
         """Dial, and tell what is heard until there is nothing more to hear."""
         try:
-            # Its own keepalive and its own reconnecting stay off: there is one watchdog, and one who dials.
-            connection = await dial(
-                url,
-                additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
-                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
-                ping_interval=None,
-                open_timeout=None,
-                close_timeout=CLOSE_SECONDS,
-                max_size=None,
-                proxy=None,
-            )
+            connection = await _dial(url, token)
         except (OSError, WebSocketException, EOFError) as error:
             await self._tell(self, _refusal(error))
             return
@@ -103,15 +85,30 @@ def _refusal(error: Exception) -> Lost:
     """Return what a failed handshake means, in close codes."""
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
-        code = {401: CloseCode.UNAUTHORIZED, 403: CloseCode.FORBIDDEN}.get(status, CloseCode.ABNORMAL)
+        # Any other status may be a proxy's, that knows no WebSockets; plain HTTP will tell.
+        code = CloseCode.UNAUTHORIZED if status == 401 else CloseCode.ABNORMAL
         return Lost(code, f"HTTP {status}")
     return Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
 
 
-def websocket_url(url: str) -> str:
-    """Return the URL of the WebSocket that is meant by the URL of a server, or of the WebSocket itself."""
-    parts = urlsplit(url if "//" in url else f"//{url}", "http")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is not the URL of a server")
-    return urlunsplit((scheme, parts.netloc, parts.path if len(parts.path) > 1 else "/ws", parts.query, ""))
+async def is_free(url: str, token: str | None) -> bool:
+    """Return whether a WebSocket gets through to a hub, and its answer back."""
+    with suppress(OSError, WebSocketException, EOFError, TimeoutError):
+        async with asyncio.timeout(GREETING_SECONDS), _dial(url, token) as connection:
+            await connection.send(msgspec.json.encode(Auth(token)).decode())
+            return bool(await connection.recv())
+    return False
+
+
+def _dial(url: str, token: str | None) -> dial:
+    return dial(
+        url,
+        additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
+        subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+        # Its own keepalive and its own reconnecting stay off: there is one watchdog, and one who dials.
+        ping_interval=None,
+        open_timeout=None,
+        close_timeout=CLOSE_SECONDS,
+        max_size=None,
+        proxy=None,
+    )

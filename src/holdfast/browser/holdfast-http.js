@@ -1,0 +1,296 @@
+// @ts-check
+/**
+ * The roads of holdfast without a WebSocket: event streams, long and short polls. `holdfast.js` loads this module
+ * where it needs it. As there, the upper half decides and the lower half carries it out. All times are seconds.
+ */
+import { position } from "./holdfast.js";
+
+/** @typedef {import("./holdfast.js").Message} Message */
+
+const STREAM_SECONDS = 3;
+const HOLD_SECONDS = 15;
+const SHORT_SECONDS = 3;
+const BREAKS = 2;
+const ROOMS = 32;
+
+/** @typedef {{type: "ask" | "tell" | "give_up", how?: string, rooms?: string[], cursor?: string | null, wait?: number,
+ *   message?: Message}} ReaderEffect */
+
+/**
+ * What does a client read that has no WebSocket, and what would a WebSocket have said? It asks what follows its
+ * cursor: as an event stream; where that is held back, as polls that wait; where those are cut, as short ones.
+ */
+export class Reader {
+  roomKey = "room";
+  how = "stream";
+  #breaks = 0;
+  /** @type {Map<string, {epoch: string, offset: number} | null>} */ #positions = new Map(); // null: at the head
+  /** @type {Map<string, string>} */ #wanted = new Map(); // join or sync, to be answered, and not asked yet
+  /** @type {Map<string, string>} */ #asked = new Map(); // to be answered by what is asked now
+  /** @type {string[]} */ #foreign = []; // whose position is of another epoch than the others'
+  #wait = 0;
+  /** @type {number | null} */ #alarm = null;
+
+  /** Read nothing yet, on a new link. */
+  begin() {
+    for (const known of [this.#positions, this.#wanted, this.#asked]) known.clear();
+    this.#alarm = null;
+  }
+
+  /** Take in what is wanted (`join`, `leave`, `sync`, `again`), or what came (`answer`, `barred`, `broken`).
+   * @param {{type: string, room?: any, since?: string, messages?: Message[], cursor?: any}} input
+   * @param {number} now  @returns {ReaderEffect[]} */
+  receive({ type, room, since, messages = [], cursor }, now) {
+    switch (type) {
+      case "join":
+      case "sync":
+        if (!this.#positions.has(room) && this.#positions.size >= ROOMS) {
+          const error = `without a WebSocket, a client is in at most ${ROOMS} rooms`;
+          return [{ type: "tell", message: { type: "error", error, code: "too_many", [this.roomKey]: room } }];
+        }
+        this.#positions.set(room, since === undefined ? null : position(since, room));
+        this.#wanted.set(room, type);
+        this.#alarm = now; // with whatever else is wanted now
+        return [];
+      case "leave":
+        for (const known of [this.#positions, this.#wanted, this.#asked]) known.delete(room);
+        this.#alarm = now;
+        return [{ type: "tell", message: { type: "left", [this.roomKey]: room } }];
+      case "again":
+        return this.#ask(now);
+      case "answer":
+        return this.#answered(messages, cursor, now);
+      case "barred":
+        if (this.how === "stream") {
+          this.how = "held";
+          return this.#ask(now);
+        }
+    }
+    this.#alarm = null;
+    if (++this.#breaks >= BREAKS) {
+      this.#breaks = 0;
+      this.how = this.how === "stream" ? "held" : "short";
+    }
+    return [{ type: "give_up" }];
+  }
+
+  /** @param {number} now  @returns {ReaderEffect[]} */
+  tick(now) {
+    if (this.#alarm === null || now < this.#alarm) return [];
+    if (this.how === "stream" && this.#asked.size > 0 && this.#wanted.size === 0) this.how = "held";
+    return this.#ask(now);
+  }
+
+  /** When `tick` is due next. */
+  deadline() {
+    return this.#alarm;
+  }
+
+  /** @param {number} now  @returns {ReaderEffect[]} */
+  #ask(now, wait = 0) {
+    for (const [room, type] of this.#wanted) this.#asked.set(room, type);
+    this.#wanted.clear();
+    this.#wait = wait;
+    this.#alarm = this.how === "stream" && this.#asked.size > 0 ? now + STREAM_SECONDS : null;
+    const known = [...this.#positions].flatMap(([room, at]) => (at ? [{ room, ...at }] : []));
+    const epoch = known[0]?.epoch;
+    this.#foreign = known.filter((at) => at.epoch !== epoch).map(({ room }) => room);
+    const offsets = known.filter((at) => at.epoch === epoch).map(({ room, offset }) => `${encodeURIComponent(room)}=${offset}`);
+    const cursor = epoch === undefined ? null : `${epoch}:${offsets.join(";")}`;
+    return [{ type: "ask", how: this.how, rooms: [...this.#positions.keys()], cursor, wait }];
+  }
+
+  /** @param {Message[]} messages  @param {string} cursor  @param {number} now  @returns {ReaderEffect[]} */
+  #answered(messages, cursor, now) {
+    const gaps = new Map(messages.filter(({ type }) => type === "resync").map((gap) => [gap[this.roomKey], gap.reason]));
+    for (const room of this.#foreign.splice(0)) gaps.set(room, "epoch");
+    /** @type {ReaderEffect[]} */
+    const effects = [];
+    for (const room of this.#positions.keys()) {
+      if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
+    }
+    for (const message of messages) {
+      const room = message[this.roomKey];
+      if (message.id !== undefined && this.#positions.has(room)) this.#positions.set(room, position(message.id, room));
+      if (message.type !== "resync") effects.push({ type: "tell", message });
+    }
+    if (this.how === "stream" || this.#wait) this.#breaks = 0;
+    const wanted = this.#wanted.size > 0;
+    if (this.how === "held" || (this.how === "short" && wanted)) effects.push(...this.#ask(now, wanted ? 0 : HOLD_SECONDS));
+    else this.#alarm = wanted ? now : this.how === "stream" ? null : now + SHORT_SECONDS;
+    return effects;
+  }
+
+  /** The answer to a join or a sync, or what is told of a gap.
+   * @param {string} room  @param {string | undefined} reason  @param {string} head  @returns {Message} */
+  #entered(room, reason, head) {
+    const since = this.#positions.get(room);
+    const recovered = !!since && reason === undefined;
+    const stands = recovered ? since : position(head, room);
+    const cursor = `${stands.epoch}:${stands.offset}`;
+    const joins = this.#asked.get(room) === "join";
+    this.#positions.set(room, stands);
+    this.#asked.delete(room);
+    const about = { [this.roomKey]: room, cursor, ...(reason && { reason }) };
+    if (joins) return { type: "joined", ...about, recovered, users: [], roomSize: 0 };
+    return reason === undefined ? { type: "synced", ...about, count: 0 } : { type: "resync", ...about };
+  }
+}
+
+// ── the hands ────────────────────────────────────────────────────────────────────────────────────
+
+const CODES = { 401: 4001, 403: 4003, 429: 1013, 503: 1013 }; // statuses about us, or about when, not about the way
+
+/** A link without a WebSocket, and in its likeness: `…/send` for what is said, `…/events` or `…/poll` for what is heard. */
+export class HttpSocket {
+  readyState = 0;
+  #reader;
+  #url;
+  #headers;
+  #now;
+  #asking = new AbortController();
+  #reading = false;
+  /** @type {Promise<any>} */ #said = Promise.resolve();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  onopen = () => {};
+  onheard = () => {};
+  /** @type {(event: {data: string}) => void} */ onmessage = () => {};
+  /** @type {(event: {code: number, reason: string}) => void} */ onclose = () => {};
+
+  /** @param {URL} url  of the WebSocket  @param {string | null} token  @param {Reader} reader  @param {() => number} now */
+  constructor(url, token, reader, now) {
+    this.#url = url;
+    this.#headers = token === null ? {} : { authorization: `Bearer ${token}` };
+    this.#reader = reader;
+    this.#now = now;
+    reader.begin();
+    setTimeout(() => {
+      if (this.readyState !== 0) return;
+      this.readyState = 1;
+      this.onopen();
+    });
+  }
+
+  /** @param {string} text */
+  send(text) {
+    const message = JSON.parse(text);
+    if (["join", "leave", "sync"].includes(message.type)) this.#tell({ ...message, room: message[this.#reader.roomKey] });
+    else if (message.type === "ping" && this.#reading) this.#tell({ type: "again" });
+    else if (message.type !== "pong") this.#said = this.#said.then(() => this.#post(text));
+  }
+
+  close() {
+    this.readyState = 3;
+    this.#asking.abort();
+    clearTimeout(this.#timer);
+  }
+
+  /** @param {number} code  @param {string} reason */
+  #lose(code, reason) {
+    if (this.readyState === 3) return;
+    this.close();
+    this.onclose({ code, reason });
+  }
+
+  /** @param {string} name  @param {Record<string, any>} query  @param {any} options */
+  #fetch(name, query, options) {
+    const url = new URL(name, this.#url);
+    url.protocol = url.protocol.replace("ws", "http");
+    url.search = String(new URLSearchParams([...this.#url.searchParams, ...Object.entries(query)]));
+    return fetch(url, { cache: "no-store", ...options, headers: this.#headers });
+  }
+
+  /** @param {Response} response */
+  #refused({ status, headers }) {
+    const after = 1000 * Number(headers.get("retry-after"));
+    if (after) this.#hear({ type: "goodbye", after_ms: after, spread_ms: after });
+    this.#lose(CODES[/** @type {401} */ (status)] ?? 1006, `HTTP ${status}`);
+  }
+
+  /** @param {any} message */
+  #hear(message) {
+    if (message.type === "connected") this.#reader.roomKey = message.roomKey;
+    if (this.readyState === 1) this.onmessage({ data: JSON.stringify(message) });
+  }
+
+  /** @param {string} text */
+  async #post(text) {
+    if (this.readyState !== 1) return;
+    try {
+      const response = await this.#fetch("send", {}, { method: "POST", body: text });
+      const answer = await response.json().catch(() => ({}));
+      if (answer.type) this.#hear(answer);
+      else if (response.ok) this.onheard();
+      else if (response.status in CODES || text.startsWith('{"type":"auth"')) this.#refused(response);
+      else this.#hear({ type: "error", error: answer.error ?? `HTTP ${response.status}`, code: "refused" });
+    } catch (error) {
+      this.#lose(1006, String(error));
+    }
+  }
+
+  /** @param {any} input  what happened; null: time has passed */
+  #tell(input) {
+    if (this.readyState !== 1) return;
+    const now = this.#now();
+    for (const effect of input ? this.#reader.receive(input, now) : this.#reader.tick(now)) {
+      if (effect.type === "tell") this.#hear(effect.message);
+      if (effect.type === "give_up") return this.#lose(1006, "the answer broke off");
+      if (effect.type === "ask") this.#ask(effect);
+    }
+    clearTimeout(this.#timer);
+    const deadline = this.#reader.deadline();
+    if (deadline !== null) this.#timer = setTimeout(() => this.#tell(null), Math.max(0, 1000 * (deadline - now)) + 1);
+  }
+
+  /** @param {any} effect */
+  async #ask({ how, rooms, cursor, wait }) {
+    this.#asking.abort();
+    const { signal } = (this.#asking = new AbortController());
+    this.#reading = rooms.length > 0;
+    if (!this.#reading) return;
+    const query = { rooms: rooms.map(encodeURIComponent).join(), ...(cursor && { cursor }), ...(how !== "stream" && { wait }) };
+    const tell = (/** @type {any} */ input) => signal.aborted || this.#tell(input);
+    try {
+      const response = await this.#fetch(how === "stream" ? "events" : "poll", query, { signal });
+      if (!response.ok) {
+        if (response.status in CODES) this.#refused(response);
+        else tell({ type: "barred" });
+      } else if (how === "stream") {
+        await this.#stream(/** @type {ReadableStream} */ (response.body).getReader(), tell);
+      } else {
+        const { data, cursor } = await response.json();
+        this.onheard();
+        tell({ type: "answer", messages: data, cursor });
+      }
+    } catch {
+      tell({ type: "broken" });
+    }
+  }
+
+  /** @param {ReadableStreamDefaultReader} body  @param {(input: any) => void} tell */
+  async #stream(body, tell) {
+    const decoder = new TextDecoder();
+    let text = "";
+    let retry = 0;
+    let answered = false;
+    /** @type {Message[]} */
+    let messages = [];
+    for (let part; !(part = await body.read()).done; ) {
+      this.onheard();
+      const events = (text + decoder.decode(part.value, { stream: true })).split(/\r?\n\r?\n/);
+      text = events.pop() ?? "";
+      for (const event of events) {
+        const fields = Object.fromEntries(event.split(/\r?\n/).map((line) => line.split(/: ?(.*)/s)));
+        retry = fields.retry ?? retry;
+        if (fields.event) messages.push(JSON.parse(fields.data)); // without it: our `connected`, or an id alone
+        if (fields.id) {
+          tell({ type: "answer", messages: messages.splice(0), cursor: fields.id }); // of several gaps, the last moves on
+          answered = true;
+        }
+      }
+    }
+    this.#hear({ type: "goodbye", after_ms: Number(retry), spread_ms: 0 });
+    if (answered) tell({ type: "broken" });
+    else this.#lose(1013, "the server takes nobody in now");
+  }
+}

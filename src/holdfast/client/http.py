@@ -1,0 +1,226 @@
+"""
+How is a link held without a WebSocket?
+
+Messages go out as requests, one after the other; what follows is read as `core.reader` says,
+as an event stream or by polls, and told as a WebSocket would have told it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from holdfast.client.road import WAITING, Tell, http_url
+from holdfast.core import reader
+from holdfast.core.link import GREETING_SECONDS, Advised, Heard, Lost, Opened
+from holdfast.core.reader import Answer, Ask, How, Reader, ReaderEffect, ReaderInput
+from holdfast.errors import Refused
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import Connected, Error, Event, Join, Leave, Ping, Pong, ServerMessage, Sync
+
+#: What a status says about us, or about when to come, and not about the way.
+_CODES = {
+    401: CloseCode.UNAUTHORIZED,
+    403: CloseCode.FORBIDDEN,
+    429: CloseCode.TRY_LATER,
+    503: CloseCode.TRY_LATER,
+}
+
+
+class HttpRoad:
+    """A link by HTTP: `POST …/send` for what is said, `…/events` or `…/poll` for what is heard."""
+
+    def __init__(self, tell: Tell, reader: Reader) -> None:
+        self._tell = tell
+        self._reader = reader
+        self._codec = Codec()
+        self._welcomed = False
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue(WAITING)
+        self._inbox: asyncio.Queue[tuple[int, ReaderInput | Lost]] = asyncio.Queue(WAITING)
+        self._asked = 0  # what is read of an earlier question is passed over
+        self._reading: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def run(self, url: str, token: str | None) -> None:
+        """Tell what is heard until there is nothing more to hear."""
+        self._reader.begin()
+        self._url = url
+        self._running = asyncio.current_task()
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        # A stream is silent between two heartbeats; the link's watchdog judges it, not this timeout.
+        timeout = httpx2.Timeout(GREETING_SECONDS, read=None)
+        async with httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as self._http:
+            saying = asyncio.create_task(self._say_all())
+            try:
+                await self._tell(self, Opened())
+                await self._tell(self, await self._life())
+            finally:
+                saying.cancel()
+                if self._reading is not None:
+                    self._reading.cancel()
+
+    def say(self, text: str) -> bool:
+        """Send it, after what was said before; False: the server has taken nothing for a long time."""
+        message = self._codec.decode(text)
+        try:
+            match message:
+                case Join() | Leave() | Sync():
+                    self._inbox.put_nowait((self._asked, message))
+                case Ping() if self._reading is not None:
+                    self._inbox.put_nowait((self._asked, reader.Again()))
+                case Pong():
+                    pass
+                case _:
+                    self._outgoing.put_nowait(text)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def abandon(self, code: int) -> None:
+        """Let go of it."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _life(self) -> Lost:
+        """Do what the reader says, until the link is lost."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(self._reader.deadline()):
+                    asked, input = await self._inbox.get()
+            except TimeoutError:
+                effects = self._reader.tick(loop.time())
+            else:
+                if isinstance(input, Lost):
+                    return input
+                if isinstance(input, Answer | reader.Barred | reader.Broken) and asked != self._asked:
+                    continue
+                effects = self._reader.receive(input, loop.time())
+            if reader.GiveUp() in effects:
+                return Lost(CloseCode.ABNORMAL, "the answer broke off")
+            await self._carry(effects)
+
+    async def _carry(self, effects: list[ReaderEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case reader.Tell(message):
+                    await self._tell(self, message)
+                case Ask():
+                    self._asked += 1
+                    if self._reading is not None:
+                        self._reading.cancel()
+                    self._reading = asyncio.create_task(self._read(self._asked, effect)) if effect.rooms else None
+
+    # What is said.
+
+    async def _say_all(self) -> None:
+        while True:
+            text = await self._outgoing.get()
+            try:
+                response = await self._http.post(
+                    http_url(self._url, "send"), content=text, headers={"Content-Type": "application/json"}
+                )
+            except httpx2.HTTPError as error:
+                lost = Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
+                await self._inbox.put((self._asked, lost))
+                return
+            await self._answered(text, response)
+
+    async def _answered(self, text: str, response: httpx2.Response) -> None:
+        """Tell what the server answered to a message."""
+        try:
+            fields = msgspec.json.decode(response.content)
+        except ValueError:
+            fields = None
+        if isinstance(fields, dict) and "type" in fields:
+            if fields["type"] == "connected":
+                self._welcomed = True
+                self._codec = Codec(msgspec.convert(fields, Connected).room_key)
+            await self._tell(self, response.text)
+        elif response.is_success:
+            await self._tell(self, Heard())
+        elif response.status_code in _CODES or not self._welcomed:
+            await self._inbox.put((self._asked, await self._refusal(response)))
+        else:
+            error = fields.get("error") if isinstance(fields, dict) else None
+            await self._tell(self, Error(str(error or f"HTTP {response.status_code}"), "refused"))
+
+    # What is heard.
+
+    async def _read(self, asked: int, ask: Ask) -> None:
+        """Read the answer to one question."""
+        rooms = ",".join(quote(room, safe="") for room in ask.rooms)
+        params = {"rooms": rooms} | ({} if ask.cursor is None else {"cursor": ask.cursor})
+        answers = self._stream(params) if ask.how is How.STREAM else self._poll({**params, "wait": f"{ask.wait:g}"})
+        try:
+            async for answer in answers:
+                await self._inbox.put((asked, answer))
+        except (httpx2.HTTPError, Refused, ValueError):
+            await self._inbox.put((asked, reader.Broken()))
+
+    async def _poll(self, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
+        response = await self._http.get(http_url(self._url, "poll"), params=params)
+        if not response.is_success:
+            yield await self._refused(response)
+            return
+        await self._tell(self, Heard())
+        fields = msgspec.json.decode(response.content)
+        messages = tuple(self._codec.decode_server(msgspec.json.encode(message)) for message in fields["data"])
+        yield Answer(messages, fields["cursor"])
+
+    async def _stream(self, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
+        url = http_url(self._url, "events")
+        async with self._http.stream("GET", url, params=params) as response:
+            if not response.is_success:
+                await response.aread()
+                yield await self._refused(response)
+                return
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _Tapped(response.stream, self._comment)
+            retry, answered = 0.0, False
+            messages: list[ServerMessage | Event] = []
+            async for event in httpx2.EventSource(response):
+                retry = retry if event.retry is None else event.retry / 1000
+                if event.event != "message":  # not our `connected`, nor an id alone
+                    messages.append(self._codec.decode_server(event.data))
+                if event.id:  # of several gaps, only the last one moves on
+                    yield Answer(tuple(messages), event.id)
+                    messages, answered = [], True
+            await self._tell(self, Advised(retry, 0.0))
+            yield reader.Broken() if answered else Lost(CloseCode.TRY_LATER, "the server takes nobody in now")
+
+    async def _comment(self) -> None:
+        """Something has come, if only a comment."""
+        await self._tell(self, Heard())
+
+    async def _refused(self, response: httpx2.Response) -> Lost | reader.Barred:
+        return await self._refusal(response) if response.status_code in _CODES else reader.Barred()
+
+    async def _refusal(self, response: httpx2.Response) -> Lost:
+        """Return what a status means, in close codes, after telling when to come back."""
+        after = response.headers.get("retry-after", "")
+        if after.isdigit():
+            await self._tell(self, Advised(float(after), float(after)))
+        return Lost(_CODES.get(response.status_code, CloseCode.ABNORMAL), f"HTTP {response.status_code}")
+
+
+class _Tapped(httpx2.AsyncByteStream):
+    """A body that tells of its bytes: a comment is a sign of life, and no event."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, tell: Callable[[], Awaitable[None]]) -> None:
+        self._stream = stream
+        self._tell = tell
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            await self._tell()
+            yield part
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._stream.aclose()

@@ -1,0 +1,195 @@
+"""
+What does a client read that has no WebSocket, and what would a WebSocket have said?
+
+It asks what follows its cursor, as an event stream; where a stream is held back, as polls
+that wait for news; where those are cut, as short ones. Whichever it is, the same rooms are
+read from the same positions, and what comes is told in the words of a WebSocket, so that
+whoever listens need not know.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import UNSET, Struct, UnsetType
+
+from holdfast.protocol.cursor import MAX_ROOMS, Position, decode_cursor, decode_position, encode_cursor
+from holdfast.protocol.messages import (
+    Error,
+    Event,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Resync,
+    ServerMessage,
+    Sync,
+    Synced,
+)
+
+#: For a stream to say its first word. A proxy that holds streams back says nothing, for ever.
+STREAM_SECONDS = 3.0
+#: A held poll asks to be answered by then, well before a proxy loses its patience.
+HOLD_SECONDS = 15.0
+#: Between two short polls.
+SHORT_SECONDS = 3.0
+#: What breaks as often as this, one after the other, is not tried any more.
+BREAKS = 2
+
+
+class How(Enum):
+    """How the server is asked."""
+
+    STREAM = "stream"
+    HELD = "held"
+    SHORT = "short"
+
+
+class Answer(Struct, frozen=True):
+    """The answer to what was asked, or a part of it: what happened, and the cursor behind it."""
+
+    messages: tuple[ServerMessage | Event, ...]
+    cursor: str
+
+
+class Barred(Struct, frozen=True):
+    """What was asked is not to be had like this."""
+
+
+class Broken(Struct, frozen=True):
+    """The answer broke off, or none came."""
+
+
+class Again(Struct, frozen=True):
+    """See whether the server is there: ask anew."""
+
+
+ReaderInput = Join | Leave | Sync | Answer | Barred | Broken | Again
+
+
+class Ask(Struct, frozen=True):
+    """Ask for these rooms from this cursor on, instead of what was asked before. No rooms: ask for nothing."""
+
+    how: How
+    rooms: tuple[str, ...]
+    cursor: str | None
+    wait: float
+
+
+class Tell(Struct, frozen=True):
+    """Tell this, as a WebSocket would have."""
+
+    message: ServerMessage | Event
+
+
+class GiveUp(Struct, frozen=True):
+    """The link is lost."""
+
+
+ReaderEffect = Ask | Tell | GiveUp
+
+
+class Reader:
+    """The rooms that are read without a WebSocket. How it asks outlives a link; what it reads does not (`begin`)."""
+
+    def __init__(self) -> None:
+        self.how = How.STREAM
+        self._breaks = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Read nothing yet, on a new link."""
+        self._positions: dict[str, Position | None] = {}  # None: at the head, wherever that is
+        self._wanted: dict[str, type[Join] | type[Sync]] = {}  # to be answered, and not asked yet
+        self._asked: dict[str, type[Join] | type[Sync]] = {}  # to be answered by what is asked now
+        self._foreign: set[str] = set()  # whose position is of another epoch than the others'
+        self._wait = 0.0
+        self._alarm: float | None = None
+
+    def receive(self, input: ReaderInput, now: float) -> list[ReaderEffect]:
+        """Take in what is wanted, or what came."""
+        match input:
+            case Join(room, _) if room not in self._positions and len(self._positions) >= MAX_ROOMS:
+                return [Tell(Error(f"without a WebSocket, a client is in at most {MAX_ROOMS} rooms", "too_many", room))]
+            case Join(room, since) | Sync(room, since):
+                self._positions[room] = None if since is None else decode_position(since, room)
+                self._wanted[room] = type(input)
+                self._alarm = now  # with whatever else is wanted now
+            case Leave(room):
+                self._positions.pop(room, None)
+                self._wanted.pop(room, None)
+                self._asked.pop(room, None)
+                self._alarm = now
+                return [Tell(Left(room))]
+            case Again():
+                return self._ask(now)
+            case Answer():
+                return self._answered(input, now)
+            case Barred() if self.how is How.STREAM:
+                self.how = How.HELD
+                return self._ask(now)
+            case Barred() | Broken():
+                self._alarm = None
+                self._breaks += 1
+                if self._breaks >= BREAKS:
+                    self._breaks = 0
+                    self.how = How.HELD if self.how is How.STREAM else How.SHORT
+                return [GiveUp()]
+        return []
+
+    def tick(self, now: float) -> list[ReaderEffect]:
+        """Take in that time has passed."""
+        if self._alarm is None or now < self._alarm:
+            return []
+        if self.how is How.STREAM and self._asked and not self._wanted:
+            self.how = How.HELD
+        return self._ask(now)
+
+    def deadline(self) -> float | None:
+        """When `tick` is due next."""
+        return self._alarm
+
+    def _ask(self, now: float, wait: float = 0.0) -> list[ReaderEffect]:
+        self._asked |= self._wanted
+        self._wanted = {}
+        self._wait = wait
+        self._alarm = now + STREAM_SECONDS if self.how is How.STREAM and self._asked else None
+        known = {room: position for room, position in self._positions.items() if position is not None}
+        epoch = next((position.epoch for position in known.values()), "")
+        self._foreign = {room for room, position in known.items() if position.epoch != epoch}
+        offsets = {room: position.offset for room, position in known.items() if room not in self._foreign}
+        cursor = encode_cursor(epoch, offsets) if offsets else None
+        return [Ask(self.how, tuple(self._positions), cursor, wait)]
+
+    def _answered(self, answer: Answer, now: float) -> list[ReaderEffect]:
+        gaps = {message.room: message.reason for message in answer.messages if isinstance(message, Resync)}
+        gaps |= dict.fromkeys(self._foreign, "epoch")
+        self._foreign = set()
+        effects: list[ReaderEffect] = []
+        cursor = decode_cursor(answer.cursor)
+        for room in [room for room in self._positions if room in self._asked or room in gaps]:
+            effects.append(Tell(self._entered(room, gaps.get(room, UNSET), cursor.position(room))))
+        for message in answer.messages:
+            if isinstance(message, Event) and message.id is not None and message.room in self._positions:
+                self._positions[message.room] = decode_position(message.id, message.room)
+            if not isinstance(message, Resync):
+                effects.append(Tell(message))
+        if self.how is How.STREAM or self._wait:
+            self._breaks = 0
+        if self.how is How.STREAM:
+            self._alarm = now if self._wanted else None
+        elif self.how is How.HELD or self._wanted:
+            effects += self._ask(now, 0.0 if self._wanted else HOLD_SECONDS)
+        else:
+            self._alarm = now + SHORT_SECONDS
+        return effects
+
+    def _entered(self, room: str, reason: str | UnsetType, head: Position | None) -> ServerMessage:
+        """Return the answer to a join or a sync, or what is told of a gap."""
+        asked, since = self._asked.pop(room, None), self._positions[room]
+        recovered = since is not None and reason is UNSET
+        stands = since if recovered else head
+        self._positions[room] = stands
+        if asked is Join:
+            return Joined(room, str(stands), recovered, (), 0, reason)
+        return Synced(room, str(stands), 0) if isinstance(reason, UnsetType) else Resync(room, reason, str(stands))

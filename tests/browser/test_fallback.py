@@ -1,0 +1,108 @@
+"""
+The page, and `holdfast.js`, behind a proxy that lets no WebSocket through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from faults import Middlebox
+from peers import SRC, StartBoard
+
+WAYS: dict[str, dict[str, Any]] = {
+    "refused": {"websocket": "refused"},
+    "cut": {"websocket": "cut"},
+    "swallowed": {"websocket": "swallowed"},
+    "held back": {"websocket": "refused", "streams": "held back"},
+    "impatient": {"websocket": "refused", "streams": "held back", "patience": 1.0},
+}
+
+
+async def live(page: Page, road: str, seconds: float = 20) -> None:
+    text = {"http": "Live by HTTP", "websocket": "Live"}[road]
+    await page.wait_for_function(
+        "text => document.querySelector('#status-text').textContent === text", arg=text, timeout=1000 * seconds
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_page_works_without_a_websocket(browser: Browser, start_board: StartBoard, way: str) -> None:
+    server = start_board()
+    async with Middlebox(server.port, **WAYS[way]) as box:
+        page = await (await browser.new_context()).new_page()
+        failures: list[str] = []
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        await page.goto(f"http://localhost:{box.port}/?jitter=off")
+        await live(page, "http", 30)
+        await page.wait_for_selector("[data-task-id]")
+        task = await server.new_task("from elsewhere")
+        await page.wait_for_selector(f"[data-task-id={task['id']}]", timeout=20_000)
+        await page.fill("[data-list-id=list-todo] .new-task input", "from the page")
+        await page.press("[data-list-id=list-todo] .new-task input", "Enter")
+        async with asyncio.timeout(20):
+            while "from the page" not in [
+                task["title"] for task in (await server.get("/boards/board-1/tasks"))["data"]
+            ]:
+                await asyncio.sleep(0.05)
+        await page.wait_for_function("() => !document.querySelector('.unsent')")
+        assert failures == []
+
+
+@pytest.mark.browser
+async def test_the_page_changes_roads_and_shows_exactly_what_the_server_has(
+    browser: Browser, start_board: StartBoard
+) -> None:
+    server = start_board()
+    async with Middlebox(server.port, websocket="passes") as box:
+        page = await (await browser.new_context()).new_page()
+        await page.goto(f"http://localhost:{box.port}/?jitter=off")
+        await live(page, "websocket")
+        box.websocket = "refused"
+        box.reset(1.0, random.Random(0))
+        first = await server.new_task("while on the way to HTTP")
+        await live(page, "http", 40)
+        await page.wait_for_selector(f"[data-task-id={first['id']}]")
+        box.websocket = "passes"
+        second = await server.new_task("by HTTP")
+        await page.wait_for_selector(f"[data-task-id={second['id']}]")
+        await live(page, "websocket", 30)
+        third = await server.new_task("by a WebSocket again")
+        await page.wait_for_selector(f"[data-task-id={third['id']}]")
+        shown = await page.evaluate("[...document.querySelectorAll('[data-task-id]')].map(card => card.dataset.taskId)")
+        assert sorted(shown) == sorted(task["id"] for task in (await server.get("/boards/board-1/tasks"))["data"])
+
+
+NODE = shutil.which("node")
+SCRIPT = """
+import { connect } from "%s/holdfast.js";
+const client = connect("%s", { roomKey: "boardId" });
+const room = client.join("board-1");
+const said = [];
+room.on("resync", ({ reason }) => said.push(reason));
+room.on("event", ({ type }) => {
+  said.push(type, client.status.road);
+  console.log(JSON.stringify(said));
+  client.close();
+});
+room.on("resync", () => room.command("create_task", { listId: "list-todo", title: "from node" }));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+async def test_holdfast_js_in_node_needs_no_websocket_at_all(start_board: StartBoard, tmp_path: Path) -> None:
+    assert NODE is not None
+    script = tmp_path / "script.mjs"  # node 20 has no WebSocket of its own
+    script.write_text(SCRIPT % (SRC / "holdfast" / "browser", f"{start_board().url}/ws"))
+    done = await asyncio.to_thread(
+        subprocess.run, [NODE, str(script)], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ('["new","task_created","http"]', "")

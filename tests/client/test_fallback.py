@@ -1,0 +1,186 @@
+"""
+Where there is no way for a WebSocket, plain HTTP carries the same rooms from the same positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from faults import Middlebox
+from holdfast import Event, Resumed, Resync, State
+from peers import Server
+
+APP = """
+from holdfast import Conflict, Hub
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+hub = Hub("numbers.db", server_key="k3y")
+
+@hub.on("add")
+async def add(request):
+    if request.data["number"] < 0:
+        raise Conflict("only upward")
+    publication = await hub.publish(request.room, "number", {"number": request.data["number"]})
+    return publication.id
+
+@hub.on("who")
+async def who(request):
+    return request.user.user_id
+
+app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "numbers_app.py").write_text(APP)
+    with Server(tmp_path, "serve", "numbers_app:app") as server:
+        yield server
+
+
+async def publish(server: Server, number: int, room: str = "lobby") -> None:
+    body = {"room": room, "type": "number", "data": {"number": number, "text": "\u2028 \n"}}
+    response = await server.request("POST", "/live/publish", body, authorization="Bearer k3y")
+    assert response.status_code == 201
+
+
+async def numbers(room: holdfast.Room, count: int) -> AsyncIterator[int]:
+    """Yield the next numbers; anything but events between them fails."""
+    async with asyncio.timeout(30):
+        for _ in range(count):
+            item = await anext(room)
+            assert isinstance(item, Event), item
+            yield item.data["number"]
+
+
+def url(box: Middlebox) -> str:
+    return f"http://127.0.0.1:{box.port}/live/ws"
+
+
+WAYS = {
+    "refused": {"websocket": "refused"},
+    "cut": {"websocket": "cut"},
+    "held back": {"websocket": "refused", "streams": "held back"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_same_room_by_other_roads_nothing_missed_nothing_twice(server: Server, way: str) -> None:
+    box = Middlebox(server.port, **WAYS[way])  # type: ignore[arg-type]
+    async with box, holdfast.connect(url(box)) as client, client.join("lobby") as lobby:
+        attic = client.join("at,tic = 100%")
+        async with attic, asyncio.timeout(30):
+            assert isinstance(await anext(lobby), Resync)
+            assert isinstance(await anext(attic), Resync)
+            assert client.status.road is holdfast.Road.HTTP
+            for number in range(5):
+                await publish(server, number)
+                await publish(server, -number, attic.name)
+            assert [n async for n in numbers(lobby, 5)] == [0, 1, 2, 3, 4]
+            assert [n async for n in numbers(attic, 5)] == [0, -1, -2, -3, -4]
+
+
+async def test_where_answers_that_wait_are_cut_short_polls_remain(server: Server) -> None:
+    box = Middlebox(server.port, websocket="refused", streams="held back", patience=0.5)
+    async with box, holdfast.connect(url(box), jitter=False) as client, client.join("lobby") as lobby:
+        async with asyncio.timeout(30):
+            assert isinstance(await anext(lobby), Resync)
+            for _ in range(2):  # two held polls are cut
+                assert isinstance(await anext(lobby), Resumed)
+            await publish(server, 1)
+            assert [n async for n in numbers(lobby, 1)] == [1]
+        assert ["wait=0" in asked for asked in box.asked if "/poll?" in asked][-2:] == [True, True]
+
+
+async def test_what_was_missed_between_two_roads_comes_on_the_second(server: Server) -> None:
+    box = Middlebox(server.port, websocket="passes")
+    async with box, holdfast.connect(url(box)) as client, client.join("lobby") as lobby:
+        assert isinstance(await anext(lobby), Resync)
+        await publish(server, 0)
+        assert [n async for n in numbers(lobby, 1)] == [0]
+        assert client.status.road is holdfast.Road.WEBSOCKET
+        user = client.user
+
+        box.websocket = "refused"
+        for cable in box.some(1.0, random.Random(0)):
+            cable.reset()
+        await publish(server, 1)
+        async with asyncio.timeout(40):  # a road that has worked is given three attempts
+            assert isinstance(await anext(lobby), Resumed)
+        assert client.status.road is holdfast.Road.HTTP
+        assert [n async for n in numbers(lobby, 1)] == [1]
+        assert client.user == user
+        assert await lobby.command("who") == user.user_id  # type: ignore[union-attr]
+
+        box.websocket = "passes"
+        await publish(server, 2)
+        assert [n async for n in numbers(lobby, 1)] == [2]
+        async with asyncio.timeout(30):  # a WebSocket is tried again by itself
+            assert isinstance(await anext(lobby), Resumed)
+        assert client.status.road is holdfast.Road.WEBSOCKET
+        await publish(server, 3)
+        assert [n async for n in numbers(lobby, 1)] == [3]
+
+
+async def test_a_proxy_that_swallows_what_follows_the_handshake_is_found_out(server: Server) -> None:
+    box = Middlebox(server.port, websocket="swallowed")
+    async with box, holdfast.connect(url(box)) as client, client.join("lobby") as lobby:
+        async with asyncio.timeout(15):  # ten seconds for `connected`
+            assert isinstance(await anext(lobby), Resync)
+        assert client.status.road is holdfast.Road.HTTP
+
+
+async def test_commands_take_effect_once_and_are_refused_as_on_a_websocket(server: Server) -> None:
+    box = Middlebox(server.port, websocket="refused")
+    async with box, holdfast.connect(url(box)) as client, client.join("lobby") as lobby:
+        assert isinstance(await anext(lobby), Resync)
+        answers = [await lobby.command("add", number=number) for number in range(3)]
+        assert [answer.partition(":")[2] for answer in answers] == ["1", "2", "3"]
+        with pytest.raises(holdfast.Conflict, match="only upward"):
+            await lobby.command("add", number=-1)
+        server.kill()
+        adding = asyncio.create_task(lobby.command("add", number=3))
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(30):
+            assert (await adding).partition(":")[2] == "4"
+        seen = []
+        async with asyncio.timeout(10):
+            while len(seen) < 4:
+                item = await anext(lobby)
+                if isinstance(item, Event):
+                    seen.append(item.data["number"])
+        assert seen == [0, 1, 2, 3]
+
+
+async def test_a_silent_stream_is_left_for_another(server: Server) -> None:
+    box = Middlebox(server.port, websocket="refused")
+    async with box, holdfast.connect(url(box)) as client, client.join("lobby") as lobby:
+        assert isinstance(await anext(lobby), Resync)
+        box.fall_silent(1.0, random.Random(0))
+        await publish(server, 1)
+        client.retry_now()  # somebody has noticed; else it is the watchdog, after 15 + 10 seconds
+        assert [n async for n in numbers(lobby, 1)] == [1]
+        assert client.status.state is State.LIVE
+
+
+async def test_a_server_that_is_down_is_not_a_road_that_is_barred(server: Server) -> None:
+    async with holdfast.connect(f"{server.url}/live/ws") as client, client.join("lobby") as lobby:
+        assert isinstance(await anext(lobby), Resync)
+        server.kill()
+        async with asyncio.timeout(30):
+            async for status in client.statuses():
+                if status.attempt == 4:
+                    break
+        await asyncio.to_thread(server.start)
+        client.retry_now()
+        async with asyncio.timeout(30):
+            assert isinstance(await anext(lobby), Resumed)
+        assert client.status.road is holdfast.Road.WEBSOCKET
