@@ -102,9 +102,13 @@ class TooMany(Refused):
 
 
 class Unavailable(Refused):
-    """Not now: the server is starting, draining, or full."""
+    """Not now: the server is starting, draining, or full. Come back `after` so many seconds."""
 
     status, code = 503, "unavailable"
+
+    def __init__(self, message: str, *, field: str | None = None, after: float = 1.0) -> None:
+        super().__init__(message, field=field)
+        self.after = after
 
 
 #: Every refusal by its code, so that a stored or transmitted one can be raised again.

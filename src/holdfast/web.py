@@ -7,13 +7,14 @@ Every refusal is `{"error": "…"}` with its status, on every route, ours and th
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from holdfast.errors import Invalid, Malformed, Refused, TooLarge, TooSlow
+from holdfast.errors import Invalid, Malformed, Refused, TooLarge, TooSlow, Unavailable
 
 T = TypeVar("T")
 
@@ -78,19 +79,21 @@ async def failed(request: Request, error: Exception) -> Response:
     return Json({"error": "something went wrong on the server"}, 500)
 
 
-#: What goes with a refusal: when to come back; and that the rest of a request is not waited for.
+#: What goes with a refusal: that the rest of a request is not waited for; and when to come back.
 _HEADERS = {
     408: {"connection": "close"},
     413: {"connection": "close"},
     429: {"retry-after": "1"},
-    503: {"retry-after": "1"},
 }
 
 
 async def refuse(request: Request, error: Exception) -> Response:
     """Answer a request with why it was refused (an exception handler of Starlette)."""
     assert isinstance(error, Refused)
-    return Json({"error": error.message}, error.status, _HEADERS.get(error.status))
+    headers = _HEADERS.get(error.status, {})
+    if isinstance(error, Unavailable):
+        headers = {"retry-after": str(math.ceil(error.after))}
+    return Json({"error": error.message}, error.status, headers)
 
 
 #: For `Starlette(exception_handlers=REFUSALS)`: whatever goes wrong is said in one form.

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from holdfast.errors import Unavailable
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.hands import RESTART_SECONDS
@@ -32,13 +33,20 @@ HEADERS = {
 
 async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool) -> Response:
     """Return the stream of `rooms`, from `Last-Event-ID` (or `?cursor=`) on."""
-    identity, cursor = await opened.admit_reader(request, rooms)
-    follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
     hands = opened.hands
+    try:
+        identity, cursor = await opened.admit_reader(request, rooms)
+    except Unavailable as full:
+        return _come_back(full.after)
+    follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
     if hands.draining or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
-        # Any status but 200 would end a native EventSource for ever.
-        return Response(_retry(5 + random.uniform(0, hands.spread())), headers=HEADERS, media_type=MEDIA_TYPE)
+        return _come_back(5 + random.uniform(0, hands.spread()))
     return EventStream(opened, follow)
+
+
+def _come_back(seconds: float) -> Response:
+    """Return an empty stream: any status but 200 would end a native EventSource for ever."""
+    return Response(_retry(seconds), headers=HEADERS, media_type=MEDIA_TYPE)
 
 
 class EventStream(StreamingResponse):

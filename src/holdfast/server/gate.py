@@ -26,6 +26,7 @@ from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms
 from holdfast.server.asgi import AsgiConnection
 from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
 from holdfast.server.connection import Connection
+from holdfast.server.door import Door
 from holdfast.server.hands import Hands
 from holdfast.server.websocket import EXTENSION, NativeConnection
 
@@ -57,6 +58,7 @@ class Gate:
         self._origins = origins
         self._authenticate = authenticate
         self._require_login = require_login
+        self.door = Door(hands)
         self._warned = False
 
     # Who it is.
@@ -82,8 +84,11 @@ class Gate:
         return new_guest() if identity is None else identity
 
     async def identify_request(self, request: HTTPConnection) -> Identity:
-        """Return who makes a request, or raise `Unauthorized` or `Forbidden`."""
+        """Return who makes a request; raises `Unauthorized`, `Forbidden`, or `Unavailable` for one of too many."""
         self.check_origin(request)
+        refusal = None if self._hands.draining else self.door.refusal()  # while draining, the last are still answered
+        if refusal is not None:
+            raise Unavailable(f"{refusal.reason}; come back later", after=refusal.after_ms / 1000)
         identity = await self.identify(find_token(request), request)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
@@ -125,17 +130,19 @@ class Gate:
     async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI endpoint of the WebSocket."""
         request = HTTPConnection(scope)
+        refusal = self.door.refusal(places=len(self._hands.connections) < self._hands.limits.connections)
         identity: Identity | None = None
         problem: Unauthorized | None = None
-        try:
-            identity = await self.identify(find_token(request), request)
-        except Unauthorized as error:
-            problem = error
+        if refusal is None:
+            try:
+                identity = await self.identify(find_token(request), request)
+            except Unauthorized as error:
+                problem = error
         if problem is None:
             try:
                 self.check_origin(request)
-            except Forbidden as refusal:
-                await _deny(scope, receive, send, refusal)
+            except Forbidden as forbidden:
+                await _deny(scope, receive, send, forbidden)
                 return
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
         take_over = scope.get("extensions", {}).get(EXTENSION)
@@ -146,23 +153,27 @@ class Gate:
                 (),
             )
             if connection is not None:
-                self._enter(connection, identity, problem)
+                self._enter(connection, identity, problem, refusal)
             return
         self._warn()
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
         carried = AsgiConnection(self._hands, receive, send, knows_us=subprotocol is not None)
-        self._enter(carried, identity, problem)
+        self._enter(carried, identity, problem, refusal)
         await carried.run()
 
-    def _enter(self, connection: Connection, identity: Identity | None, problem: Unauthorized | None) -> None:
-        hands = self._hands
-        if hands.draining or len(hands.connections) >= hands.limits.connections:
-            reason = "the server restarts" if hands.draining else "the server is full"
-            connection.say(Goodbye(reason, 1000, 5000))
-            connection.close(CloseCode.TRY_LATER, reason)
+    def _enter(
+        self,
+        connection: Connection,
+        identity: Identity | None,
+        problem: Unauthorized | None,
+        refusal: Goodbye | None,
+    ) -> None:
+        if refusal is not None:
+            connection.say(refusal)
+            connection.close(CloseCode.TRY_LATER, refusal.reason)
             return
-        hands.opened(connection)
+        self._hands.opened(connection)
         if problem is not None:
             self.turn_away(connection, problem)
         elif identity is not None:

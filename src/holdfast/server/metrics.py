@@ -21,6 +21,8 @@ def render(opened: OpenHub) -> str:
         ("publications_total", "counter", "Publications committed and given to their members",
          {"": hands.publications}),
         ("deaths_total", "counter", "Connections that fell silent and were dropped", {"": hands.deaths}),
+        ("turned_away_total", "counter", "Newcomers told to come back because too many came at once",
+         {"": opened.gate.door.turned_away}),
         ("draining", "gauge", "Whether nobody is taken in any more", {"": int(hands.draining)}),
     ]  # fmt: skip
     lines: list[str] = []

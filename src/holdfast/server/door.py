@@ -1,0 +1,52 @@
+"""
+Who is let in now, and when is everybody else to come back?
+
+Nobody while the hub drains, nobody above a limit, and of a crowd only as many as the event loop
+keeps up with (`core.admission`).
+"""
+
+from __future__ import annotations
+
+from holdfast.core.admission import Admission, Arrived
+from holdfast.protocol.messages import Goodbye
+from holdfast.server.hands import RESTART_SECONDS, Alarm, Hands
+
+#: When a server that is full may have a place again, and over how long those who want one are spread. Seconds.
+FULL_SECONDS, FULL_SPREAD = 1.0, 5.0
+
+
+class Door:
+    """The door of one Hub. `turned_away` counts who was told to come back because too many came at once."""
+
+    def __init__(self, hands: Hands) -> None:
+        self.turned_away = 0
+        self._hands = hands
+        self._admission = Admission()
+        self._alarm = Alarm(hands.loop, self._look)
+
+    @property
+    def rate(self) -> float | None:
+        """How many are let in each second now; None: everybody."""
+        return self._admission.rate
+
+    def refusal(self, *, places: bool = True) -> Goodbye | None:
+        """Take in that somebody wants in (and has a place to go); return what they are told if they may not."""
+        hands = self._hands
+        if hands.draining:
+            return _goodbye("the server restarts", RESTART_SECONDS, hands.spread())
+        if not places:
+            return _goodbye("the server is full", FULL_SECONDS, FULL_SPREAD)
+        answer = self._admission.receive(Arrived(), hands.now())
+        self._alarm.set(self._admission.deadline())
+        if not answer:
+            return None
+        self.turned_away += 1
+        return _goodbye("more come at once than the server can take in", answer[0].after, 0.0)
+
+    def _look(self) -> None:
+        self._admission.tick(self._hands.now())
+        self._alarm.set(self._admission.deadline())
+
+
+def _goodbye(reason: str, after: float, spread: float) -> Goodbye:
+    return Goodbye(reason, round(1000 * after), round(1000 * spread))

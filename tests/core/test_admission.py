@@ -1,0 +1,119 @@
+"""A crowd is let in as fast as the server can take it in, and the rest is told when to come back."""
+
+from __future__ import annotations
+
+import heapq
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.core.admission import (
+    CALM_SECONDS,
+    CROWD,
+    LATE_SECONDS,
+    LONGEST_SECONDS,
+    PERIOD,
+    SLOWEST,
+    Admission,
+    Arrived,
+    TurnAway,
+)
+
+
+def late(door: Admission, seconds: float) -> float:
+    """Let it look so much later than it should; return when that is."""
+    looks_at = door.deadline()
+    assert looks_at is not None
+    assert door.tick(looks_at + seconds) == []
+    return looks_at + seconds
+
+
+def arrive(door: Admission, count: int, now: float) -> list[TurnAway]:
+    return [turned_away for _ in range(count) for turned_away in door.receive(Arrived(), now)]
+
+
+def test_everybody_is_let_in_while_the_server_keeps_up() -> None:
+    door = Admission()
+    now = 0.0
+    for _ in range(100):
+        assert arrive(door, 10_000, now) == []
+        now = late(door, LATE_SECONDS / 2)
+    assert door.rate is None
+
+
+def test_a_server_that_is_late_for_another_reason_turns_nobody_away() -> None:
+    door = Admission()
+    assert arrive(door, CROWD - 1, 0.0) == []
+    now = late(door, 30.0)  # it was suspended, or somebody's handler blocks
+    assert door.rate is None
+    assert arrive(door, 1000, now) == []
+
+
+def test_a_crowd_that_makes_it_late_is_let_in_more_slowly_than_it_came() -> None:
+    door = Admission()
+    assert arrive(door, 1000, 0.0) == []
+    now = late(door, 0.75)  # 1,000 in a second were too many
+    assert door.rate == 700
+    assert len(arrive(door, 1000, now)) == 1000
+    assert len(arrive(door, 1000, now + 0.1)) == 1000 - 70
+
+
+def test_each_is_told_a_time_of_their_own() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    now = late(door, 0.75)
+    times = [one.after for one in arrive(door, 560, now)]
+    assert times == sorted(set(times))
+    assert 0.99 < times[-1] < 1.01  # 80 % of 700 a second
+    assert max(one.after for one in arrive(door, 100_000, now)) == LONGEST_SECONDS
+
+
+def test_somebody_always_gets_in() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    now = late(door, 1.0)
+    for _ in range(50):
+        now = late(door, 5.0)
+        arrive(door, 1000, now)
+    assert door.rate == SLOWEST
+
+
+def test_the_rate_is_forgotten_when_the_crowd_has_gone_by_and_then_it_looks_no_more() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    began = now = late(door, 1.0)
+    while door.rate is not None:
+        now = late(door, 0.0)
+    assert CALM_SECONDS <= now - began <= CALM_SECONDS + 2 * PERIOD
+    late(door, 0.0) if door.deadline() is not None else None
+    assert door.deadline() is None
+
+
+@settings(max_examples=50)
+@given(st.integers(50, 2_000), st.integers(1_000, 10_000))
+def test_a_crowd_of_any_size_gets_in_about_as_fast_as_the_server_can(capacity: int, crowd: int) -> None:
+    """Each arrival, let in or not, is work, and all of them come again when they were told to."""
+    door = Admission()
+    coming = [(0.0, number) for number in range(crowd)]
+    heapq.heapify(coming)
+    now, inside, turned_away, longest = 0.0, 0, 0, 0.0
+    while coming:
+        when, number = heapq.heappop(coming)
+        now = max(now, when)  # or it has waited in the queue of the kernel
+        answer = door.receive(Arrived(), now)
+        if answer:
+            turned_away += 1
+            now += 0.1 / capacity
+            heapq.heappush(coming, (now + answer[0].after, number))
+        else:
+            inside += 1
+            now += 1 / capacity
+        while (looks_at := door.deadline()) is not None and looks_at <= now:
+            # The event loop comes by after everything that is ready, at most a hundred accepted connections.
+            if coming and coming[0][0] <= now and number % 100:
+                break
+            longest = max(longest, now - looks_at)
+            door.tick(now)
+    assert inside == crowd
+    assert now < 30 + 4 * crowd / capacity
+    assert turned_away < 10 * crowd

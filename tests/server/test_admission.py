@@ -1,0 +1,108 @@
+"""
+More come at once than the server can take in: some are let in, the others told when, and in the end all are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+import holdfast
+from holdfast import Road
+from peers import Server
+
+#: Somebody's authentication that is slow, and in everybody's way: 200 newcomers a second are all that it can do.
+APP = """
+import time
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from holdfast import Hub, User
+
+hub = Hub("memory:", server_key="k3y")
+
+@hub.authenticate
+def who(token, request):
+    time.sleep(0.005)
+    return User("somebody", "Somebody")
+
+app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
+"""
+CROWD = 400
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "slow_app.py").write_text(APP)
+    with Server(tmp_path, "serve", "slow_app:app") as server:
+        yield server
+
+
+async def knock(server: Server) -> tuple[int, int | None, int]:
+    """Come until let in; return how often, the code and the advice of the last refusal."""
+    times, code, after = 0, None, 0
+    while True:
+        times += 1
+        async with connect(f"ws://localhost:{server.port}/ws", open_timeout=60, proxy=None) as peer:
+            first = json.loads(await peer.recv())
+            if first["type"] == "connected":
+                return times, code, after
+            assert first["type"] == "goodbye"
+            after = first["after_ms"]
+            with pytest.raises(ConnectionClosed) as closed:
+                await peer.recv()
+            assert closed.value.rcvd is not None
+            code = closed.value.rcvd.code
+        await asyncio.sleep(after / 1000)
+
+
+async def test_a_crowd_is_let_in_at_the_rate_that_the_server_keeps_up_with(server: Server) -> None:
+    async with asyncio.timeout(60):
+        knocked = await asyncio.gather(*(knock(server) for _ in range(CROWD)))
+    refused = [(times, code, after) for times, code, after in knocked if times > 1]
+    assert refused
+    assert {code for _, code, _ in refused} == {1013}
+    assert len({after for _, _, after in refused}) > len(refused) / 2  # each at a time of their own
+    metrics = await server.request("GET", "/", accept="*/*")
+    assert metrics.status_code == 404  # it still answers
+
+
+async def test_requests_and_streams_are_turned_away_too_each_in_its_own_way(server: Server) -> None:
+    """A native EventSource that gets another status than 200 never comes back."""
+    async with httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client, asyncio.timeout(60):
+        limits = asyncio.Semaphore(100)
+
+        async def ask(path: str) -> tuple[int, str, str]:
+            async with limits, client.stream("GET", f"{path}room=lobby") as response:
+                async for text in response.aiter_text():
+                    return response.status_code, response.headers.get("retry-after", ""), text
+                return response.status_code, "", ""
+
+        crowd = [ask("/events?" if number % 2 else "/poll?cursor=old:1&") for number in range(CROWD)]
+        answers = await asyncio.gather(*crowd)
+    polls = {status for status, after, _ in answers[::2] if after}
+    assert polls == {503}
+    turned_away = [text for _, _, text in answers[1::2] if "connected" not in text]
+    assert turned_away
+    assert {status for status, _, _ in answers[1::2]} == {200}
+    assert all(text.startswith("retry: ") for text in turned_away)
+
+
+async def test_our_own_clients_all_get_in_and_stay_on_their_road(server: Server) -> None:
+    began = time.monotonic()
+    clients = [holdfast.connect(f"{server.url}/ws") for _ in range(CROWD)]
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(client.__aenter__() for client in clients))
+            await asyncio.gather(*(client.ready() for client in clients))
+        assert {client.status.road for client in clients} == {Road.WEBSOCKET}
+        print(f"{CROWD} clients in {time.monotonic() - began:.1f} s")
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
