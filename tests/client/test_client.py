@@ -111,6 +111,22 @@ async def test_a_slow_reader_holds_a_bounded_number_of_events_and_misses_none(ch
         assert numbers == list(range(count))
 
 
+async def test_a_reader_that_pauses_again_and_again_misses_none_of_a_room_that_has_fallen_quiet(chat: Server) -> None:
+    count = 9 * WAITING
+    async with holdfast.connect(f"{chat.url}/ws") as client, client.join("lobby") as room:
+        assert isinstance(await anext(room), Resync)
+        await chat.request("POST", f"/fill?count={count}")
+        numbers = []
+        async with asyncio.timeout(30):
+            while len(numbers) < count:
+                event = await anext(room)
+                assert isinstance(event, Event)
+                numbers.append(event.data["number"])
+                if len(numbers) % 400 == 0:
+                    await asyncio.sleep(0.03)
+        assert numbers == list(range(count))
+
+
 async def test_a_join_that_failed_for_no_fault_of_ours_is_tried_again(chat: Server) -> None:
     async with holdfast.connect(f"{chat.url}/ws") as client, client.join("attic") as room:
         async with asyncio.timeout(5):

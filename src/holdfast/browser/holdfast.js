@@ -371,7 +371,7 @@ export class Replica {
         return { items: [message] };
       case "synced":
         this.#syncing = false;
-        return { items: [] };
+        return { items: [], ...(this.#isBehind(message.cursor) && { ask: this.#ask() }) };
       case "left": // not the answer to our own: who leaves has no copy any more
         return { items: this.#joined ? [message] : [] };
       case "presence":
@@ -408,12 +408,21 @@ export class Replica {
     const { epoch, offset } = position(event.id, this.room);
     if (epoch !== this.#position.epoch || offset <= this.#position.offset) return { items: [] };
     if (offset > this.#position.offset + 1) {
-      if (this.#syncing) return { items: [] };
-      this.#syncing = true;
-      return { items: [], ask: { type: "sync", since: /** @type {string} */ (this.cursor) } };
+      return { items: [], ...(!this.#syncing && { ask: this.#ask() }) };
     }
     this.#position = { epoch, offset }; // before the application is told
     return { items: [event] };
+  }
+
+  /** @param {string} cursor */
+  #isBehind(cursor) {
+    const { epoch, offset } = position(cursor, this.room);
+    return epoch === this.#position?.epoch && offset > this.#position.offset;
+  }
+
+  #ask() {
+    this.#syncing = true;
+    return { type: "sync", since: /** @type {string} */ (this.cursor) };
   }
 
   /** @param {Message} message */

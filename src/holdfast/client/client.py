@@ -200,9 +200,9 @@ class Client:
                     self._commands.pop(key, None)
                     room.settle(key, result, value)
 
-    def ask_again(self, room: Room) -> None:
+    def read_on(self, room: Room) -> None:
         """Ask for what was left in the log while a room's reader was slow."""
-        self._take(room, room.replica.ask())
+        self._take(room, room.replica.resume())
 
     # The one task.
 
@@ -391,8 +391,6 @@ class Client:
                 del self._rooms[room.name]
                 room.joined_on = None
                 room.fail(Forbidden(f"the server has put this client out of {room.name}"))
-                return
-            case messages.Event(id=str()) if room.is_full:
                 return
             case _:
                 pass

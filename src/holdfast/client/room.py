@@ -56,7 +56,6 @@ class Room:
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._items: deque[Item | Snapshot] = deque()
         self._more = asyncio.Event()
-        self._overflowed = False
         self._failure: HoldfastError | None = None
 
     async def __aenter__(self) -> Self:
@@ -73,9 +72,7 @@ class Room:
 
     async def __anext__(self) -> Item | Snapshot:
         while not self._items:
-            if self._overflowed:
-                self._overflowed = False
-                self._client.ask_again(self)
+            self._client.read_on(self)
             if self._failure is not None:
                 raise self._failure
             self._more.clear()
@@ -136,16 +133,12 @@ class Room:
             case Result.UNKNOWN:
                 answer.set_exception(OutcomeUnknown("the command was sent, and its answer did not come"))
 
-    @property
-    def is_full(self) -> bool:
-        """Whether publications are left in the log for now; they are asked for again when the reader is here."""
-        self._overflowed = self._overflowed or len(self._items) >= WAITING
-        return self._overflowed
-
     def put(self, item: Item | Snapshot) -> None:
-        """Give the application one more."""
+        """Give the application one more. When too many wait, publications are left in the log until it is here."""
         self._items.append(item)
         self._more.set()
+        if len(self._items) >= WAITING:
+            self.replica.pause()
 
     def fail(self, failure: HoldfastError) -> None:
         """There will be nothing more."""

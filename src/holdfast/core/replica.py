@@ -3,7 +3,8 @@ A client's copy of one room: where does it stand, and what may the application b
 
 The position moves before the application is told, one publication at a time: a
 publication that follows it is an event, one that it has is dropped, and one that leaves
-a hole is dropped too and the hole asked for. Each join yields exactly one of `Resumed`
+a hole is dropped too and the hole asked for. What is dropped because the application is
+slow is asked for when it goes on. Each join yields exactly one of `Resumed`
 (nothing is missing) and `Resync` (start afresh), before anything else.
 """
 
@@ -97,6 +98,7 @@ class Replica:
         self._position: Position | None = None
         self._joined = False
         self._syncing = False
+        self._paused = False
 
     @property
     def cursor(self) -> str | None:
@@ -127,12 +129,16 @@ class Replica:
         self._position = decode_position(cursor, self.room)
         return Sync(self.room, cursor)
 
-    def ask(self) -> Outcome:
-        """Ask for what follows the position, unless that has been asked already."""
-        if self._syncing or not self._joined or self._position is None:
+    def pause(self) -> None:
+        """Leave publications where they are, in the server's log: the application takes no more for now."""
+        self._paused = True
+
+    def resume(self) -> Outcome:
+        """Ask for what was left there."""
+        if not self._paused:
             return _NOTHING
-        self._syncing = True
-        return Outcome(ask=Sync(self.room, str(self._position)))
+        self._paused = False
+        return self._ask()
 
     def receive(self, message: RoomMessage) -> Outcome:
         """Take in what the server says of this room."""
@@ -143,9 +149,10 @@ class Replica:
                 self._syncing = False
                 self._position = decode_position(cursor, self.room)
                 return Outcome((Resync(reason, cursor),))
-            case Synced():
+            case Synced(_, cursor, _):
                 self._syncing = False
-                return _NOTHING
+                # What came while it was paused is still in the log, and the room may be quiet from now on.
+                return self._ask() if self._is_behind(cursor) else _NOTHING
             case Event():
                 return self._follow(message)
             case Left():  # not the answer to our own: who leaves has no copy any more
@@ -177,13 +184,28 @@ class Replica:
             return _NOTHING
         if event.id is None:
             return Outcome((event,))
+        if self._paused:
+            return _NOTHING
         position = decode_position(event.id, self.room)
         if position.epoch != self._position.epoch or position.offset <= self._position.offset:
             return _NOTHING
         if position.offset > self._position.offset + 1:
-            return self.ask()
+            return self._ask()
         self._position = position
         return Outcome((event,))
+
+    def _is_behind(self, cursor: str) -> bool:
+        if self._paused or self._position is None:
+            return False
+        there = decode_position(cursor, self.room)
+        return there.epoch == self._position.epoch and there.offset > self._position.offset
+
+    def _ask(self) -> Outcome:
+        """Ask for what follows the position, unless that has been asked already."""
+        if self._syncing or not self._joined or self._position is None:
+            return _NOTHING
+        self._syncing = True
+        return Outcome(ask=Sync(self.room, str(self._position)))
 
     def _people(self, message: Presence | PresenceChanges | UserJoined | UserLeft) -> None:
         """Take in who is here."""
