@@ -92,3 +92,10 @@ async def test_what_was_never_sent_is_said_to_be_so(page: Page, server: Server) 
         " return [n, await given.catch(({ result }) => result)]; }"
     )
     assert result == [1, "not sent"]
+
+
+async def test_what_cannot_be_sent_is_told_at_once_and_harms_nothing(page: Page) -> None:
+    refused = await page.evaluate("room.command('add', { text: 1n }).catch((error) => error.name)")
+    assert refused == "TypeError"
+    assert await page.evaluate("room.command('add', { text: 'x' })") == {"n": 1}
+    assert await page.evaluate("client.unanswered") == 0

@@ -120,3 +120,13 @@ async def test_a_command_that_nobody_waits_for_any_more_is_not_sent(server: Serv
             await asyncio.wait_for(room.command("add", text="given up"), 0.2)
         server.start()
         assert await asyncio.wait_for(room.command("count"), 10) == []
+
+
+async def test_what_cannot_be_sent_is_told_at_once_and_harms_nothing(server: Server) -> None:
+    async with holdfast.connect(f"{server.url}/ws") as client, client.join("lobby") as room:
+        with pytest.raises(TypeError, match="object"):
+            await room.command("add", text=object())  # there is no link yet
+        await client.ready()
+        with pytest.raises(TypeError, match="object"):
+            await room.send("add", text=object())
+        assert await room.command("add", text="x") == {"n": 1}

@@ -552,6 +552,9 @@ function newKey() {
   return globalThis.crypto?.randomUUID?.() ?? `${Date.now()}-${Math.random()}-${Math.random()}`; // not on plain http
 }
 
+/** @param {any} error */
+const report = (error) => (globalThis.reportError ?? console.error)(error);
+
 /** Tells listeners. One that throws is reported, and harms nobody else. */
 class Emitter {
   /** @type {Map<string, Set<(what: any) => void>>} */ #listeners = new Map();
@@ -569,7 +572,7 @@ class Emitter {
       try {
         listener(what);
       } catch (error) {
-        (globalThis.reportError ?? console.error)(error);
+        report(error);
       }
     }
   }
@@ -695,6 +698,7 @@ class Client extends Emitter {
   command(room, command) {
     const key = newKey();
     return new Promise((resolve, reject) => {
+      JSON.stringify(command); // who gave what cannot be sent is told at once
       this.#answers.set(key, { room, resolve, reject });
       this.#tellOutbox(room, { type: "put", key, command });
       if (this.#rooms.get(room.name) !== room || this.#link.state === "closed") this.#tellOutbox(room, { type: "stop" });
@@ -761,20 +765,28 @@ class Client extends Emitter {
   #tell(input) {
     if (this.#inbox.push(input) > 1) return;
     for (; this.#inbox.length > 0; this.#inbox.shift()) {
-      const before = this.#link.status;
-      const now = this.#now();
-      const dice = Math.random();
-      const next = this.#inbox[0];
-      const effects = next ? this.#link.receive(next, now, dice) : this.#link.tick(now, dice);
-      for (const effect of effects) this.#carry(effect);
-      if (!next) for (const room of this.#rooms.values()) this.#tellOutbox(room, null);
-      if (this.#socket === null || this.#link.state === "closed") {
-        const type = this.#link.state === "closed" ? "stop" : "broken";
-        for (const room of this.#rooms.values()) this.#tellOutbox(room, { type });
+      try {
+        this.#happened(this.#inbox[0]);
+      } catch (error) {
+        report(error); // a mistake somewhere; the machine goes on
       }
-      this.#arm(now);
-      if (this.#link.status !== before) this.emit("status", this.status);
+      this.#arm(this.#now());
     }
+  }
+
+  /** @param {Input | null} input */
+  #happened(input) {
+    const before = this.#link.status;
+    const now = this.#now();
+    const dice = Math.random();
+    const effects = input ? this.#link.receive(input, now, dice) : this.#link.tick(now, dice);
+    for (const effect of effects) this.#carry(effect);
+    if (!input) for (const room of this.#rooms.values()) this.#tellOutbox(room, null);
+    if (this.#socket === null || this.#link.state === "closed") {
+      const type = this.#link.state === "closed" ? "stop" : "broken";
+      for (const room of this.#rooms.values()) this.#tellOutbox(room, { type });
+    }
+    if (this.#link.status !== before) this.emit("status", this.status);
   }
 
   /** @param {number} now */

@@ -207,6 +207,20 @@ class Client:
     # The one task.
 
     async def _run(self) -> None:
+        failure: Closed | None = None
+        try:
+            await self._live()
+        except Exception as error:
+            logger.exception("this client cannot go on")
+            failure = Closed(f"this client failed: {error!r}")
+            self._tell(link.Stop())
+            raise
+        finally:
+            for room in self._rooms.values():
+                room.fail(failure or self._closed())
+                self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
+
+    async def _live(self) -> None:
         self._tell(link.Start())
         while self._link.state is not State.CLOSED:
             try:
@@ -232,10 +246,6 @@ class Client:
                     self._tell(what)
                 case _:
                     self._heed(what)
-        failure = self._closed()
-        for room in self._rooms.values():
-            room.fail(failure)
-            self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
 
     def _deadline(self) -> float | None:
         times = [self._link.deadline(), *(room.outbox.deadline() for room in self._rooms.values())]

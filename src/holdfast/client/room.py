@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+import msgspec
 from msgspec import Struct
 
 from holdfast.core.backoff import Backoff
@@ -103,8 +104,10 @@ class Room:
         Have the server handle a message, once, whatever becomes of the link, and return what its handler returned.
 
         It is kept while there is no link, and sent again when its answer was lost. Raises the server's refusal,
-        `NotSent` if it was never sent, or `OutcomeUnknown` if it was and the answer can no longer be had.
+        `NotSent` if it was never sent, or `OutcomeUnknown` if it was and the answer can no longer be had; `TypeError`
+        for what is not JSON.
         """
+        msgspec.json.encode(data)  # who gave what cannot be sent is told at once
         key = uuid4().hex
         answer = self._answers[key] = asyncio.get_running_loop().create_future()
         self._client.tell_outbox(self, Put(key, {**data, "type": type}))
