@@ -10,12 +10,15 @@ What can go wrong, and who can act.
     │   ├── Forbidden      403    you may not; asking again will not help
     │   ├── NotFound       404    there is no such thing
     │   ├── Conflict       409    the thing is not in the state you think
+    │   ├── TooSlow        408    it did not arrive in time
     │   ├── TooLarge       413    more than a limit allows
     │   ├── Invalid        422    readable, but a field is wrong; the message names it
     │   ├── TooMany        429    slower, please
     │   └── Unavailable    503    not now; come back
     ├── StoreError              the store cannot do what it promises; an operator must act
     │   └── ChangeFailed        one change broke a rule of `hub.write`; its author must act
+    ├── NotSent                 a command that was given to a client never left it; give it again
+    ├── OutcomeUnknown          it did, and its answer cannot be had any more; look before you give it again
     └── Closed                  a client or hub is closed for good; make a new one
 
 A network that comes and goes is not an error: it is a status that one can watch.
@@ -111,13 +114,14 @@ class Unavailable(Refused):
         self.after = after
 
 
-#: Every refusal by its code, so that a stored or transmitted one can be raised again.
-REFUSALS: dict[str, type[Refused]] = {
-    refusal.code: refusal
-    for refusal in (
-        Malformed, Unauthorized, Forbidden, NotFound, TooSlow, Conflict, TooLarge, Invalid, TooMany, Unavailable,
-    )
-}  # fmt: skip
+def refusal_called(code: str) -> type[Refused]:
+    """Return the class of a refusal that was stored or transmitted: one of ours, an application's own, or `Refused`."""
+    classes = [Refused]
+    for known in classes:
+        if known.code == code:
+            return known
+        classes += known.__subclasses__()
+    return Refused
 
 
 class StoreError(HoldfastError):

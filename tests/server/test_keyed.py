@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
-from holdfast import Conflict, Hub, Request, Transaction, User
+from holdfast import Conflict, Hub, ReadTransaction, Request, Transaction, User
 from peers import Server
 
 APP = """
@@ -122,3 +122,44 @@ async def test_over_a_websocket_and_after_kill_9_too(tmp_path: Path) -> None:
             assert await peer.until("reply") == first
             await peer.send({"type": "add", "ref": 2})
             assert (await peer.until("reply"))["data"]["n"] == 2
+
+
+async def test_a_retry_that_goes_another_way_does_what_was_not_done_yet(hub: Hub) -> None:
+    def exists(tx: ReadTransaction) -> bool:
+        return tx.one("SELECT 1 FROM note WHERE text = 'account'") is not None
+
+    def create(tx: Transaction) -> str:
+        tx.execute("INSERT INTO note VALUES ('account')")
+        return "created"
+
+    def add(tx: Transaction) -> str:
+        tx.execute("INSERT INTO note VALUES ('money')")
+        return "added"
+
+    failures = iter([True, True, False])
+
+    @hub.on("pay")
+    async def pay(request: Request) -> Any:
+        if not await hub.read(exists):
+            await hub.write(create)
+        if next(failures, False):
+            raise RuntimeError("the power of this moment is gone")
+        return await hub.write(add)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await send(hub, type="pay", key="k")
+    for _ in range(3):
+        assert (await send(hub, type="pay", key="k")).json() == {"data": "added"}
+    assert await notes(hub) == 2
+
+
+async def test_one_key_for_messages_of_two_types_is_a_mistake_too(hub: Hub) -> None:
+    await send(hub, type="note", text="x", key="k")
+
+    @hub.on("other")
+    async def other(request: Request) -> None:
+        await hub.write(lambda tx: tx.execute("DELETE FROM note"))
+
+    assert (await send(hub, type="other", key="k")).status_code == 422
+    assert await notes(hub) == 2

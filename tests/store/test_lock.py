@@ -41,3 +41,10 @@ def test_a_note_that_nobody_can_read_is_no_witness(tmp_path: Path, note: str) ->
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot open .*No such file"):
         Lock(tmp_path / "nowhere" / "store.db")
+
+
+def test_another_name_of_the_same_file_is_no_way_around_it(tmp_path: Path) -> None:
+    (tmp_path / "store.db").touch()
+    (tmp_path / "link.db").symlink_to("store.db")
+    with closing(Lock(tmp_path / "store.db")), pytest.raises(StoreError, match="in use"):
+        Lock(tmp_path / "link.db")

@@ -10,8 +10,7 @@ import pytest
 
 from holdfast.core.ready import Span
 from holdfast.errors import NotFound
-from holdfast.store import sqlite
-from holdfast.store.retention import forget
+from holdfast.store import retention, sqlite
 from holdfast.store.store import Once, Retention, Transaction
 from store.conftest import Kept, OpenStore, take_note
 
@@ -50,11 +49,11 @@ async def offsets(kept: Kept, room: str) -> list[int]:
 
 async def test_only_so_many_are_kept_of_each_room(kept: Kept) -> None:
     await write(kept, *["lobby"] * 10, *["kitchen"] * 3)
-    await kept.store.write(forget, Retention(4, HOUR, HOUR))
+    await kept.store.forget(Retention(4, HOUR, HOUR))
     assert await offsets(kept, "lobby") == [7, 8, 9, 10]
     assert await offsets(kept, "kitchen") == [1, 2, 3]
     await write(kept, "lobby")
-    await kept.store.write(forget, Retention(4, HOUR, HOUR))
+    await kept.store.forget(Retention(4, HOUR, HOUR))
     assert await offsets(kept, "lobby") == [8, 9, 10, 11]
 
 
@@ -63,20 +62,20 @@ async def test_only_so_old_ones_are_kept(kept: Kept, clock: Clock) -> None:
         await write(kept, "lobby", "kitchen")
         clock.now += 100
     clock.now -= 100
-    await kept.store.write(forget, Retention(1000, 250.0, HOUR))
+    await kept.store.forget(Retention(1000, 250.0, HOUR))
     assert await offsets(kept, "lobby") == await offsets(kept, "kitchen") == [3, 4, 5]
     clock.now += 1000
-    await kept.store.write(forget, Retention(1000, 250.0, HOUR))
+    await kept.store.forget(Retention(1000, 250.0, HOUR))
     assert await offsets(kept, "lobby") == []
 
 
 async def test_what_is_just_as_old_as_it_may_be_is_kept(kept: Kept, clock: Clock) -> None:
     await write(kept, "lobby")
     clock.now += 99.999
-    await kept.store.write(forget, Retention(1000, 100.0, HOUR))
+    await kept.store.forget(Retention(1000, 100.0, HOUR))
     assert await offsets(kept, "lobby") == [1]
     clock.now += 0.002
-    await kept.store.write(forget, Retention(1000, 100.0, HOUR))
+    await kept.store.forget(Retention(1000, 100.0, HOUR))
     assert await offsets(kept, "lobby") == []
 
 
@@ -84,9 +83,9 @@ async def test_whichever_keeps_less_counts(kept: Kept, clock: Clock) -> None:
     await write(kept, *["lobby"] * 5)
     clock.now += 100
     await write(kept, *["lobby"] * 5)
-    await kept.store.write(forget, Retention(3, 50.0, HOUR))
+    await kept.store.forget(Retention(3, 50.0, HOUR))
     assert await offsets(kept, "lobby") == [8, 9, 10]
-    await kept.store.write(forget, Retention(1, 50.0, HOUR))
+    await kept.store.forget(Retention(1, 50.0, HOUR))
     assert await offsets(kept, "lobby") == [10]
 
 
@@ -95,7 +94,7 @@ async def test_a_room_whose_log_is_all_gone_stands_where_it_stood(
 ) -> None:
     await write(kept, *["lobby"] * 5)
     clock.now += 10 * HOUR
-    await kept.store.write(forget, Retention(1000, HOUR, HOUR))
+    await kept.store.forget(Retention(1000, HOUR, HOUR))
     assert await kept.store.span("lobby") == Span(6, 5)
     epoch = kept.store.epoch
     await kept.store.close()
@@ -109,7 +108,7 @@ async def test_what_is_kept_has_no_hole(kept: Kept, clock: Clock) -> None:
     for _ in range(20):
         await write(kept, "lobby")
         clock.now += 10
-        await kept.store.write(forget, Retention(7, 45.0, HOUR))
+        await kept.store.forget(Retention(7, 45.0, HOUR))
         left = await offsets(kept, "lobby")
         assert left == list(range(left[0], left[-1] + 1))
         assert await kept.store.span("lobby") == Span(left[0], left[-1])
@@ -127,11 +126,11 @@ async def test_a_verdict_is_kept_for_its_time(kept: Kept, clock: Clock) -> None:
     with pytest.raises(NotFound):
         await kept.commit(refused, once=Once("ann", "other", "print"))
     clock.now += HOUR - 1
-    await kept.store.write(forget, Retention(1000, 1.0, HOUR))
+    await kept.store.forget(Retention(1000, 1.0, HOUR))
     assert await run() == "hello"
     assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(2,)]
     clock.now += 2
-    await kept.store.write(forget, Retention(1000, 1.0, HOUR))
+    await kept.store.forget(Retention(1000, 1.0, HOUR))
     assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(0,)]
 
 
@@ -181,3 +180,44 @@ async def test_a_time_when_it_could_not_forget_is_not_the_last(
     assert {record.levelno for record in caplog.records} <= {logging.ERROR, logging.WARNING}
     await write(kept, *["lobby"] * 3)
     await until(kept, "lobby", [4, 5])
+
+
+async def test_it_forgets_a_little_at_a_time(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that trimmed every room at once would hold up every writer."""
+    monkeypatch.setattr(retention, "ROOMS", 3)
+    monkeypatch.setattr(retention, "ROWS", 4)
+    rooms = [f"room-{number}" for number in range(10)]
+    for room in rooms:
+        await write(kept, *[room] * 7)
+    for number in range(10):
+        await kept.commit(take_note, f"note {number}", once=Once("ann", str(number), "print"))
+    changes = 0
+    commit = kept.store.commit
+
+    async def count(*args: Any) -> Any:
+        nonlocal changes
+        changes += 1
+        before = kept.rows("SELECT count(*) FROM holdfast_log")[0][0]
+        outcome = await commit(*args)
+        assert before - kept.rows("SELECT count(*) FROM holdfast_log")[0][0] <= 4
+        return outcome
+
+    monkeypatch.setattr(kept.store, "commit", count)
+    await kept.store.forget(Retention(2, HOUR, -HOUR))
+    assert changes > 10
+    for room in rooms:
+        assert await offsets(kept, room) == [6, 7]
+    assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(0,)]
+
+
+async def test_rooms_whose_log_is_gone_cost_nothing(kept: Kept) -> None:
+    def fill(tx: Transaction) -> None:
+        tx.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+            "INSERT INTO holdfast_room (name, head) SELECT 'room-' || i, 1 FROM n"
+        )
+
+    await kept.store.write(fill)
+    await write(kept, "lobby")
+    outcome = await kept.commit(retention.forget_publications, Retention(1, HOUR, HOUR), 0)
+    assert outcome.result is None  # one change was enough

@@ -450,3 +450,35 @@ def query_of_a_change(tx: ReadTransaction) -> str:
 async def test_a_query_can_be_used_in_a_change(kept: Kept) -> None:
     now = await kept.store.write(query_of_a_change)
     assert await kept.store.read(query_of_a_change) == now
+
+
+class Blocked(Refused):
+    """A refusal of an application."""
+
+    status, code = 423, "blocked"
+
+
+async def test_a_refusal_of_the_application_is_answered_again_as_what_it_was(kept: Kept) -> None:
+    def blocked(tx: Transaction) -> None:
+        raise Blocked("somebody else is at it", field="task")
+
+    for _ in range(2):
+        with pytest.raises(Blocked, match="somebody else"):
+            await kept.commit(blocked, once=once())
+
+
+async def test_each_part_of_a_command_takes_effect_once_and_another_command_under_its_key_is_refused(
+    kept: Kept,
+) -> None:
+    for _ in range(2):
+        for part in ("first", "second"):
+            await kept.commit(take_note, part, once=Once("ann", "key", "print", part))
+    assert kept.notes() == ["first", "second"]
+    with pytest.raises(Invalid, match="another command"):
+        await kept.commit(take_note, "third", once=Once("ann", "key", "other", "third"))
+    third, other = await kept.in_one_batch(
+        (take_note, "third", Once("bob", "key", "print", "third")), (take_note, "x", Once("bob", "key", "other", "x"))
+    )
+    assert third.result == "third"
+    assert isinstance(other, Invalid)
+    assert kept.notes() == ["first", "second", "third"]

@@ -15,7 +15,7 @@ from holdfast import Hub
 from holdfast.cli import main
 from holdfast.errors import StoreError
 from holdfast.store.upkeep import back_up, renew_epoch
-from peers import Server
+from peers import Server, StartBoard
 
 
 async def log_of(hub: Hub) -> tuple[str, list[Any]]:
@@ -101,3 +101,21 @@ async def test_by_hand_with_a_board_that_runs(tmp_path: Path) -> None:
         assert "after it" not in [task["title"] for task in tasks["data"]]
         answer = await server.get(f"/boards/board-1/updates?cursor={cursor}")
         assert answer["resync"] == {"reason": "epoch"}
+
+
+async def test_a_file_that_was_put_back_in_place_is_seen_to_be_older_also_after_kill_9(
+    start_board: StartBoard, tmp_path: Path
+) -> None:
+    server = start_board()
+    await server.new_task("in the copy")
+    back_up(server.folder / "board.db", tmp_path / "copy.db")
+    cursor = (await server.get("/boards/board-1/tasks"))["cursor"]
+    await server.new_task("not in the copy")
+    server.kill()
+    for beside in ("board.db-wal", "board.db-shm"):
+        (server.folder / beside).unlink(missing_ok=True)
+    with (server.folder / "board.db").open("wb") as file:  # in place: the same inode
+        file.write((tmp_path / "copy.db").read_bytes())
+    server.start()
+    answer = await server.get(f"/boards/board-1/updates?cursor={cursor}")
+    assert answer["resync"] == {"reason": "epoch"}

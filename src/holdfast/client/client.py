@@ -27,7 +27,7 @@ from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.reader import Reader
 from holdfast.core.replica import Outcome, Replica, Resync
-from holdfast.errors import REFUSALS, Closed, Forbidden, Refused, Unauthorized, Unavailable
+from holdfast.errors import Closed, Forbidden, Refused, Unauthorized, Unavailable, refusal_called
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
@@ -372,7 +372,7 @@ class Client:
             value = None if message.data is UNSET else message.data
         else:
             problem = messages.Problem("", "") if message.error is UNSET else message.error
-            value = REFUSALS.get(problem.code, Refused)(problem.error)
+            value = refusal_called(problem.code)(problem.error)
         answer = outbox.Answered(str(message.ref), message.ok, value)
         self._carry_outbox(room, room.outbox.receive(answer, self._now()))
 
@@ -384,7 +384,7 @@ class Client:
         if message.code in _PASSING:
             self._spawn(self._join_again(room, room.joined_on))
         else:
-            room.fail(REFUSALS.get(message.code, Refused)(message.error))
+            room.fail(refusal_called(message.code)(message.error))
 
     async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join a room anew after a while, unless that has happened."""

@@ -148,6 +148,7 @@ class Conversation:
     async def _application(self, connection: Connection, message: Message, user: User, session: str) -> None:
         if message.room is not None:
             self._must_be_in(connection, message.room)
+            await self.authorize(user, message.room, "send")
         if message.type in TYPING and message.type not in self._hooks.handlers:
             if message.room is None:
                 raise Invalid(f"{message.type}: {self._hands.codec.room_key} is missing")

@@ -187,7 +187,8 @@ class Hub:
 
         Then, and only then, members hear of it. It may be run twice, and acts only through its transaction.
         """
-        result: T = (await self._store.commit(change, args, kwargs, next_once())).result
+        once = next_once(getattr(change, "__qualname__", type(change).__qualname__))
+        result: T = (await self._store.commit(change, args, kwargs, once)).result
         return result
 
     async def write_once(
@@ -207,7 +208,7 @@ class Hub:
         def change(transaction: Transaction) -> None:
             transaction.publish(room, type, data)
 
-        outcome = await self._store.commit(change, (), {}, next_once())
+        outcome = await self._store.commit(change, (), {}, next_once(f"{type} in {room}"))
         ((_, offset),) = outcome.positions
         body = self._settings.codec.encode_body(type, data)
         return to_publication(Record(room, offset, type, body), self._store.epoch)

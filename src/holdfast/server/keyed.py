@@ -4,35 +4,49 @@ Whose command is being carried out, and under which key?
 A message that carries a `key` may come twice: its answer was lost, or its client is not
 sure. Then everything that its handler writes and publishes is answered as the first time,
 and takes effect once; also after a crash, for the answer is kept in the same transaction.
+A handler need not go the same way each time: what it had not come to yet is done then.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import count
 
 from holdfast.store.store import Once
 
-_current: ContextVar[Iterator[Once] | None] = ContextVar("holdfast_command", default=None)
+
+class _Command:
+    """One attempt at a command, and what its handler has written so far."""
+
+    def __init__(self, user: str, key: str, fingerprint: str) -> None:
+        self._user = user
+        self._key = key
+        self._fingerprint = fingerprint
+        self._times: Counter[str] = Counter()
+
+    def next(self, what: str) -> Once:
+        self._times[what] += 1
+        return Once(self._user, self._key, self._fingerprint, f"{what} #{self._times[what]}")
+
+
+_current: ContextVar[_Command | None] = ContextVar("holdfast_command", default=None)
 
 
 @contextmanager
 def command(user: str, key: str | None, says: str) -> Iterator[None]:
     """Let what is written meanwhile, in this task, take effect once for this user and key."""
     fingerprint = hashlib.sha256(says.encode()).hexdigest()
-    # A handler may write more than once; it does so in the same order each time.
-    writes = None if key is None else (Once(user, f"{key}#{number}", fingerprint) for number in count())
-    token = _current.set(writes)
+    token = _current.set(None if key is None else _Command(user, key, fingerprint))
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def next_once() -> Once | None:
-    """Return what makes the next write of this command take effect once; None: it carries no key."""
-    writes = _current.get()
-    return None if writes is None else next(writes)
+def next_once(what: str) -> Once | None:
+    """Return what makes the next write of this kind take effect once for this command; None: it carries no key."""
+    current = _current.get()
+    return None if current is None else current.next(what)

@@ -19,6 +19,7 @@ class Lock:
     """The one right to serve the file `path`; raises `StoreError` if another process has it."""
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()  # one file, one lock, by whatever name it is called
         try:
             self._file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -29,7 +29,7 @@ from holdfast.core.ready import CHUNK_BYTES, Span
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.store.lock import Lock
-from holdfast.store.retention import forget
+from holdfast.store.retention import forget_publications, forget_verdicts
 from holdfast.store.store import Once, Outcome, ReadTransaction, Record, Retention, Transaction
 from holdfast.store.transaction import Committer, Job, SqliteReadTransaction
 from holdfast.store.worker import ThreadWorker, Worker
@@ -48,6 +48,7 @@ PAGE_RECORDS = 256
 READERS = 2
 #: Seconds between two looks at what may be forgotten, and between two notes of how far the file has come.
 FORGET_EVERY = 60.0
+_SCHEMA = ("sqlite.sql", "sqlite-2.sql")
 
 
 class SqliteStore:
@@ -91,7 +92,7 @@ class SqliteStore:
             self._lock = held.enter_context(closing(Lock(self.path)))
             self._connection = held.enter_context(closing(self._connect()))
             self._prepare()
-            self._migrate("holdfast", [files("holdfast.store.schema").joinpath("sqlite.sql").read_text()])
+            self._migrate("holdfast", [files("holdfast.store.schema").joinpath(name).read_text() for name in _SCHEMA])
             self._migrate("app", self._migrations)
             self._identify()
             self._committer = Committer(self._connection, self.epoch, self._codec, self._wall)
@@ -212,6 +213,7 @@ class SqliteStore:
         while self._waiting:
             jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_CHANGES))]
             outcomes = self._committer.commit(jobs)
+            self._lock.witness(self._committer.clock)  # before anybody is told: a restored file is seen to be older
             self._loop.call_soon_threadsafe(self._tell, jobs, outcomes)
 
     def _tell(self, jobs: list[Job], outcomes: list[Outcome | BaseException]) -> None:
@@ -225,12 +227,19 @@ class SqliteStore:
     async def _keep_house(self) -> None:
         while True:
             try:
-                self._lock.witness(self._committer.clock)
                 if self._retention is not None:
-                    await self.commit(forget, (self._retention,))
+                    await self.forget(self._retention)
             except Exception:
                 logger.exception("the log could not be trimmed; it is tried again")
             await asyncio.sleep(FORGET_EVERY)
+
+    async def forget(self, retention: Retention) -> None:
+        """Forget what need not be kept, a little at a time, so that no writer waits long."""
+        room: int | None = 0
+        while room is not None:
+            room = (await self.commit(forget_publications, (retention, room))).result
+        while (await self.commit(forget_verdicts, (retention,))).result:
+            pass
 
     # Reading.
 

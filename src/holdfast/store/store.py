@@ -76,12 +76,14 @@ class Once:
     """
     Makes a command take effect once: the same `user` and `key` are answered the same, for 24 hours.
 
-    `fingerprint` stands for what the command says; another one under the same key is refused.
+    `fingerprint` stands for what the command says; another one under the same key is refused. A command that
+    writes several times says which write this is (`part`).
     """
 
     user: str
     key: str
     fingerprint: str
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

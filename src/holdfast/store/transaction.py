@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from holdfast.errors import REFUSALS, ChangeFailed, HoldfastError, Invalid, Refused, StoreError, TooLarge
+from holdfast.errors import ChangeFailed, HoldfastError, Invalid, Refused, StoreError, TooLarge, refusal_called
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import Position
 from holdfast.store.store import Once, Outcome, Record, Row
@@ -234,19 +234,22 @@ class Committer:
         conflict = _Done(Invalid("this key was used for another command", field="key"), clock)
         for done in batch:
             if done.once is not None and (done.once.user, done.once.key) == (once.user, once.key):
-                same = done.once.fingerprint == once.fingerprint
-                return _Done(done.outcome, clock, repeats=done) if same else conflict
+                if done.once.fingerprint != once.fingerprint:
+                    return conflict
+                if done.once.part == once.part:
+                    return _Done(done.outcome, clock, repeats=done)
+        other = "SELECT 1 FROM holdfast_verdict WHERE user = ? AND key = ? AND fingerprint != ?"
+        if transaction.one(other, (once.user, once.key, once.fingerprint)) is not None:
+            return conflict
         row = transaction.one(
-            "SELECT fingerprint, refusal, answer, published FROM holdfast_verdict WHERE user = ? AND key = ?",
-            (once.user, once.key),
+            "SELECT refusal, answer, published FROM holdfast_verdict WHERE user = ? AND key = ? AND part = ?",
+            (once.user, once.key, once.part),
         )
         if row is None:
             return None
-        if row["fingerprint"] != once.fingerprint:
-            return conflict
         if row["refusal"] is not None:
             message, name = msgspec.json.decode(row["answer"], type=tuple[str, str | None])
-            return _Done(REFUSALS[row["refusal"]](message, field=name), clock)
+            return _Done(refusal_called(row["refusal"])(message, field=name), clock)
         result = msgspec.json.decode(row["answer"], type=_result_type(job.change))
         positions = msgspec.json.decode(row["published"], type=tuple[tuple[str, int], ...])
         return _Done(result, clock, positions=positions)
@@ -263,10 +266,10 @@ class Committer:
             else:
                 refusal, answer = None, _encode(done.outcome)
             self._connection.execute(
-                "INSERT INTO holdfast_verdict (user, key, fingerprint, at, refusal, answer, published) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO holdfast_verdict (user, key, part, fingerprint, at, refusal, answer, published) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    done.once.user, done.once.key, done.once.fingerprint, done.clock,
+                    done.once.user, done.once.key, done.once.part, done.once.fingerprint, done.clock,
                     refusal, answer, _encode(done.positions),
                 ),
             )  # fmt: skip
