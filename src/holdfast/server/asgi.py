@@ -62,6 +62,8 @@ class AsgiConnection(Connection):
             if self._closed:
                 continue
             text = message.get("text")
+            if self.identity is None and not self.from_nobody(len(message.get("bytes") or (text or "").encode())):
+                continue
             if text is None:
                 if self._allowed():
                     self.say(Error("binary messages are not understood; send JSON as text", "malformed"))

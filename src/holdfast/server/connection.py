@@ -79,13 +79,16 @@ class Connection:
         if size > limits.message_bytes:
             self.refuse(CloseCode.MESSAGE_TOO_BIG, f"a message is at most {limits.message_bytes} bytes")
             return
-        if self.identity is None:
-            self._unknown_bytes += size
-            if self._unknown_bytes > limits.auth_bytes:
-                self.refuse(CloseCode.MESSAGE_TOO_BIG, f"before auth at most {limits.auth_bytes} bytes are taken")
-                return
         if self._allowed():
             self._take_in(text, size)
+
+    def from_nobody(self, size: int) -> bool:
+        """Count what comes before it is known who sends it, in whatever form; whether it is still to be taken."""
+        limit = self.hands.limits.auth_bytes
+        self._unknown_bytes += size
+        if self._unknown_bytes > limit:
+            self.refuse(CloseCode.MESSAGE_TOO_BIG, f"before auth at most {limit} bytes are taken")
+        return self._unknown_bytes <= limit
 
     def _allowed(self) -> bool:
         """Whether it may say something now; if not, it is ended."""

@@ -21,13 +21,14 @@ from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
 from holdfast.core.ready import Item, Span
+from holdfast.errors import Closed
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position
 from holdfast.server.connection import Connection
 from holdfast.server.limits import Limits
-from holdfast.store.store import Record, Store
+from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
 
@@ -256,7 +257,7 @@ class Hands:
                 effects = self._settle()
         finally:
             self._carrying = False
-        self._alarm.set(self.mind.deadline())
+            self._alarm.set(self.mind.deadline())
 
     def _settle(self) -> list[Effect]:
         """Tell whose transports were filled, then who can be sent more; return what follows."""
@@ -274,39 +275,64 @@ class Hands:
             case Deliver(to, frames):
                 data = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
                 for connection in to:
-                    connection.write(data, frames)  # type: ignore[attr-defined]
+                    try:
+                        connection.write(data, frames)  # type: ignore[attr-defined]
+                    except Exception:
+                        self._failed(connection)
             case Read(room, after):
                 self.spawn(self._read(room, after))
             case Close(connection, code, reason):
                 self.loop.call_soon(self._close, connection, code, reason)
+
+    def _failed(self, connection: Hashable) -> None:
+        """Let go of a connection that something unexpected has happened to, so that nobody else suffers from it."""
+        logger.exception("a connection failed, and is closed")
+        self.loop.call_soon(self._close, connection, CloseCode.INTERNAL_ERROR, "the server failed")
 
     def _close(self, connection: Hashable, code: int, reason: str) -> None:
         if isinstance(connection, Connection) and connection in self.connections:
             self.end(connection, code, reason)
 
     async def _read(self, room: str, after: int) -> None:
-        records = await self._store.page(room, after)
-        self.tell(inputs.Page(room, after, self.items(records)))
+        while self.mind.room(room) is not None:
+            try:
+                records = await self._store.page(room, after)
+            except Closed:
+                return
+            except Exception:  # those who wait for it can go on nowhere else
+                logger.exception("the log of %s could not be read; it is tried again", room)
+                await asyncio.sleep(READ_AGAIN_SECONDS)
+            else:
+                self.tell(inputs.Page(room, after, self.items(records)))
+                return
 
     # The heartbeat.
 
     def _tick_beat(self) -> None:
-        self._carry_beat(self._beat.tick(self.now()))
-        self._beat_alarm.set(self._beat.deadline())
+        try:
+            self._carry_beat(self._beat.tick(self.now()))
+        finally:
+            self._beat_alarm.set(self._beat.deadline())
 
     def _carry_beat(self, effects: list[HeartbeatEffect]) -> None:
         for effect in effects:
             connection = effect.connection
             assert isinstance(connection, Connection)
-            match effect:
-                case Ping():
-                    pinged = connection.ping()
-                    if pinged is not None:
-                        self._beat.receive(pinged, self.now())
-                case Look():
-                    self._carry_beat(self._beat.receive(connection.look(), self.now()))
-                case Dead():
-                    self.deaths += 1
-                    logger.info("a peer fell silent and was dropped")
-                    self.lost(connection, Ending.DEAD)
-                    connection.abort()
+            try:
+                self._beat_once(effect, connection)
+            except Exception:
+                self._failed(connection)
+
+    def _beat_once(self, effect: HeartbeatEffect, connection: Connection) -> None:
+        match effect:
+            case Ping():
+                pinged = connection.ping()
+                if pinged is not None:
+                    self._beat.receive(pinged, self.now())
+            case Look():
+                self._carry_beat(self._beat.receive(connection.look(), self.now()))
+            case Dead():
+                self.deaths += 1
+                logger.info("a peer fell silent and was dropped")
+                self.lost(connection, Ending.DEAD)
+                connection.abort()

@@ -48,7 +48,7 @@ class Limits:
     """From the handshake to knowing who it is. Whoever is nobody holds a socket no longer."""
 
     auth_bytes: int = 4 * 1024
-    """All that is taken from nobody: a token fits, an attack does not."""
+    """All that is taken from nobody, frames and all: a token fits, an attack does not."""
 
     request_seconds: float = 10.0
     """For the head of a request to arrive, and for a body that is a command. Whoever is slower holds a socket."""

@@ -9,6 +9,9 @@ would end.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -23,6 +26,15 @@ from holdfast.errors import HoldfastError
 from holdfast.server.hub import open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.websocket import WebSocketProtocol
+
+logger = logging.getLogger("holdfast.server")
+
+#: Newcomers that the kernel keeps, until it is their turn …
+QUEUE = 2048
+#: … and that are taken in before anybody else has theirs.
+ACCEPTS = 100
+#: Files that are open beside the connections: the store, listeners, whatever the application opens.
+FILES = 1_000
 
 
 class CannotListen(HoldfastError):
@@ -74,7 +86,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
+        asyncio.get_running_loop().set_exception_handler(Complaints())
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUE)
         if self.started:
             self._on_listening()
 
@@ -84,6 +99,31 @@ class Server(uvicorn.Server):
             hub.drain()
         await asyncio.sleep(0)
         await super().shutdown(sockets)
+
+
+class Complaints:
+    """What an event loop says went wrong; that there are no files left, once a second and not for each newcomer."""
+
+    def __init__(self) -> None:
+        self._said_at = -1.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log it."""
+        if "out of system resource" not in context.get("message", ""):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._said_at + 1.0:
+            self._said_at = loop.time()
+            logger.error("nobody can be let in: %s (ulimit -n)", context.get("exception"))
+
+
+def allow_files(wanted: int) -> None:
+    """Let this process open so many files, as far as it may; a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning("this process may open %d files, and needs %d for all its connections (ulimit -n)", hard, wanted)
 
 
 def serve(
@@ -103,6 +143,7 @@ def serve(
     application cannot start.
     """
     sockets = listen(host, port, user_timeout=40.0)
+    allow_files(limits.connections + limits.streams + FILES)
     config = uvicorn.Config(
         app,
         ws=WebSocketProtocol,
@@ -115,7 +156,7 @@ def serve(
         timeout_graceful_shutdown=round(limits.drain_seconds),
         timeout_keep_alive=75,
         server_header=False,
-        backlog=2048,
+        backlog=ACCEPTS,
     )
     config.load()
     config.loaded_app = start = Start(config.loaded_app)
@@ -183,16 +224,16 @@ def listen(host: str, port: int, *, user_timeout: float) -> list[socket.socket]:
             if port == 0 and sockets:  # the same free port on every address
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
             listener.bind(address)
-            listener.listen(2048)
+            listener.listen(QUEUE)
             listener.setblocking(False)
         except OSError as error:
             listener.close()
             problem = error
-            if error.errno == 98:  # EADDRINUSE: half a port would mislead
+            if error.errno == errno.EADDRINUSE:  # half a port would mislead
                 break
         else:
             sockets.append(listener)
-    if problem is not None and (not sockets or problem.errno == 98):
+    if problem is not None and (not sockets or problem.errno == errno.EADDRINUSE):
         for listener in sockets:
             listener.close()
         raise CannotListen(f"cannot listen on {host}, port {port}: {problem.strerror}; choose another with --port")

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from holdfast.errors import Closed
 from holdfast.protocol.cursor import Position
 from holdfast.server.publication import Publication
-from holdfast.store.store import Record, Store
+from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
 
@@ -69,7 +70,14 @@ class Subscriber:
 
     async def _catch_up(self, room: str, behind: _Behind) -> None:
         while behind.told < behind.newest:
-            records = await self._store.page(room, behind.told)
+            try:
+                records = await self._store.page(room, behind.told)
+            except Closed:
+                return
+            except Exception:
+                logger.exception("a subscriber could not be told of what is in %s; it is tried again", room)
+                await asyncio.sleep(READ_AGAIN_SECONDS)
+                continue
             for record in records:
                 await self._tell(record)
                 behind.told = record.offset

@@ -15,19 +15,19 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import os
 import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.http11 import Request
-from websockets.protocol import SERVER, Protocol
+from websockets.protocol import SERVER, Protocol, State
 
 from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.core.inputs import Ending
@@ -63,6 +63,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     It makes the handshake, and offers the application to hand the connection over.
     """
 
+    _impatient = False  # it went on before it was answered
+
+    def data_received(self, data: bytes) -> None:
+        """Take in the handshake."""
+        self._impatient |= self.handshake_initiated and not self.handshake_complete
+        super().data_received(data)
+
     def handle_connect(self, event: Request) -> None:
         """Let the application answer the upgrade."""
         super().handle_connect(event)
@@ -74,6 +81,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> NativeConnection | None:
         """Accept the handshake, and hand the connection over; None: the peer has gone meanwhile."""
         transport = self.transport
+        if self._impatient:
+            # RFC 6455 §4.1: a client waits for the answer. What this one has said is in the stock class, which may
+            # also have stopped reading.
+            transport.abort()
         if transport.is_closing():
             return None
         connection = make(transport)
@@ -144,6 +155,8 @@ class NativeConnection(Connection, asyncio.Protocol):
         """Any received byte is life."""
         self.heard = self.hands.now()
         if self._closing and self._engine.eof_sent:
+            return
+        if self.identity is None and not self._closing and not self.from_nobody(len(data)):
             return
         self._engine.receive_data(data)
         for event in self._engine.events_received():
@@ -248,8 +261,9 @@ class NativeConnection(Connection, asyncio.Protocol):
         """Send a close frame, and abort soon after, whatever the peer does."""
         if not self._closing:
             self._closing = True
-            self._engine.send_close(code, reason[:120])
-            self._flush()
+            if self._engine.state is State.OPEN:  # else the peer's own close frame has just come
+                self._engine.send_close(code, reason[:120])
+                self._flush()
             self._abort_soon()
 
     def abort(self) -> None:
@@ -260,7 +274,7 @@ class NativeConnection(Connection, asyncio.Protocol):
         """
         self._closing = True
         if self._fd >= 0 and not self._lost:
-            with self._socket() as sock:
+            with self._borrowed() as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
@@ -291,14 +305,19 @@ class NativeConnection(Connection, asyncio.Protocol):
         """Return how many bytes the peer has acknowledged, of all that were ever written."""
         if self._fd < 0 or sys.platform != "linux":
             return None
-        with self._socket() as sock:
+        with self._borrowed() as sock:
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
         # struct tcp_info in linux/tcp.h: tcpi_bytes_acked (RFC 4898), since Linux 4.1
         return int(struct.unpack_from("=Q", info, 120)[0]) if len(info) >= 128 else None
 
-    def _socket(self) -> socket.socket:
-        """Return the socket, to ask it something: a duplicate, since what uvloop hands out answers nothing."""
-        return socket.socket(fileno=os.dup(self._fd))
+    @contextmanager
+    def _borrowed(self) -> Iterator[socket.socket]:
+        """Borrow the socket from the transport, to ask it something: what uvloop hands out answers nothing."""
+        sock = socket.socket(fileno=self._fd)
+        try:
+            yield sock
+        finally:
+            sock.detach()
 
     def _ioctl(self, request: int) -> int:
         if self._fd < 0:

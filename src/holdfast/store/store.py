@@ -61,6 +61,10 @@ class Transaction(ReadTransaction, Protocol):
         """Put an event into the log of `room`, with this transaction. `data` is what becomes a JSON object."""
 
 
+#: A log that could not be read is read again after so long: those who wait for it can go on nowhere else.
+READ_AGAIN_SECONDS = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A publication as the store keeps it: `body` is the JSON text of its payload."""
