@@ -13,10 +13,15 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import Invalid, Malformed, Refused, TooLarge, TooSlow, Unavailable
 
 T = TypeVar("T")
+
+
+#: Of an answer, so much is on its way at a time.
+PART_BYTES = 64 * 1024
 
 
 class Json(Response):
@@ -25,8 +30,16 @@ class Json(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Encode it."""
-        return msgspec.json.encode(content)
+        """Encode it; what is JSON already (bytes) is sent as it is."""
+        return content if isinstance(content, bytes) else msgspec.json.encode(content)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it (ASGI), a part at a time: whoever does not read makes nobody else pay for it in memory."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        body = bytes(self.body)
+        for start in range(0, max(1, len(body)), PART_BYTES):
+            part, is_last = body[start : start + PART_BYTES], start + PART_BYTES >= len(body)
+            await send({"type": "http.response.body", "body": part, "more_body": not is_last})
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:

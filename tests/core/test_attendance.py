@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from holdfast.core.agenda import Agenda
-from holdfast.core.attendance import BUSY_CHANGES, BUSY_PERIOD, TYPING_LAPSE, Attendance
+from holdfast.core.attendance import BUSY_CHANGES, BUSY_PERIOD, TYPING_LAPSE, TYPING_PERIOD, TYPING_STARTS, Attendance
 from holdfast.core.effects import Deliver, Effects
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import User
@@ -257,3 +257,33 @@ def test_who_is_removed_does_not_type(room: Room) -> None:
     room.told()
     room.attendance.remove("ann", 2.0)
     assert [message["type"] for message in room.told()] == ["user_stopped_typing", "user_left", "presence"]
+
+
+def test_who_begins_to_type_again_and_again_is_told_to_so_often_in_so_many_seconds(room: Room) -> None:
+    room.comes("ann", 0.0)
+    room.told()
+    for number in range(480):
+        room.attendance.type(ANN, "ann", number / 48)
+        room.attendance.stop_typing("ann", "ann")
+    assert len(room.told()) == 2 * TYPING_STARTS
+    room.attendance.type(ANN, "ann", TYPING_PERIOD + 0.01)
+    assert [message["type"] for message in room.told()] == ["user_typing"]
+    room.goes("ann", 11.0)
+    room.told()
+    room.comes("ann", 11.0)
+    room.attendance.type(ANN, "ann", 11.0)
+    assert room.told()[-1]["type"] == "user_typing"
+
+
+def test_more_changes_than_can_be_named_are_told_as_who_is_here(room: Room) -> None:
+    for number in range(1500):
+        room.comes(f"user-{number}", 0.5)
+    room.told()
+    room.ring(2.0)
+    (presence,) = room.told()
+    assert (presence["type"], len(presence["users"]), presence["roomSize"]) == ("presence", 100, 1500)
+    for number in range(1400):
+        room.goes(f"user-{number}", 2.1)
+    room.ring(3.1)
+    (presence,) = room.told()
+    assert [user["userId"] for user in presence["users"]] == [f"user-{number}" for number in range(1400, 1500)]

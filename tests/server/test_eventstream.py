@@ -9,9 +9,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
+from httpx2 import ASGITransport, AsyncClient
 
 from holdfast import Hub, User
 
@@ -170,3 +171,11 @@ async def test_a_look_at_the_headers_opens_no_stream(hub: Hub) -> None:
     stream = Stream(hub, "HEAD", room="lobby")
     await stream.run()
     assert (stream.started["status"], hub.connection_count()) == (200, 0)
+
+
+async def test_rooms_whose_cursor_would_be_too_long_are_refused_and_not_given_one(hub: Hub) -> None:
+    rooms = ",".join(quote(quote("💣" * 127 + str(number))) for number in range(3))
+    async with AsyncClient(transport=ASGITransport(hub.app), base_url="http://localhost") as client:
+        for path in ("/events", "/poll"):
+            answer = await client.get(f"{path}?rooms={rooms}&wait=0")
+            assert (answer.status_code, "too long for one cursor" in answer.json()["error"]) == (400, True)

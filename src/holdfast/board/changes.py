@@ -33,6 +33,8 @@ T = TypeVar("T")
 MAX_BOARDS = 1_000
 MAX_LISTS = 50
 MAX_TASKS = 1_000
+MAX_TASKS_ON_BOARD = 5_000
+MAX_PEOPLE = 1_000
 
 _TASK = "id, list_id, title, description, assignee_id, position, created_at, updated_at"
 
@@ -96,6 +98,7 @@ def sign_in(tx: Transaction, name: str) -> Person:
     found = _many(Person, tx, "SELECT id, name, email FROM users WHERE name = ?", name)
     if found:
         return found[0]
+    _check_room_for("people", MAX_PEOPLE, tx, "SELECT count(*) AS n FROM users")
     person = Person(tx.new_id("user"), name, None)
     tx.execute("INSERT INTO users (id, name, email) VALUES (?, ?, NULL)", (person.id, person.name))
     return person
@@ -181,6 +184,8 @@ def create_task(tx: Transaction, new: NewTask) -> Task:
     """Make a task at the end of its list."""
     home = _known_list(tx, new.list_id)
     _check_assignee(tx, new.assignee_id)
+    on_board = "SELECT count(*) AS n FROM tasks WHERE list_id IN (SELECT id FROM lists WHERE board_id = ?)"
+    _check_room_for("tasks on a board", MAX_TASKS_ON_BOARD, tx, on_board, home.board_id)
     position = _check_room_for("tasks in a list", MAX_TASKS, tx, "SELECT count(*) AS n FROM tasks WHERE list_id = ?",
                                home.id)  # fmt: skip
     task = Task(

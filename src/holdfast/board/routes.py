@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from urllib.parse import unquote
 
+import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 COOKIE = "session"
 MAX_KEY_LENGTH = 255
+#: Boards whose newest snapshot is kept at hand.
+SNAPSHOTS = 16
 
 
 class Answer(Struct, Generic[T], frozen=True):
@@ -98,6 +101,7 @@ class Routes:
     def __init__(self, hub: Hub, *, token_lifetime: float) -> None:
         self._hub = hub
         self._token_lifetime = token_lifetime
+        self._snapshots: dict[str, tuple[str, bytes]] = {}  # as JSON, with their cursors: a crowd asks for one
 
     def operations(self) -> list[Operation]:
         """Return the table."""
@@ -205,9 +209,15 @@ class Routes:
     async def tasks(self, request: Request) -> Response:
         await self._hub.identify(request)
 
-        def query(tx: ReadTransaction, board_id: str) -> Snapshot:
+        def query(tx: ReadTransaction, board_id: str) -> bytes:
             cursor = str(tx.position(board_id))  # first where it stands, then what it looks like there
-            return Snapshot(changes.tasks_of(tx, board_id), cursor)
+            known = self._snapshots.get(board_id)
+            if known is None or known[0] != cursor:
+                known = cursor, msgspec.json.encode(Snapshot(changes.tasks_of(tx, board_id), cursor))
+                if len(self._snapshots) >= SNAPSHOTS:
+                    self._snapshots.clear()
+                self._snapshots[board_id] = known
+            return known[1]
 
         return Json(await self._hub.read(query, request.path_params["boardId"]))
 

@@ -30,6 +30,9 @@ BUSY_PERIOD = 1.0
 #: A person who said `typing` and then nothing is taken to have stopped.
 TYPING_LAPSE = 5.0
 
+#: A person is told to begin typing so often in so many seconds; each time costs the room a message for everybody.
+TYPING_STARTS, TYPING_PERIOD = 10, 10.0
+
 #: The connections in the room that can take a word now, without the session named.
 Present = Callable[[str | None], tuple[Connection, ...]]
 
@@ -37,7 +40,7 @@ Present = Callable[[str | None], tuple[Connection, ...]]
 class Attendance:
     """The people of one room, and what the others are told of them."""
 
-    __slots__ = ("_agenda", "_changes", "_effects", "_present", "_room", "_typing", "_untold", "roster")
+    __slots__ = ("_agenda", "_changes", "_effects", "_present", "_room", "_starts", "_typing", "_untold", "roster")
 
     def __init__(self, room: str, present: Present, effects: Effects, agenda: Agenda) -> None:
         self._room = room
@@ -46,6 +49,7 @@ class Attendance:
         self._agenda = agenda
         self.roster = Roster()
         self._typing: dict[str, tuple[User, str]] = {}  # and in which session
+        self._starts: dict[str, deque[float]] = {}  # when a person began to type
         self._untold: dict[str, User] = {}  # who came or went, and the room has not been told
         self._changes: deque[float] = deque(maxlen=BUSY_CHANGES + 1)
 
@@ -79,6 +83,7 @@ class Attendance:
 
     def _departed(self, user: User | None, now: float) -> None:
         if user is not None:
+            self._starts.pop(user.user_id, None)
             self._changed(user, UserLeft(self._room, user.user_id, user.name, len(self.roster)), None, now)
 
     def _changed(self, user: User, message: UserJoined | UserLeft, but: str | None, now: float) -> None:
@@ -100,19 +105,31 @@ class Attendance:
         Also of those who came and went again: somebody may have joined in between, and seen them here.
         """
         untold, self._untold = self._untold, {}
-        if untold:
+        if len(untold) > USERS_SHOWN:
+            self._effects.tell(self._present(None), self.everybody())  # shorter, and as true
+        elif untold:
             came = tuple(user for user in untold.values() if user.user_id in self.roster)
             went = tuple(user for user in untold.values() if user.user_id not in self.roster)
             self._effects.tell(self._present(None), PresenceChanges(self._room, came, went, len(self.roster)))
+        if untold:
             self._agenda.set(("presence", self._room), now + BUSY_PERIOD)
 
     def type(self, user: User, session: str, now: float) -> None:
-        """Note that a person is typing, and tell the others if that is new."""
+        """Note that a person is typing, and tell the others if that is new (and not too often so)."""
+        if user.user_id not in self._typing and not self._may_start(user.user_id, now):
+            return
         self._agenda.set(("typing", self._room, user.user_id), now + TYPING_LAPSE)
         is_new = user.user_id not in self._typing
         self._typing[user.user_id] = user, session
         if is_new:
             self._effects.tell(self._present(session), UserTyping(self._room, user.user_id, user.name))
+
+    def _may_start(self, user_id: str, now: float) -> bool:
+        starts = self._starts.setdefault(user_id, deque(maxlen=TYPING_STARTS))
+        if len(starts) == TYPING_STARTS and starts[0] > now - TYPING_PERIOD:
+            return False
+        starts.append(now)
+        return True
 
     def stop_typing(self, user_id: str, session: str | None = None) -> None:
         """Note that a person has stopped, and tell the others if they did not know."""

@@ -19,7 +19,7 @@ from holdfast.core.hub import Hub as Mind
 from holdfast.core.hub import Rules
 from holdfast.errors import Malformed, NotFound
 from holdfast.protocol.codec import Codec
-from holdfast.protocol.cursor import Cursor, decode_cursor
+from holdfast.protocol.cursor import MAX_LENGTH, MAX_OFFSET, Cursor, decode_cursor, encode_cursor
 from holdfast.protocol.messages import User
 from holdfast.server.auth import Identity, Origins, Tokens
 from holdfast.server.conversation import Conversation, Hooks
@@ -115,6 +115,8 @@ class OpenHub:
         """Return who wants to read these rooms, and from where on (`Last-Event-ID`, `?cursor=`), if they may."""
         if not 0 < len(rooms) <= self.limits.stream_rooms:
             raise Malformed(f"1 to {self.limits.stream_rooms} rooms can be read at once")
+        if len(rooms) > 1 and len(encode_cursor(self.store.epoch, dict.fromkeys(rooms, MAX_OFFSET))) > MAX_LENGTH:
+            raise Malformed("the names of these rooms are too long for one cursor; read them in two parts")
         identity = await self.gate.identify_request(request)
         for room in rooms:
             await self.check(identity.user, room, "read")
