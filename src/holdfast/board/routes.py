@@ -321,7 +321,7 @@ class Routes:
             raise Invalid(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
         # Whoever sends no token is a new guest each time, but it is the same client that tries again.
         user = "" if identity.is_new else identity.user.user_id
-        command = repr((request.method, request.url.path, args)).encode()
+        command = msgspec.json.encode((request.method, request.url.path, args), order="deterministic")
         return Once(user, key, hashlib.sha256(command).hexdigest())
 
 

@@ -44,13 +44,14 @@ class WebSocketRoad:
         await self._tell(self, Opened())
         try:
             async for text in connection:
-                await self._tell(self, text if isinstance(text, str) else text.decode())
+                if isinstance(text, str):  # nothing else is in the protocol
+                    await self._tell(self, text)
         except ConnectionClosed:
             pass
         finally:
             writing.cancel()
-        code = CloseCode.ABNORMAL if connection.close_code is None else connection.close_code
-        await self._tell(self, Lost(code, connection.close_reason or ""))
+            code = CloseCode.ABNORMAL if connection.close_code is None else connection.close_code
+            await self._tell(self, Lost(code, connection.close_reason or ""))
 
     def say(self, text: str) -> bool:
         """Send it, after what was said before; False: the server has taken nothing for a long time."""

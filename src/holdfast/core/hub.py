@@ -63,7 +63,7 @@ class Hub:
         self._by_id: dict[str, Session] = {}
         self._lingering: dict[str, _Lingering] = {}
         self._rooms: dict[str, Room] = {}
-        self._unsettled: list[Room] = []
+        self._unsettled: dict[Room, None] = {}  # in the order in which they are to be settled
         self._now = 0.0
         self._decide: dict[type[Any], Callable[[Any], None]] = {
             inputs.Opened: self._opened,
@@ -348,8 +348,8 @@ class Hub:
         self._go_on()
 
     def _unsettle(self, room: Room) -> None:
-        if not room.settled and room not in self._unsettled:
-            self._unsettled.append(room)
+        if not room.settled:
+            self._unsettled.setdefault(room)
 
     def _go_on(self) -> None:
         """
@@ -358,7 +358,8 @@ class Hub:
         No more than one at a time: a member of several is sent one write before its transport is looked at.
         """
         while self._unsettled and not self._effects:
-            room = self._unsettled.pop(0)
+            room = next(iter(self._unsettled))
+            del self._unsettled[room]
             room.settle()
             self._unsettle(room)
 

@@ -168,7 +168,7 @@ class Conversation:
         if handler is None:
             known = ", ".join(sorted(self._hooks.handlers)) or "none"
             raise Invalid(f"unknown type {request.type!r} (this server's own: {known})", field="type")
-        says = repr((request.type, request.room, sorted(request.data.items())))
+        says = msgspec.json.encode((request.type, request.room, request.data), order="deterministic")
         with keyed.command(request.user.user_id if asker is None else asker, request.key, says):
             result = handler(request)
             return await result if inspect.isawaitable(result) else result

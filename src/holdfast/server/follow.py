@@ -1,10 +1,9 @@
 """
 What follows this position? Asked again and again, by whoever is not in the room.
 
-An event stream, a held poll and an in-process subscriber all read the log the same way:
-what is ready from the room, what is older from the store, and when they have it all they
-wait for news. Their only state is where they stand, so none of them can lose anything,
-and a slow one costs nobody anything.
+An event stream and a poll read the log the same way: what is ready from the room, what is
+older from the store, and when they have it all they wait for news. Their only state is
+where they stand, so none of them can lose anything, and a slow one costs nobody anything.
 """
 
 from __future__ import annotations

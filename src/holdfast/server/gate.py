@@ -102,11 +102,13 @@ class Gate:
 
     def admit(self, connection: Connection, identity: Identity, session: str | None) -> None:
         """Tell the mind who a connection is; it answers `connected`."""
-        connection.identity = identity
         now = self._hands.now()
         expires = None if identity.expires is None else now + identity.expires - time.time()
         token = self._guest_token(identity)
         self._hands.tell(inputs.Identified(connection, new_session(), identity.user, token, expires, session))
+        known = self._hands.mind.session(connection)
+        if known is not None and known.user == identity.user:  # else it stays who it was
+            connection.identity = identity
 
     def introduce(self, identity: Identity) -> Connected:
         """Return what a client without a WebSocket has to know; raises `Unavailable` while nobody is taken in."""

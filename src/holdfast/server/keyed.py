@@ -36,9 +36,9 @@ _current: ContextVar[_Command | None] = ContextVar("holdfast_command", default=N
 
 
 @contextmanager
-def command(user: str, key: str | None, says: str) -> Iterator[None]:
+def command(user: str, key: str | None, says: bytes) -> Iterator[None]:
     """Let what is written meanwhile, in this task, take effect once for this user and key."""
-    fingerprint = hashlib.sha256(says.encode()).hexdigest()
+    fingerprint = hashlib.sha256(says).hexdigest()
     token = _current.set(None if key is None else _Command(user, key, fingerprint))
     try:
         yield

@@ -98,7 +98,7 @@ class OpenHub:
         """Tell a handler of every publication from now on."""
         subscriber = Subscriber(handler, self.store)
         self._subscribers.append(subscriber)
-        self._tasks.append(asyncio.ensure_future(subscriber.run()))
+        self._tasks.append(self.hands.spawn(subscriber.run()))
 
     def _news(self, records: Sequence[Record]) -> None:
         self.hands.news(records)
