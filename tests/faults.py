@@ -53,6 +53,7 @@ class Proxy:
         self._cables: list[Cable] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self._is_silent = False  # also for those that come
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -74,6 +75,7 @@ class Proxy:
             near.transport.abort()
             return
         cable = Cable(near, far)
+        cable.silent = self._is_silent
         self._cables.append(cable)
         pumps = (self._spawn(cable.pump(near_reader, far)), self._spawn(cable.pump(far_reader, near)))
         await asyncio.wait(pumps)
@@ -97,6 +99,16 @@ class Proxy:
         for cable in cables:
             cable.reset()
         return len(cables)
+
+    def silence(self) -> None:
+        """Let nothing pass, and tell nobody, until `restore`."""
+        self._is_silent = True
+        for cable in self._cables:
+            cable.silent = True
+
+    def restore(self) -> None:
+        """Let new connections pass; the old ones are lost."""
+        self._is_silent = False
 
     def fall_silent(self, share: float, dice: random.Random) -> int:
         """Let a share of the connections fall silent, half-open: nothing passes, nobody is told."""
