@@ -220,6 +220,47 @@ async def test_a_cursor_walks_every_road(board: Server) -> None:
     assert seen == titles
 
 
+async def test_a_cursor_walks_every_road_again_and_again_while_events_flow(start_board: StartBoard) -> None:
+    board = start_board()
+    made: list[str] = []
+
+    async def go_on_for_ever() -> None:
+        while True:
+            task = await board.new_task(f"number {len(made)}", ["list-todo", "list-doing", "list-done"][len(made) % 3])
+            made.append(task["id"])
+
+    cursor = (await board.get("/boards/board-1/tasks"))["cursor"]
+    first = int(cursor.partition(":")[2]) + 1
+    working = asyncio.create_task(go_on_for_ever())
+    seen: list[str] = []
+    ids: list[int] = []
+
+    def take(event: Any) -> str:
+        seen.append(event["task"]["id"])
+        ids.append(int(event["id"].partition(":")[2]))
+        return str(event["id"])
+
+    async with asyncio.timeout(60):
+        for _ in range(8):
+            async with await board.dial() as peer:
+                await peer.join(since=cursor)
+                for _ in range(5):
+                    cursor = take(await peer.until("task_created"))
+            async with stream(board, "/boards/board-1/events", last_event_id=cursor) as events:
+                for _ in range(5):
+                    take((await events.next())[1])
+                    cursor = events.last_id
+            for path in ("poll", "poll", "updates", "updates"):
+                answer = await board.get(f"/boards/board-1/{path}?cursor={cursor}")
+                for event in answer["data"]:
+                    take(event)
+                cursor = answer["cursor"]
+    working.cancel()
+    assert ids == list(range(first, first + len(ids)))
+    assert seen == made[: len(seen)]
+    assert len(seen) > 80
+
+
 async def test_listeners_are_counted_and_not_present(board: Server) -> None:
     async with stream(board, "/boards/board-1/events") as events, await board.dial() as peer:
         joined = await peer.join()

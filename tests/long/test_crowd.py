@@ -5,6 +5,7 @@ A process takes as many as it says, and tells the next one to come later: with t
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 
 import pytest
@@ -19,21 +20,30 @@ UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+LATER = re.compile(rb'(?:retry: |"after_ms":)(\d+)')
 STREAM = b"GET /boards/board-1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def crowd(port: int, size: int, request: bytes, answer: bytes) -> list[asyncio.StreamWriter]:
-    """Open so many connections, each of which is answered."""
+    """Open so many connections, each of which is answered: at once, or when it comes back as it was told to."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     at_once = asyncio.Semaphore(200)
 
     async def one() -> asyncio.StreamWriter:
         async with at_once:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(request)
-            await reader.readuntil(answer)
-            return writer
+            while True:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request)
+                try:
+                    await reader.readuntil(answer)
+                except asyncio.IncompleteReadError as refused:  # the machine is slow, and they come fast
+                    writer.close()
+                    advice = LATER.search(refused.partial)
+                    assert advice is not None, refused.partial
+                    await asyncio.sleep(int(advice[1]) / 1000)
+                else:
+                    return writer
 
     return await asyncio.gather(*(one() for _ in range(size)))
 

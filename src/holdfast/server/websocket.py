@@ -144,6 +144,11 @@ class NativeConnection(Connection, asyncio.Protocol):
         sock: socket.socket | None = transport.get_extra_info("socket")
         self._fd = -1 if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6) else sock.fileno()
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        if self._fd >= 0 and sys.platform == "linux":
+            # What the listening socket has for event streams (`runner.listen`) would also end a peer that speaks,
+            # and has only shut its window for a while. Here the heartbeat judges.
+            with self._borrowed() as borrowed:
+                borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
     def on_server(self, connections: set[Any]) -> None:
         """Remember the server's own list of connections, which its shutdown waits for."""
