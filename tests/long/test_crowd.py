@@ -35,15 +35,15 @@ async def crowd(port: int, size: int, request: bytes, answer: bytes) -> list[asy
             while True:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(request)
-                try:
-                    await reader.readuntil(answer)
-                except asyncio.IncompleteReadError as refused:  # the machine is slow, and they come fast
-                    writer.close()
-                    advice = LATER.search(refused.partial)
-                    assert advice is not None, refused.partial
-                    await asyncio.sleep(int(advice[1]) / 1000)
-                else:
+                heard = b""
+                while answer not in heard and b"goodbye" not in heard and (more := await reader.read(4096)):
+                    heard += more
+                if answer in heard:
                     return writer
+                writer.transport.abort()  # they come faster than the machine takes them in
+                later = LATER.search(heard)
+                assert later is not None, heard
+                await asyncio.sleep(int(later[1]) / 1000)
 
     return await asyncio.gather(*(one() for _ in range(size)))
 
