@@ -5,6 +5,7 @@ Set everything up, then run the board or the tests.
     python3 dev.py test [options of pytest]              every check but the long tests
     python3 dev.py test --long [options of pytest]       the long tests: real default times, minutes of them
     python3 dev.py lock                                  pin the dependencies anew (needs uv)
+    python3 dev.py types                                 declare the browser module's types anew (needs npm)
 
 Needs nothing but Python 3.11 and pip (or uv): what is installed goes into `.venv`, pinned
 and hashed, and is installed again only when the pins change.
@@ -26,6 +27,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 RUN = HERE / "requirements" / "run.txt"
 TEST = HERE / "requirements" / "test.txt"
 TYPESCRIPT = "typescript@7.0.2"
+DECLARATIONS = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--rootDir", "src/holdfast"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -43,6 +45,8 @@ def main() -> None:
             sys.exit(test(options))
         case ["lock"]:
             lock()
+        case ["types"]:
+            types()
         case _:
             sys.exit(__doc__)
 
@@ -82,6 +86,15 @@ def lock() -> None:
                "--no-header", "--upgrade", "pyproject.toml"]  # fmt: skip
     step([*compile, "--group", "build", "-o", str(RUN)])
     step([*compile, "--group", "build", "--group", "test", "-c", str(RUN), "-o", str(TEST)])
+
+
+def types() -> None:
+    """Write `holdfast.d.ts`: the types of the browser's module, for those who write TypeScript."""
+    install(TEST)
+    compiler = tsc() or sys.exit(1)
+    folder = VENV / "types"
+    step([*map(str, compiler), *DECLARATIONS, "--outDir", str(folder)])
+    shutil.copy(folder / "browser" / "holdfast.d.ts", HERE / "src" / "holdfast" / "browser")
 
 
 # Checking.

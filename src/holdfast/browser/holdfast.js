@@ -555,18 +555,19 @@ function newKey() {
 /** @param {any} error */
 const report = (error) => (globalThis.reportError ?? console.error)(error);
 
-/** Tells listeners. One that throws is reported, and harms nobody else. */
+/** Tells listeners. One that throws is reported, and harms nobody else. @template Events */
 class Emitter {
-  /** @type {Map<string, Set<(what: any) => void>>} */ #listeners = new Map();
+  /** @type {Map<keyof Events, Set<(what: any) => void>>} */ #listeners = new Map();
 
-  /** Listen; returns what ends it. @param {string} type  @param {(what: any) => void} listener */
+  /** Listen; returns what ends it.
+   * @template {keyof Events} Type @param {Type} type  @param {(what: Events[Type]) => void} listener */
   on(type, listener) {
     const listeners = this.#listeners.get(type) ?? new Set();
     this.#listeners.set(type, listeners.add(listener));
     return () => void listeners.delete(listener);
   }
 
-  /** @param {string} type  @param {any} [what] */
+  /** @template {keyof Events} Type @param {Type} type  @param {Events[Type]} what @returns {boolean} whether anybody listens */
   emit(type, what) {
     for (const listener of [...(this.#listeners.get(type) ?? [])]) {
       try {
@@ -575,16 +576,31 @@ class Emitter {
         report(error);
       }
     }
+    return Boolean(this.#listeners.get(type)?.size);
   }
 }
 
 /** @typedef {() => Promise<{data: any, cursor: string}>} Snapshot  A room's state, and the position it was taken at. */
-
+/** @typedef {{type: "error", error: string, code: string}} Problem */
+/** @typedef {{type: "resync", reason: string, cursor: string}} Resync  Why nothing can be continued (`new`, `chosen`,
+ *   `trimmed`, `epoch`, `ahead`), and where it goes on. */
 /**
- * A room that was joined. Emits, after each (re)join, exactly one of `resumed` and `resync`; `event` for each
- * publication and `broadcast` for what is not recorded; `presence` and `typing` (the people); `snapshot`, where
- * there is a function that takes one; `error` if the server refused something here; `left` if it has put us out.
+ * What a room tells. After each (re)join, exactly one of `resumed` and `resync`, before anything else: whoever listens
+ * for events and not for `resync`, and gave no function that takes a snapshot, is reported when it happens.
+ *
+ * @typedef {object} RoomEvents
+ * @property {{type: "resumed", cursor: string}} resumed  you are back and nothing is missing: what you missed follows
+ * @property {Resync} resync  what you have cannot be continued: start afresh
+ * @property {{data: any, cursor: string, reason: string}} snapshot  what your function returned: replace what you have
+ * @property {Message} event  a publication, with its `id`
+ * @property {Message} broadcast  what is not recorded
+ * @property {User[]} presence  who is here
+ * @property {User[]} typing  who of them is typing
+ * @property {Problem} error  the server refused something here
+ * @property {Message} left  the server has put us out
  */
+
+/** A room that was joined. @extends {Emitter<RoomEvents>} */
 class Room extends Emitter {
   #client;
   joinedOn = 0;
@@ -635,7 +651,12 @@ class Room extends Emitter {
   }
 }
 
-/** A client that stays connected, and in its rooms. See `connect`. */
+/** @typedef {"connecting" | "live" | "waiting" | "closed"} State */
+/** @typedef {Readonly<Omit<Status, "state"> & {state: State, detail: string, everLive: boolean}>} LinkStatus  `detail` is
+ *   the machine's own word; `retryAt` is in seconds since 1970. */
+/** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
+
+/** A client that stays connected, and in its rooms. See `connect`. @extends {Emitter<ClientEvents>} */
 class Client extends Emitter {
   #link;
   #options;
@@ -667,11 +688,12 @@ class Client extends Emitter {
     this.open();
   }
 
-  /** How the link is. `state` is connecting, live, waiting or closed; `detail` is the machine's own word. */
+  /** How the link is. @returns {LinkStatus} */
   get status() {
     const { state: detail, retryAt, ...rest } = this.#link.status;
+    /** @type {Record<string, State>} */
     const plain = { live: "live", probing: "live", waiting: "waiting", closed: "closed" };
-    const state = plain[/** @type {keyof typeof plain} */ (detail)] ?? "connecting";
+    const state = plain[detail] ?? "connecting";
     const wall = retryAt && retryAt - this.#now() + Date.now() / 1000;
     return Object.freeze({ state, detail, everLive: this.#everLive, ...rest, retryAt: wall });
   }
@@ -926,8 +948,8 @@ class Client extends Emitter {
       }
       case "error":
         if (room && PASSING.includes(message.code)) this.#joinAgain(room, room.joinedOn);
-        room?.emit("error", message);
-        this.emit("error", message);
+        room?.emit("error", /** @type {any} */ (message));
+        this.emit("error", /** @type {any} */ (message));
         break;
       default:
         if (room) this.#take(room, room.replica.receive(message));
@@ -975,7 +997,8 @@ class Client extends Emitter {
           const number = ++room.snapshots; // one that is under way is for nothing now
           const isLost = item.type === "resync" && room.snapshot;
           if (isLost) room.replica.hold();
-          room.emit(item.type, item);
+          const isHeeded = room.emit(item.type, /** @type {any} */ (item)) || room.snapshot;
+          if (item.type === "resync" && item.reason !== "new" && !isHeeded) report(new Error(`${room.name}: ${item.reason}, and nobody listens to "resync"`));
           room.emit("presence", room.users);
           room.emit("typing", room.typing);
           this.#tellOutbox(room, { type: "ready", rate: this.#rate });
