@@ -184,6 +184,8 @@ async def test_only_our_pages_and_those_named_may_speak(allowing: Server, origin
         with pytest.raises(InvalidStatus) as caught:
             await allowing.dial(additional_headers={"Origin": sent})
         assert caught.value.response.status_code == 403
+        assert (await allowing.request("GET", "/healthz")).status_code == 200  # by now the log has it
+        assert "ERROR" not in allowing.log.read_text()
 
 
 @pytest.mark.parametrize(

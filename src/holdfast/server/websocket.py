@@ -76,6 +76,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self.take_over
 
+    async def send(self, message: Any) -> None:
+        """Send what the application answers."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # by a refusal; the stock class would log it as the application's failure
+
     def take_over(
         self, make: Callable[[asyncio.Transport], NativeConnection], subprotocol: str | None, headers: Headers
     ) -> NativeConnection | None:
