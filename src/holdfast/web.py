@@ -11,7 +11,7 @@ import math
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -53,6 +53,8 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                     raise TooLarge(f"a request's body is at most {limit} bytes")
     except TimeoutError:
         raise TooSlow(f"a request's body arrives within {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise Malformed("the request ended before its body did") from None
     return bytes(body)
 
 

@@ -5,6 +5,7 @@ The board by HTTP: exact shapes, clear refusals, positions that stay dense.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -231,3 +232,23 @@ async def test_operations_can_be_asked_for(board: Server) -> None:
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]["/tasks/{taskId}/move"]) == {"patch"}
     assert (await board.request("GET", "/")).headers["content-security-policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"Content-Length: 100\r\n\r\n{",
+    ],
+)
+async def test_a_body_that_is_cut_off_is_no_failure_of_the_servers(start_board: StartBoard, rest: bytes) -> None:
+    board = start_board()
+    with socket.create_connection(("127.0.0.1", board.port)) as sock:
+        sock.sendall(b"POST /tasks HTTP/1.1\r\nHost: localhost\r\n" + rest)
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(5)
+        while sock.recv(4096):
+            pass
+    assert (await board.request("GET", "/healthz")).status_code == 200  # by now the log has it
+    assert "Traceback" not in board.log.read_text()
