@@ -86,7 +86,7 @@ async def test_who_speaks_before_the_handshake_is_answered_is_not_let_in(server:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     loop = asyncio.get_running_loop()
-    for sent in ([head, early * 20], [head, early[:3]]):
+    for sent in ([head, early * 20], [head, early[:3]], [head + early], [head[:-9], head[-9:] + early[:3]]):
         with socket.create_connection(("127.0.0.1", server.port)) as sock:
             sock.setblocking(False)
             for part in sent:
@@ -95,6 +95,22 @@ async def test_who_speaks_before_the_handshake_is_answered_is_not_let_in(server:
             async with asyncio.timeout(5):
                 with suppress(ConnectionError):
                     assert await loop.sock_recv(sock, 100) == b""
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("extra", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+async def test_an_upgrade_that_announces_a_body_is_refused(server: Server, extra: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.setblocking(False)
+        head = (
+            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" + extra + b"\r\n\r\n"
+        )
+        await loop.sock_sendall(sock, head)
+        async with asyncio.timeout(5):
+            assert (await loop.sock_recv(sock, 1000)).startswith(b"HTTP/1.1 400 ")
+            assert await loop.sock_recv(sock, 1000) == b""
     assert "Traceback" not in server.log.read_text()
 
 

@@ -53,6 +53,9 @@ def with_deadline(base: type[Any], seconds: float) -> type[Any]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            upgraded = self.transport.get_protocol()
+            if isinstance(upgraded, WebSocketProtocol):
+                upgraded.is_impatient |= not data.endswith(b"\r\n\r\n")  # what follows the head is lost already
             if not self._between_requests():
                 self._cancel_timer()
             elif self._head_timer is None:  # the next request has begun

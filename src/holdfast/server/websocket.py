@@ -63,12 +63,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     It makes the handshake, and offers the application to hand the connection over.
     """
 
-    _impatient = False  # it went on before it was answered
+    is_impatient = False  # it went on before it was answered
 
     def data_received(self, data: bytes) -> None:
-        """Take in the handshake."""
-        self._impatient |= self.handshake_initiated and not self.handshake_complete
+        """Take in the handshake, which comes in one piece."""
+        self.is_impatient |= self.handshake_initiated and not self.handshake_complete
         super().data_received(data)
+        if not self.handshake_initiated:  # it is none; the stock class would be silent about that for ever
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         """Let the application answer the upgrade."""
@@ -87,7 +90,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> NativeConnection | None:
         """Accept the handshake, and hand the connection over; None: the peer has gone meanwhile."""
         transport = self.transport
-        if self._impatient:
+        if self.is_impatient:
             # RFC 6455 §4.1: a client waits for the answer. What this one has said is in the stock class, which may
             # also have stopped reading.
             transport.abort()
