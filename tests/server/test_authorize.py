@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import Hub
 from peers import Server
 
 APP = """
@@ -60,3 +61,8 @@ async def test_by_http(server: Server) -> None:
         assert (await server.request("GET", path)).status_code == 403
     for room, status in (("no-send", 403), ("lobby", 200)):
         assert (await server.request("POST", "/send", {"type": "say", "room": room})).status_code == status
+
+
+def test_an_empty_server_key_is_no_key() -> None:
+    with pytest.raises(ValueError, match="everybody"):
+        Hub("memory:", server_key="")

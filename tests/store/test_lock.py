@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.store.lock import Lock
+from store.conftest import Kept, take_note
 
 
 def test_one_at_a_time_and_the_other_is_told_who(tmp_path: Path) -> None:
@@ -48,3 +50,18 @@ def test_another_name_of_the_same_file_is_no_way_around_it(tmp_path: Path) -> No
     (tmp_path / "link.db").symlink_to("store.db")
     with closing(Lock(tmp_path / "store.db")), pytest.raises(StoreError, match="in use"):
         Lock(tmp_path / "link.db")
+
+
+async def test_a_witness_that_cannot_be_written_holds_nobody_up(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "pwrite", fails)
+    for text in "abc":
+        await kept.store.write(take_note, text)
+    assert kept.notes() == ["a", "b", "c"]
+    assert [record.offset for record in kept.news] == [1, 2, 3]
+    assert len(caplog.records) == 1
+    await kept.store.close()

@@ -34,7 +34,7 @@ class AsgiConnection(Connection):
         super().__init__(hands, knows_us=knows_us)
         self._receive = receive
         self._send = send
-        self._outgoing: deque[Message] = deque()
+        self._outgoing: deque[tuple[Message, int]] = deque()  # each with its size in bytes
         self._outgoing_bytes = 0
         self._more = asyncio.Event()
         self._closed = False
@@ -73,11 +73,11 @@ class AsgiConnection(Connection):
     async def _write(self) -> None:
         while True:
             while self._outgoing:
-                message = self._outgoing.popleft()
+                message, size = self._outgoing.popleft()
                 await self._send(message)
                 if message["type"] == "websocket.close":
                     return
-                self._outgoing_bytes -= len(message["text"])
+                self._outgoing_bytes -= size
                 if self.full and self._outgoing_bytes <= CHUNK_BYTES // 4:
                     self.resumed()
             self._more.clear()
@@ -88,7 +88,7 @@ class AsgiConnection(Connection):
         if self._closed:
             return
         for frame in frames:
-            self._outgoing.append({"type": "websocket.send", "text": frame.text.decode()})
+            self._outgoing.append(({"type": "websocket.send", "text": frame.text.decode()}, len(frame.text)))
             self._outgoing_bytes += len(frame.text)
         self._more.set()
         if not self.full and self._outgoing_bytes > CHUNK_BYTES:
@@ -107,7 +107,7 @@ class AsgiConnection(Connection):
         """Say goodbye."""
         if not self._closed:
             self._closed = True
-            self._outgoing.append({"type": "websocket.close", "code": int(code), "reason": reason})
+            self._outgoing.append(({"type": "websocket.close", "code": int(code), "reason": reason}, 0))
             self._more.set()
 
     def abort(self) -> None:

@@ -74,6 +74,8 @@ class Hub:
         migrations: Sequence[str] = (),
         limits: Limits | None = None,
     ) -> None:
+        if server_key is not None and not server_key:
+            raise ValueError("an empty server_key would let everybody publish; None lets nobody")
         self.limits = limits = Limits() if limits is None else limits
         codec = Codec(room_key)
         self._settings = Settings(

@@ -9,10 +9,13 @@ than that was replaced meanwhile.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from holdfast.errors import StoreError
+
+logger = logging.getLogger("holdfast.store")
 
 
 class Lock:
@@ -30,13 +33,23 @@ class Lock:
         except BlockingIOError:
             os.close(self._file)
             raise StoreError(f"{path} is in use by process {owner or '?'}; one process serves a file") from None
+        self._complained = False
         self.witnessed = int(clock) if clock.isascii() and clock.isdigit() else 0
 
     def witness(self, clock: int) -> None:
-        """Write down who serves the file, and how far it has come (microseconds)."""
+        """
+        Write down who serves the file, and how far it has come (microseconds).
+
+        If that cannot be, it is said once, and nothing else is held up: what was committed is.
+        """
         note = f"{os.getpid()} {clock}".encode()
-        os.pwrite(self._file, note, 0)
-        os.ftruncate(self._file, len(note))
+        try:
+            os.pwrite(self._file, note, 0)
+            os.ftruncate(self._file, len(note))
+        except OSError:
+            if not self._complained:
+                logger.exception("it cannot be written down how far the file has come; an older one will not be seen")
+            self._complained = True
 
     def close(self) -> None:
         """Let go of it."""
