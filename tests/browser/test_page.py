@@ -335,6 +335,31 @@ async def test_a_change_that_is_refused_is_taken_back_and_said(start_board: Star
     await shows_the_truth(page, server)
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "deleted", "another"])
+async def test_the_answer_to_a_retry_brings_back_no_card_that_is_gone(
+    board: Server, open_page: Open, meanwhile: str
+) -> None:
+    """A command took effect, its answer was lost, its card was deleted: the retry gets the first answer."""
+    page = await open_page(board)
+    learnt = await page.evaluate(
+        """async (meanwhile) => {
+            const { Board } = await import("/page/model.js");
+            const time = (at) => `2026-01-01T00:00:0${at}Z`;
+            const task = (id, at) => ({ id, listId: "l", title: id, position: 0, updatedAt: time(at) });
+            const board = Board.of([{ id: "l", boardId: "b", name: "L", position: 0 }], [task("old", 1)]);
+            const [answered, later] = [task("mine", 3), task("other", 4)];
+            if (meanwhile === "deleted") {
+                board.apply({ type: "task_created", task: answered });
+                board.apply({ type: "task_deleted", taskId: "mine", listId: "l" });
+            }
+            if (meanwhile === "another") board.apply({ type: "task_created", task: later });
+            return [board.learn(answered), board.tasks.has("mine")];
+        }""",
+        meanwhile,
+    )
+    assert learnt == ([True, True] if meanwhile == "nothing" else [False, False])
+
+
 async def test_a_page_that_is_signed_out_says_so_and_does_not_dial(start_board: StartBoard, open_page: Open) -> None:
     server = start_board("--token-lifetime", "6")
     page = await open_page(server, name="Alice")

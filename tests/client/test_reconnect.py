@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
-from holdfast import Client, Event, Resumed, Resync, Snapshot, State, Status
+from holdfast import Client, Event, Malformed, Resumed, Resync, Snapshot, State, Status
 from peers import StartBoard
 
 
@@ -239,3 +239,17 @@ WELCOME = (
     '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
     '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
 )
+
+
+@pytest.mark.parametrize("cursor", ["nothing", None, 7])
+async def test_a_snapshot_without_a_cursor_fails_where_the_room_is_iterated(
+    start_board: StartBoard, cursor: object
+) -> None:
+    async def fetch(room: str) -> Any:
+        return [], cursor
+
+    server = start_board()
+    connected = holdfast.connect(f"{server.url}/ws", snapshot=fetch)
+    async with asyncio.timeout(10), connected as client, client.join("board-1") as room:
+        with pytest.raises(Malformed, match="has no cursor"):
+            await anext(room)

@@ -405,3 +405,12 @@ def test_an_event_is_read_with_what_it_carries(room_key: str) -> None:
 def test_what_no_server_says_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         Codec().decode_server(text)
+
+
+def test_json_that_somebody_else_has_written_becomes_one_valid_line() -> None:
+    codec = Codec()
+    assert codec.encode_body("noted", {"a": msgspec.Raw(b'{\n"b":1,\r\n\n"c":2}')}) == b'{"a":{"b":1,"c":2}}'
+    assert codec.encode_body("noted", msgspec.Raw(b"{ }")) == b"{}"
+    assert codec.encode_event("lobby", "noted", b"{}").text == b'{"type":"noted","room":"lobby"}'
+    with pytest.raises(Invalid, match="not JSON"):
+        codec.encode_body("noted", msgspec.Raw(b"{ nothing"))

@@ -4,13 +4,15 @@ Whoever may not do something in a room may not do it by any road.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast import Hub
+from holdfast import Hub, Limits, User
 from peers import Server
 
 APP = """
@@ -66,3 +68,31 @@ async def test_by_http(server: Server) -> None:
 def test_an_empty_server_key_is_no_key() -> None:
     with pytest.raises(ValueError, match="everybody"):
         Hub("memory:", server_key="")
+
+
+async def test_a_place_is_not_given_twice_while_it_is_found_out_who_comes() -> None:
+    hub = Hub("memory:", limits=Limits(connections=2))
+
+    @hub.authenticate
+    async def who(token: str | None, request: object) -> User:
+        await asyncio.sleep(0.1)
+        return User("somebody", "Somebody")
+
+    async def knock() -> list[Any]:
+        said: list[Any] = []
+        incoming: asyncio.Queue[Any] = asyncio.Queue()
+        incoming.put_nowait({"type": "websocket.connect"})
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": []}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await hub.websocket(scope, incoming.get, send)
+        return said
+
+    async with hub:
+        told = await asyncio.gather(*(knock() for _ in range(6)))
+    assert sum('"connected"' in str(said) for said in told) == 2
+    assert sum("the server is full" in str(said) for said in told) == 4

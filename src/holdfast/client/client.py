@@ -27,7 +27,7 @@ from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.reader import Reader
 from holdfast.core.replica import Outcome, Replica, Resync
-from holdfast.errors import Closed, Forbidden, Refused, Unauthorized, Unavailable, refusal_called
+from holdfast.errors import Closed, Forbidden, Malformed, Refused, Unauthorized, Unavailable, refusal_called
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
@@ -430,8 +430,13 @@ class Client:
                 await asyncio.sleep(backoff.next(random.random()).delay)
                 continue
             if joined_on is room.joined_on:
+                try:
+                    ask = room.replica.restart(cursor)
+                except Exception as error:
+                    room.fail(Malformed(f"the snapshot of {room.name} has no cursor, but {cursor!r:.100}: {error}"))
+                    return
                 room.put(Snapshot(data, cursor, reason))
-                self._say(room.replica.restart(cursor))
+                self._say(ask)
             return
 
     # What it says.

@@ -99,6 +99,7 @@ class Replica:
         self._joined = False
         self._syncing = False
         self._paused = False
+        self._people_changed = False  # and the application was not told, for it takes no more
 
     @property
     def cursor(self) -> str | None:
@@ -130,7 +131,11 @@ class Replica:
         return Sync(self.room, cursor)
 
     def pause(self) -> None:
-        """Leave publications where they are, in the server's log: the application takes no more for now."""
+        """
+        Leave publications where they are, in the server's log: the application takes no more for now.
+
+        Broadcasts are gone, as for those who are not here; of the people, it is told afterwards who is here.
+        """
         self._paused = True
 
     def resume(self) -> Outcome:
@@ -138,7 +143,11 @@ class Replica:
         if not self._paused:
             return _NOTHING
         self._paused = False
-        return self._ask()
+        items: tuple[Event, ...] = ()
+        if self._people_changed:
+            self._people_changed = False
+            items = (_as_event(Presence(self.room, tuple(self.users.values()), self.size)),)
+        return Outcome(items, self._ask().ask)
 
     def receive(self, message: RoomMessage) -> Outcome:
         """Take in what the server says of this room."""
@@ -163,6 +172,9 @@ class Replica:
                 self.typing.pop(user_id, None)
             case _:
                 self._people(message)
+        if self._paused:
+            self._people_changed = True
+            return _NOTHING
         return Outcome((_as_event(message),)) if self._joined else _NOTHING
 
     def _enter(self, message: Joined) -> Outcome:
@@ -182,10 +194,10 @@ class Replica:
         """Tell what follows the position, drop what it has, ask for what is missing."""
         if self._position is None or not self._joined:
             return _NOTHING
-        if event.id is None:
-            return Outcome((event,))
         if self._paused:
             return _NOTHING
+        if event.id is None:
+            return Outcome((event,))
         position = decode_position(event.id, self.room)
         if position.epoch != self._position.epoch or position.offset <= self._position.offset:
             return _NOTHING

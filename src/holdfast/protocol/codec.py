@@ -116,6 +116,8 @@ class Codec:
         self.check_type(type)
         try:
             body = _encode(data)
+            if isinstance(data, msgspec.Raw) or b"\n" in body or b"\r" in body:
+                body = msgspec.json.format(body, indent=-1)  # somebody else's JSON; here it is one line
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Invalid(f"the data of {type!r} is not JSON: {error}", field="data") from None
         if not body.startswith(b"{"):

@@ -132,7 +132,7 @@ class Gate:
     async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI endpoint of the WebSocket."""
         request = HTTPConnection(scope)
-        refusal = self.door.refusal(places=len(self._hands.connections) < self._hands.limits.connections)
+        refusal = self.door.refusal(places=self._has_places())
         identity: Identity | None = None
         problem: Unauthorized | None = None
         if refusal is None:
@@ -140,6 +140,8 @@ class Gate:
                 identity = await self.identify(find_token(request), request)
             except Unauthorized as error:
                 problem = error
+            if not self._has_places():  # others have come while it was found out who this is
+                refusal = self.door.refusal(places=False)
         if problem is None:
             try:
                 self.check_origin(request)
@@ -163,6 +165,9 @@ class Gate:
         carried = AsgiConnection(self._hands, receive, send, knows_us=subprotocol is not None)
         self._enter(carried, identity, problem, refusal)
         await carried.run()
+
+    def _has_places(self) -> bool:
+        return len(self._hands.connections) < self._hands.limits.connections
 
     def _enter(
         self,

@@ -158,12 +158,12 @@ async function act(change, method, path, body) {
  * @param {(board: Board) => void} change  @param {string} type  @param {Record<string, any>} data
  */
 async function command(change, type, data) {
-  const asked = room;
+  const [asked, before] = [room, model.truth];
   const takeBack = model.begin(change);
   draw();
   try {
     const task = await asked?.command(type, data);
-    if (asked !== room) return;
+    if (asked !== room || before !== model.truth) return; // a board that was loaded meanwhile has it, or it will come
     // What the event says too, or will: else the card would jump back until it comes.
     if (type === "delete_task") change(model.truth);
     else if (model.truth.learn(task) && type === "move_task") model.truth.move(task.id, task.listId, task.position);

@@ -12,12 +12,13 @@
 export class Board {
   /** @type {Map<string, List>} */ lists = new Map();
   /** @type {Map<string, Task>} */ tasks = new Map();
+  newest = ""; // the time of the newest change that has come as an event, or with the whole board
 
   /** @param {List[]} lists  @param {Task[]} tasks */
   static of(lists, tasks) {
     const board = new Board();
     for (const list of lists) board.lists.set(list.id, list);
-    for (const task of tasks) board.tasks.set(task.id, task);
+    for (const task of tasks) board.#put(task);
     return board;
   }
 
@@ -39,10 +40,10 @@ export class Board {
     switch (event.type) {
       case "task_created":
       case "task_updated":
-        this.tasks.set(event.task.id, event.task);
+        this.#put(event.task);
         break;
       case "task_moved":
-        this.tasks.set(event.task.id, event.task);
+        this.#put(event.task);
         for (const ids of Object.values(event.order)) this.#number(ids);
         break;
       case "task_deleted":
@@ -63,12 +64,22 @@ export class Board {
     }
   }
 
-  /** Take in a task as it was answered; whether that is news: what is known may be newer. @param {Task} task */
+  /**
+   * Take in a task as it was answered; whether that is news. What is not newer than the newest event has come as one,
+   * and may be past: the answer to a retry can tell of a card that is deleted by now.
+   *
+   * @param {Task} task
+   */
   learn(task) {
-    const known = this.tasks.get(task.id);
-    if (known && known.updatedAt >= task.updatedAt) return false;
+    if (task.updatedAt <= this.newest) return false;
     this.tasks.set(task.id, task);
     return true;
+  }
+
+  /** @param {Task} task */
+  #put(task) {
+    this.tasks.set(task.id, task);
+    if (task.updatedAt > this.newest) this.newest = task.updatedAt;
   }
 
   /** Put a task somewhere, as the server will: take it out, then put it in.
