@@ -130,6 +130,10 @@ def pytest(options: Sequence[str]) -> int:
     browser = chromium()
     if browser is not None:
         environment["HOLDFAST_CHROMIUM"] = browser
+    postgres()
+    for proxy in ("nginx", "caddy"):
+        if shutil.which(proxy) is None:
+            say(f"NOT RUN: the tests of deploy/ with {proxy}, for it is not here (Debian: apt install {proxy})")
     sys.stdout.flush()
     command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal", *options]
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
@@ -169,17 +173,39 @@ def tsc() -> list[str | Path] | None:
 def chromium() -> str | None:
     """Return where Debian's chromium is; install it where that is possible, else say how to."""
     found = os.environ.get("HOLDFAST_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
-        say("installing chromium for the browser tests")
-        for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-            subprocess.run(
-                ["apt-get", "-q", *arguments], capture_output=True, check=False,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            )  # fmt: skip
+    if found is None and apt("chromium", "for the browser tests"):
         found = shutil.which("chromium")
     if found is None:
         say("NOT RUN: the browser tests, for there is no chromium (Debian: apt install chromium)")
     return found
+
+
+def postgres() -> None:
+    """Have PostgreSQL's programs, unless the tests are given a server; say what is not run without."""
+    if os.environ.get("HOLDFAST_POSTGRES") or _has_postgres() or apt("postgresql", "for the tests of its store"):
+        return
+    say(
+        "NOT RUN: the tests on PostgreSQL, for there is none (Debian: apt install postgresql; or set HOLDFAST_POSTGRES)"
+    )
+
+
+def _has_postgres() -> bool:
+    return shutil.which("postgres") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+def apt(package: str, why: str) -> bool:
+    """Install a package of Debian's, if that is possible here; return whether it was."""
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        return False
+    say(f"installing {package} {why}")
+    done = [
+        subprocess.run(
+            ["apt-get", "-q", *arguments], capture_output=True, check=False,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+        for arguments in (["update"], ["install", "-y", "--no-install-recommends", package])
+    ]  # fmt: skip
+    return done[-1].returncode == 0
 
 
 # Saying and doing.

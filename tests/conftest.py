@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from databases import Cluster, binaries, create, drop
 from peers import RawPeer, Server, StartBoard
 
 
@@ -41,3 +44,34 @@ def raw_peer() -> Iterator[Callable[..., RawPeer]]:
     yield dial
     for peer in peers:
         peer.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """How to connect to a PostgreSQL: that of HOLDFAST_POSTGRES, or one of our own."""
+    given, programs = os.environ.get("HOLDFAST_POSTGRES"), binaries()
+    if given:
+        yield given
+    elif programs is None:
+        pytest.skip("there is no PostgreSQL (Debian: apt install postgresql)")
+    else:
+        with Cluster(programs) as cluster:
+            yield cluster.dsn("postgres")
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """A database of its own in it."""
+    name = f"holdfast_{secrets.token_hex(8)}"
+    yield create(postgres, name)
+    drop(postgres, name)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A server to be ended."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL (Debian: apt install postgresql)")
+    with Cluster(programs) as cluster:
+        yield cluster

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from holdfast.client import watch as client_watch
 from holdfast.errors import HoldfastError
 from holdfast.server import runner
 from holdfast.store import upkeep
+from holdfast.store.choice import is_shared
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +34,12 @@ def _listen_options(command: Any) -> Any:
     for option in (
         click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"),
         click.option("--speed/--no-speed", default=True, help="Use uvloop and httptools where they are installed."),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 64),
+            default=1,
+            help="Processes that serve; more than one need PostgreSQL.",
+        ),
         click.option("--port", type=click.IntRange(0, 65535), default=3000, help="0 means any free one."),
         click.option("--host", default="localhost", help="Listen on this name or address; 0.0.0.0 means every one."),
     ):
@@ -44,6 +50,11 @@ def _listen_options(command: Any) -> Any:
 @main.command()
 @_listen_options
 @click.option("--data", default="taskboard.db", help="The file that everything is kept in; memory: keeps nothing.")
+@click.option(
+    "--store",
+    envvar="HOLDFAST_STORE",
+    help="Keep it in a PostgreSQL database instead, that several servers may share: postgresql://user@host/name.",
+)
 @click.option("--heartbeat-interval", type=_seconds, default=30.0, help="Ping every connection as often. Seconds.")
 @click.option(
     "--heartbeat-timeout", type=_seconds, default=10.0, help="Silent for so long after a ping: gone. Seconds."
@@ -57,28 +68,38 @@ def _listen_options(command: Any) -> Any:
 @click.option("--require-login", is_flag=True, help="No guests: sign in first.")
 @click.option("--token-lifetime", type=_seconds, default=7 * 24 * 3600.0, help="How long a sign-in lasts. Seconds.")
 @click.option("--origin", "origins", multiple=True, help="A page of another site that may use this server. Repeatable.")
-def board(host: str, port: int, speed: bool, log_level: str, **options: Any) -> None:
+def board(host: str, port: int, workers: int, speed: bool, log_level: str, **options: Any) -> None:
     """
     Serve the live task board.
 
     Open it in two windows, move a card, then stop the server, or pull the plug, and see what happens.
     """
-    app = create_app(options.pop("data"), **options)
-    _serve(app, host, port, speed, log_level, "The board")
+    data, store = options.pop("data"), options.pop("store")
+    place = data if store is None else store
+    if workers > 1 and not is_shared(place):
+        raise click.ClickException(
+            f"one process serves the file {place}; {workers} workers need a database that they can share: "
+            "--store postgresql://user@host/name"
+        )
+    try:
+        app = create_app(place, **options)
+    except HoldfastError as error:
+        raise click.ClickException(str(error)) from None
+    _serve(app, host, port, workers, speed, log_level, "The board")
 
 
 @main.command()
 @click.argument("app")
 @_listen_options
 @click.option("--app-dir", default=".", help="Where the module is looked for first.")
-def serve(app: str, app_dir: str, host: str, port: int, speed: bool, log_level: str) -> None:
+def serve(app: str, app_dir: str, host: str, port: int, workers: int, speed: bool, log_level: str) -> None:
     """
     Serve an ASGI app, given as module:name, with every promise of its Hub.
 
     Any uvicorn serves it too, with `--ws holdfast.server.websocket:WebSocketProtocol`.
     """
     sys.path.insert(0, str(Path(app_dir).resolve()))
-    _serve(app, host, port, speed, log_level, app)
+    _serve(app, host, port, workers, speed, log_level, app)
 
 
 @main.command()
@@ -118,15 +139,20 @@ def backup(data: Path, to: Path) -> None:
 
 
 @store.command("new-epoch")
-@click.argument("data", type=click.Path(path_type=Path))
-def new_epoch(data: Path) -> None:
+@click.argument("data")
+def new_epoch(data: str) -> None:
     """
-    Make every position that clients have in DATA void.
+    Make every position that clients have in DATA (a file, or postgresql://…) void.
 
     To be done after a copy was restored in place: it may be older than what clients have seen. They are told to
     start afresh. (A file that was replaced, or that has gone back in time, is noticed without this.)
     """
-    epoch = _keep(upkeep.renew_epoch, data)
+    if is_shared(data):
+        from holdfast.store.postgres import renew_epoch
+
+        epoch = _keep(renew_epoch, data)
+    else:
+        epoch = _keep(upkeep.renew_epoch, Path(data))
     click.echo(f"{data} has the epoch {epoch} now")
 
 
@@ -141,14 +167,20 @@ def _print(line: str) -> None:
     click.echo(line)
 
 
-def _serve(app: Any, host: str, port: int, speed: bool, log_level: str, what: str) -> None:
-    def listening(sockets: list[socket.socket]) -> None:
-        actual = sockets[0].getsockname()[1]
+def _serve(app: Any, host: str, port: int, workers: int, speed: bool, log_level: str, what: str) -> None:
+    def listening(actual: int) -> None:
         click.echo(f"{what} is at http://{'localhost' if host in ('0.0.0.0', '::') else host}:{actual}", err=True)  # noqa: S104
 
     try:
         runner.serve(
-            app, host=host, port=port, limits=Limits(), log_level=log_level, speed=speed, on_listening=listening
+            app,
+            host=host,
+            port=port,
+            limits=Limits(),
+            log_level=log_level,
+            speed=speed,
+            workers=workers,
+            on_listening=listening,
         )
     except HoldfastError as error:
         raise click.ClickException(str(error)) from None

@@ -26,7 +26,7 @@ TASKS = "INSERT INTO tasks SELECT 't' || ? || i, ?, 'x', NULL, NULL, i - 1, '', 
 
 @pytest.fixture
 async def hub() -> AsyncIterator[Hub]:
-    schema = files("holdfast.board").joinpath("schema.sql").read_text()
+    schema = files("holdfast.board").joinpath("schema-sqlite.sql").read_text()
     async with Hub("memory:", room_key="boardId", migrations=[schema]) as hub:
         await hub.write(changes.seed)
         yield hub
@@ -74,6 +74,7 @@ def memory(server: Server) -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], scope="module")
 async def test_those_who_ask_and_do_not_read_cost_little(start_board: StartBoard) -> None:
     server = start_board()
     server.stop()

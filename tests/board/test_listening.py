@@ -257,7 +257,7 @@ async def test_a_cursor_walks_every_road_again_and_again_while_events_flow(start
                 cursor = answer["cursor"]
     working.cancel()
     assert ids == list(range(first, first + len(ids)))
-    assert seen == made[: len(seen)]
+    assert seen[: len(made)] == made[: len(seen)]  # the newest may be seen before its maker is answered
     assert len(seen) > 80
 
 

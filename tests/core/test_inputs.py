@@ -33,6 +33,9 @@ HAPPENED: list[inputs.Input] = [
     inputs.Unlistened("lobby"),
     inputs.Went("link", "lobby"),
     inputs.Expelled("ann"),
+    inputs.Met("lobby"),
+    inputs.Taken("session", ("lobby",)),
+    inputs.TypedElsewhere("lobby", "other", ANN, active=True),
     inputs.Lost("link", inputs.Ending.CLEAN),
 ]
 

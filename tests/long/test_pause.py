@@ -21,9 +21,9 @@ from holdfast import Hub, Limits
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount, Route
-from holdfast.store import sqlite
+from holdfast.store import retention
 
-sqlite.FORGET_EVERY = 1.0
+retention.FORGET_EVERY = 1.0
 hub = Hub("busy.db", limits=Limits(log_records=RECORDS))
 
 async def fill(request):

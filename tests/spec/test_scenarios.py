@@ -28,7 +28,7 @@ INPUTS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind
     for kind in (
         link.Start, link.Authorized, link.Opened, link.Welcomed, link.Heard, link.Advised, link.Lost, link.Nudged,
-        link.Paused, link.Unpaused, link.Stop, link.Free,
+        link.Paused, link.Unpaused, link.Stop, link.Free, link.Moved,
     )
 }  # fmt: skip
 OUTBOX_INPUTS: dict[str, type[Any]] = {

@@ -9,13 +9,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from holdfast.protocol.codec import Codec
+from holdfast.store.postgres import PostgresStore
+from holdfast.store.postgres_session import to_postgres
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import Once, Outcome, Record, Transaction
 
 NOTES = "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)"
+POSTGRES_NOTES = "CREATE TABLE note (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text NOT NULL UNIQUE)"
 
 
 def take_note(tx: Transaction, text: str, room: str = "lobby") -> str:
@@ -25,24 +29,70 @@ def take_note(tx: Transaction, text: str, room: str = "lobby") -> str:
     return text
 
 
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something is true."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
 class Kept:
     """An open store, and what it has dispatched."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Any, dsn: str = "") -> None:
         self.store = store
-        self.news: list[Record] = []
+        self.dsn = dsn
+        self.said: list[Record] = []
+        self.people: dict[str, dict[str, str]] = {}  # at other nodes, by room and session
+        self.told_people: list[str] = []
+        self.words: list[Any] = []
+        self.followed: set[str] = set()  # none: all
+        self.looks = True  # whether what is told is there
+        self.turns: list[str] = []  # what became of the store
         self.told: list[int] = []  # how many, each time
 
     @property
     def path(self) -> Path:
-        return self.store.path
+        return Path(self.store.path)
 
-    def hear(self, records: Sequence[Record]) -> None:
+    # It is a listener.
+
+    def follows(self, room: str) -> bool:
+        return room in self.followed if self.followed else True
+
+    def away(self) -> None:
+        self.turns.append("away")
+
+    def back(self) -> None:
+        self.turns.append("back")
+
+    def moved(self) -> None:
+        self.turns.append(f"moved to {self.store.epoch}")
+
+    def met(self, room: str, came: Any, went: Any) -> None:
+        for session, user in came:
+            self.people.setdefault(room, {})[session] = user.user_id
+            self.told_people.append(f"{user.user_id} came to {room}")
+        for session, user in went:
+            assert self.people[room].pop(session) == user.user_id
+            self.told_people.append(f"{user.user_id} left {room}")
+
+    def taken(self, session: str, rooms: tuple[str, ...]) -> None:
+        self.told_people.append(f"{session} was taken with {' and '.join(sorted(rooms))}")
+
+    def expelled(self, user_id: str, room: str | None) -> None:
+        self.told_people.append(f"{user_id} is to leave {room or 'everything'}")
+
+    def heard(self, word: Any) -> None:
+        self.words.append(word)
+
+    def news(self, records: Sequence[Record]) -> None:
         """Take in news, and see that everything of it is in the file already."""
-        committed = set(self.log())
-        for record in records:
-            assert (record.room, record.offset, record.type, record.body.decode()) in committed
-        self.news += records
+        if self.looks:
+            committed = set(self.log())
+            for record in records:
+                assert (record.room, record.offset, record.type, record.body.decode()) in committed
+        self.said += records
         self.told.append(len(records))
 
     async def commit(self, change: Callable[..., Any], *args: Any, once: Once | None = None) -> Outcome:
@@ -63,7 +113,10 @@ class Kept:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Ask the file, as somebody else would."""
+        """Ask the file or the database, as somebody else would."""
+        if isinstance(self.store, PostgresStore):
+            with psycopg.connect(self.dsn) as apart:
+                return apart.execute(to_postgres(sql), parameters).fetchall()
         connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
         try:
             return connection.execute(sql, parameters).fetchall()
@@ -76,23 +129,50 @@ class Kept:
     def log(self, room: str | None = None) -> list[tuple[str, int, str, str]]:
         """Return (room, offset, type, body) of all that is in the log, or of a room's."""
         return self.rows(
-            "SELECT name, offset, type, body FROM holdfast_log JOIN holdfast_room ON id = room_id "
-            "WHERE ? IN (name, '') ORDER BY name, offset",
-            room or "",
+            'SELECT name, "offset", type, body FROM holdfast_log JOIN holdfast_room ON id = room_id '
+            "WHERE name = coalesce(CAST(? AS text), name) ORDER BY name, 2",
+            room,
         )
+
+
+class Deaf:
+    """A listener that nothing matters to."""
+
+    def follows(self, room: str) -> bool:
+        return False
+
+    def news(self, records: Sequence[Record]) -> None:
+        pass
+
+    def heard(self, word: Any) -> None:
+        pass
+
+    away = back = moved = lambda self: None
 
 
 OpenStore = Callable[..., Awaitable[Kept]]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which store is tested: both, unless a module says otherwise."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
-    """Open stores, by default at one path; they are closed at the end."""
+async def open_store(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[OpenStore]:
+    """Open stores, by default always the same one; they are closed at the end."""
     opened: list[Kept] = []
+    database = str(request.getfixturevalue("database")) if kind == "postgres" else ""
 
     async def open(path: str | Path = tmp_path / "notes.db", **options: Any) -> Kept:
-        kept = Kept(SqliteStore(str(path), Codec(), **{"migrations": [NOTES], **options}))
-        await kept.store.open(kept.hear)
+        store: SqliteStore | PostgresStore
+        if kind == "postgres":
+            store = PostgresStore(database, Codec(), **{"migrations": [POSTGRES_NOTES], **options})
+        else:
+            store = SqliteStore(str(path), Codec(), **{"migrations": [NOTES], **options})
+        kept = Kept(store, database)
+        await store.open(kept)
         opened.append(kept)
         return kept
 
@@ -103,5 +183,5 @@ async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
 
 @pytest.fixture
 async def kept(open_store: OpenStore) -> Kept:
-    """A store in a file."""
+    """An open store."""
     return await open_store()

@@ -14,6 +14,11 @@ from holdfast.store.lock import Lock
 from store.conftest import Kept, take_note
 
 
+@pytest.fixture
+def kind() -> str:
+    return "sqlite"
+
+
 def test_one_at_a_time_and_the_other_is_told_who(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     with closing(Lock(path)) as lock:
@@ -62,6 +67,6 @@ async def test_a_witness_that_cannot_be_written_holds_nobody_up(
     for text in "abc":
         await kept.store.write(take_note, text)
     assert kept.notes() == ["a", "b", "c"]
-    assert [record.offset for record in kept.news] == [1, 2, 3]
+    assert [record.offset for record in kept.said] == [1, 2, 3]
     assert len(caplog.records) == 1
     await kept.store.close()

@@ -10,7 +10,8 @@ import pytest
 
 from holdfast.core.ready import Span
 from holdfast.errors import NotFound
-from holdfast.store import retention, sqlite
+from holdfast.store import retention, writer
+from holdfast.store.retention import forget
 from holdfast.store.store import Once, Retention, Transaction
 from store.conftest import Kept, OpenStore, take_note
 
@@ -49,11 +50,11 @@ async def offsets(kept: Kept, room: str) -> list[int]:
 
 async def test_only_so_many_are_kept_of_each_room(kept: Kept) -> None:
     await write(kept, *["lobby"] * 10, *["kitchen"] * 3)
-    await kept.store.forget(Retention(4, HOUR, HOUR))
+    await forget(kept.store.commit, Retention(4, HOUR, HOUR))
     assert await offsets(kept, "lobby") == [7, 8, 9, 10]
     assert await offsets(kept, "kitchen") == [1, 2, 3]
     await write(kept, "lobby")
-    await kept.store.forget(Retention(4, HOUR, HOUR))
+    await forget(kept.store.commit, Retention(4, HOUR, HOUR))
     assert await offsets(kept, "lobby") == [8, 9, 10, 11]
 
 
@@ -62,20 +63,20 @@ async def test_only_so_old_ones_are_kept(kept: Kept, clock: Clock) -> None:
         await write(kept, "lobby", "kitchen")
         clock.now += 100
     clock.now -= 100
-    await kept.store.forget(Retention(1000, 250.0, HOUR))
+    await forget(kept.store.commit, Retention(1000, 250.0, HOUR))
     assert await offsets(kept, "lobby") == await offsets(kept, "kitchen") == [3, 4, 5]
     clock.now += 1000
-    await kept.store.forget(Retention(1000, 250.0, HOUR))
+    await forget(kept.store.commit, Retention(1000, 250.0, HOUR))
     assert await offsets(kept, "lobby") == []
 
 
 async def test_what_is_just_as_old_as_it_may_be_is_kept(kept: Kept, clock: Clock) -> None:
     await write(kept, "lobby")
     clock.now += 99.999
-    await kept.store.forget(Retention(1000, 100.0, HOUR))
+    await forget(kept.store.commit, Retention(1000, 100.0, HOUR))
     assert await offsets(kept, "lobby") == [1]
     clock.now += 0.002
-    await kept.store.forget(Retention(1000, 100.0, HOUR))
+    await forget(kept.store.commit, Retention(1000, 100.0, HOUR))
     assert await offsets(kept, "lobby") == []
 
 
@@ -83,9 +84,9 @@ async def test_whichever_keeps_less_counts(kept: Kept, clock: Clock) -> None:
     await write(kept, *["lobby"] * 5)
     clock.now += 100
     await write(kept, *["lobby"] * 5)
-    await kept.store.forget(Retention(3, 50.0, HOUR))
+    await forget(kept.store.commit, Retention(3, 50.0, HOUR))
     assert await offsets(kept, "lobby") == [8, 9, 10]
-    await kept.store.forget(Retention(1, 50.0, HOUR))
+    await forget(kept.store.commit, Retention(1, 50.0, HOUR))
     assert await offsets(kept, "lobby") == [10]
 
 
@@ -94,7 +95,7 @@ async def test_a_room_whose_log_is_all_gone_stands_where_it_stood(
 ) -> None:
     await write(kept, *["lobby"] * 5)
     clock.now += 10 * HOUR
-    await kept.store.forget(Retention(1000, HOUR, HOUR))
+    await forget(kept.store.commit, Retention(1000, HOUR, HOUR))
     assert await kept.store.span("lobby") == Span(6, 5)
     epoch = kept.store.epoch
     await kept.store.close()
@@ -108,7 +109,7 @@ async def test_what_is_kept_has_no_hole(kept: Kept, clock: Clock) -> None:
     for _ in range(20):
         await write(kept, "lobby")
         clock.now += 10
-        await kept.store.forget(Retention(7, 45.0, HOUR))
+        await forget(kept.store.commit, Retention(7, 45.0, HOUR))
         left = await offsets(kept, "lobby")
         assert left == list(range(left[0], left[-1] + 1))
         assert await kept.store.span("lobby") == Span(left[0], left[-1])
@@ -126,11 +127,11 @@ async def test_a_verdict_is_kept_for_its_time(kept: Kept, clock: Clock) -> None:
     with pytest.raises(NotFound):
         await kept.commit(refused, once=Once("ann", "other", "print"))
     clock.now += HOUR - 1
-    await kept.store.forget(Retention(1000, 1.0, HOUR))
+    await forget(kept.store.commit, Retention(1000, 1.0, HOUR))
     assert await run() == "hello"
     assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(2,)]
     clock.now += 2
-    await kept.store.forget(Retention(1000, 1.0, HOUR))
+    await forget(kept.store.commit, Retention(1000, 1.0, HOUR))
     assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(0,)]
 
 
@@ -146,15 +147,15 @@ async def until(kept: Kept, room: str, expected: list[int]) -> None:
 
 
 async def test_a_store_forgets_by_itself(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sqlite.FORGET_EVERY == 60.0
-    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.01)
+    assert retention.FORGET_EVERY == 60.0
+    monkeypatch.setattr(retention, "FORGET_EVERY", 0.01)
     kept = await open_store(retention=Retention(2, HOUR, HOUR))
     await write(kept, *["lobby"] * 5)
     await until(kept, "lobby", [4, 5])
 
 
 async def test_without_a_retention_nothing_is_forgotten(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.0)
+    monkeypatch.setattr(retention, "FORGET_EVERY", 0.0)
     kept = await open_store()
     await write(kept, *["lobby"] * 5)
     await asyncio.sleep(0.02)
@@ -165,12 +166,12 @@ async def test_without_a_retention_nothing_is_forgotten(open_store: OpenStore, m
 async def test_a_time_when_it_could_not_forget_is_not_the_last(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
 ) -> None:
-    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.01)
+    monkeypatch.setattr(retention, "FORGET_EVERY", 0.01)
     kept = await open_store(retention=Retention(2, HOUR, HOUR))
     await write(kept, *["lobby"] * 2)
     with monkeypatch.context() as meanwhile:
         if trouble == "too many waiting":
-            meanwhile.setattr(sqlite, "WAITING_CHANGES", 0)
+            meanwhile.setattr(writer, "WAITING_CHANGES", 0)
         else:
             await kept.store.write(lambda tx: tx.execute("ALTER TABLE holdfast_verdict RENAME TO away"))
         await asyncio.sleep(0.1)
@@ -203,7 +204,7 @@ async def test_it_forgets_a_little_at_a_time(kept: Kept, monkeypatch: pytest.Mon
         return outcome
 
     monkeypatch.setattr(kept.store, "commit", count)
-    await kept.store.forget(Retention(2, HOUR, -HOUR))
+    await forget(kept.store.commit, Retention(2, HOUR, -HOUR))
     assert changes > 10
     for room in rooms:
         assert await offsets(kept, room) == [6, 7]

@@ -20,9 +20,15 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.protocol.codec import Codec
-from holdfast.store import sqlite
+from holdfast.store import retention
 from holdfast.store.sqlite import SqliteStore
-from store.conftest import NOTES, Kept, OpenStore, take_note
+from store.conftest import NOTES, Deaf, Kept, OpenStore, take_note
+
+
+@pytest.fixture
+def kind() -> str:
+    return "sqlite"
+
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -32,13 +38,17 @@ import asyncio, os, sys
 from holdfast.protocol.codec import Codec
 from holdfast.store.sqlite import SqliteStore
 
+class Deaf:
+    def news(self, records):
+        pass
+
 def take_note(tx, text):
     tx.execute("INSERT INTO note (text) VALUES (?)", (text,))
     tx.publish("lobby", "noted", {"text": text})
 
 async def main():
     store = SqliteStore(sys.argv[1], Codec(), migrations=[sys.argv[2]])
-    await store.open(lambda records: None)
+    await store.open(Deaf())
     print("open", store.epoch, flush=True)
 
     async def write(writer):
@@ -102,7 +112,7 @@ async def test_what_was_acknowledged_survives_kill_9_with_its_publication_and_no
     assert (await kept.store.span("lobby")).head == len(notes)
     assert kept.store.epoch == process.epoch
     await kept.store.write(take_note, "after")
-    assert kept.news[0].offset == len(notes) + 1
+    assert kept.said[0].offset == len(notes) + 1
 
 
 async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(kept: Kept) -> None:
@@ -126,7 +136,7 @@ async def test_a_second_process_is_told_which_file_is_in_use_and_by_whom(tmp_pat
     path = tmp_path / "notes.db"
     process = Process(path)
     with pytest.raises(StoreError, match=rf"notes\.db is in use by process {process.process.pid};"):
-        await SqliteStore(str(path), Codec()).open(lambda records: None)
+        await SqliteStore(str(path), Codec()).open(Deaf())
     process.kill()
     await open_store(path)  # the dead hold no lock
 
@@ -150,7 +160,7 @@ async def test_only_its_owner_can_read_it_for_the_signing_key_is_in_it(kept: Kep
 
 async def cannot_open(path: Path, match: str, **options: Any) -> None:
     with pytest.raises(StoreError, match=match):
-        await SqliteStore(str(path), Codec(), **options).open(lambda records: None)
+        await SqliteStore(str(path), Codec(), **options).open(Deaf())
 
 
 async def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
@@ -175,7 +185,7 @@ async def test_a_store_that_was_closed_can_be_opened_again(tmp_path: Path, path:
     """An application that is started again in one process, as under test, has the same store object."""
     store = SqliteStore(path if path == "memory:" else str(tmp_path / path), Codec(), migrations=[NOTES])
     for number in range(3):
-        await store.open(lambda records: None)
+        await store.open(Deaf())
         async with asyncio.timeout(10):
             await store.write(take_note, str(number))
             notes = await store.read(lambda tx: [row["text"] for row in tx.all("SELECT text FROM note ORDER BY id")])
@@ -261,7 +271,7 @@ async def test_a_backup_that_is_put_back_has_another_epoch_also_where_the_inode_
 async def test_a_backup_that_is_put_back_after_a_crash_has_another_epoch_too(
     tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "FORGET_EVERY", 0.01)
+    monkeypatch.setattr(retention, "FORGET_EVERY", 0.01)
     path, backup = tmp_path / "notes.db", tmp_path / "backup.db"
     kept = await open_store(path)
     await kept.store.write(take_note, "before")
@@ -343,7 +353,7 @@ async def test_memory_that_could_not_be_opened_leaves_nothing_either(temporary: 
 
 async def test_a_store_in_a_file_leaves_its_file_and_no_threads(kept: Kept, tmp_path: Path) -> None:
     await kept.store.write(take_note, "hello")
-    await asyncio.gather(*(kept.store.read(lambda tx: tx.now) for _ in range(5)))
+    await asyncio.gather(*(kept.store.read(lambda tx: tx.position("lobby")) for _ in range(5)))
     await kept.store.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.db", "notes.db.lock"]
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("holdfast")] == []

@@ -41,7 +41,7 @@ _HEADERS = {
 
 
 def create_app(
-    data: str,
+    store: str,
     *,
     heartbeat_interval: float = 30.0,
     heartbeat_timeout: float = 10.0,
@@ -51,16 +51,19 @@ def create_app(
     origins: Sequence[str] = (),
     limits: Limits | None = None,
 ) -> Starlette:
-    """Return the board as an ASGI app; its data is in the file `data`."""
+    """Return the board as an ASGI app; its data is in `store`, a file or a PostgreSQL database."""
     hub = Hub(
-        data,
+        store,
         room_key="boardId",
         heartbeat_interval=heartbeat_interval,
         heartbeat_timeout=heartbeat_timeout,
         presence_grace=presence_grace,
         require_login=require_login,
         origins=origins,
-        migrations=[files("holdfast.board").joinpath("schema.sql").read_text()],
+        migrations={
+            dialect: [files("holdfast.board").joinpath(f"schema-{dialect}.sql").read_text()]
+            for dialect in ("sqlite", "postgresql")
+        },
         limits=limits,
     )
 
@@ -98,7 +101,9 @@ def create_app(
         return Json({"data": {"ok": True, "version": __version__}})
 
     async def readyz(request: Request) -> Response:
-        return Json({"error": "draining"}, 503) if hub.is_draining else Json({"data": {"ready": True}})
+        if hub.is_ready:
+            return Json({"data": {"ready": True}})
+        return Json({"error": "draining" if hub.is_draining else "the database does not answer"}, 503)
 
     async def metrics(request: Request) -> Response:
         return PlainTextResponse(hub.metrics())

@@ -65,8 +65,9 @@ def tasks_of(tx: ReadTransaction, board_id: str) -> list[Task]:
     return _many(
         Task,
         tx,
-        f"SELECT {_TASK} FROM tasks JOIN (SELECT id AS list, position AS place FROM lists WHERE board_id = ?) "
-        "ON list_id = list ORDER BY place, position",
+        f"SELECT {_TASK} FROM tasks "
+        "JOIN (SELECT id AS list, position AS place FROM lists WHERE board_id = ?) AS places ON list_id = list "
+        "ORDER BY place, position",
         board_id,
     )
 
@@ -81,11 +82,16 @@ def exists(tx: ReadTransaction, board_id: str) -> bool:
     return tx.one("SELECT 1 FROM boards WHERE id = ?", (board_id,)) is not None
 
 
+def newest(tx: ReadTransaction, board_id: str) -> str:
+    """Return the time of the newest change of a board."""
+    return seen_at(tx, board_id, str(tx.position(board_id)))
+
+
 def seen_at(tx: ReadTransaction, board_id: str, cursor: str) -> str:
     """Return a time before which a reader who stands at `cursor` has seen every change of the board, none later."""
-    if cursor == str(tx.position(board_id)):
-        return tx.now
     _, _, offset = cursor.partition(":")
+    if offset == "0":
+        return _one(Board, tx, "boards", "id, name, created_at", board_id).created_at
     return tx.time(board_id, int(offset)) or "1970-01-01T00:00:00.000000Z"
 
 

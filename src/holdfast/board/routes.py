@@ -260,7 +260,8 @@ class Routes:
 
         def query(tx: ReadTransaction) -> Updates:
             tasks = changes.tasks_of(tx, board_id)
-            return Updates([task for task in tasks if since is None or task.updated_at > since], tx.now)
+            changed = [task for task in tasks if since is None or task.updated_at > since]
+            return Updates(changed, changes.newest(tx, board_id))
 
         return Json(await self._hub.read(query))
 

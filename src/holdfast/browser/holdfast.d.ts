@@ -18,7 +18,7 @@ export type Input = {
     spread?: number;
 };
 export type Effect = {
-    type: "authorize" | "dial" | "try" | "introduce" | "rejoin" | "probe" | "abandon";
+    type: "authorize" | "dial" | "try" | "introduce" | "rejoin" | "probe" | "abandon" | "move";
     fresh?: boolean;
     road?: string;
     code?: number;

@@ -12,7 +12,7 @@
 
 /** @typedef {{type: string, code?: number, reason?: string, interval?: number, timeout?: number, after?: number,
  *   spread?: number}} Input  What has happened to the link. */
-/** @typedef {{type: "authorize" | "dial" | "try" | "introduce" | "rejoin" | "probe" | "abandon", fresh?: boolean,
+/** @typedef {{type: "authorize" | "dial" | "try" | "introduce" | "rejoin" | "probe" | "abandon" | "move", fresh?: boolean,
  *   road?: string, code?: number}} Effect  What is to be done about it. */
 /** @typedef {{state: string, attempt: number, ceiling: number, delay: number, retryAt: number | null,
  *   code: number | null, reason: string, road: string}} Status  While it waits: try number `attempt` comes at
@@ -24,6 +24,7 @@ const CEILINGS = [1, 2, 4, 8, 16, 30];
 const FLOOR = 0.25;
 const STABLE_AFTER = 10;
 const GREETING_SECONDS = 10;
+const MOVE_AGAIN_SECONDS = 2;
 const PROBE_SECONDS = 3;
 const LATE_SECONDS = 1;
 const PASSING = ["internal", "unavailable"]; // errors: what was asked for is asked for again
@@ -107,7 +108,7 @@ class Roads {
 }
 
 const ARRIVING = ["dialing", "greeting"];
-const OPEN = [...ARRIVING, "live", "probing"];
+const OPEN = [...ARRIVING, "live", "probing", "moving"];
 
 /** The life of a link: [state, input] → state. What is not in it changes nothing. @type {Record<string, string>} */
 export const LIFE = {
@@ -129,6 +130,10 @@ export const LIFE = {
   "probing silent": "waiting",
   "live free": "authorizing",
   "probing free": "authorizing",
+  "live moved": "moving",
+  "probing moved": "moving",
+  "moving welcomed": "live",
+  "moving silent": "waiting",
   "dialing barred": "dialing",
   "greeting barred": "dialing",
 };
@@ -143,6 +148,7 @@ for (const state of ["idle", "authorizing", "waiting", "paused", ...OPEN]) LIFE[
 export class Link {
   /** @type {number | null} */ #alarm = null;
   /** @type {[number, number] | null} */ #advice = null;
+  /** @type {number | null} */ #moveAt = null; // to another server, while this one still carries
   #backoff;
   #refused = false; // the last token was; the next is asked for afresh
   #silence = 0;
@@ -174,6 +180,9 @@ export class Link {
         break;
       case "advised":
         this.#advice = [input.after ?? 0, input.spread ?? 0];
+        if (["live", "probing"].includes(this.state) && this.#roads.road === "websocket") {
+          this.#moveAt = now + this.#advice[0] + this.#advice[1] * dice;
+        }
         return [];
       case "welcomed":
         this.#silence = (input.interval ?? 0) + (input.timeout ?? 0);
@@ -206,6 +215,11 @@ export class Link {
       this.#roads.tried(now);
       return [{ type: "try" }];
     }
+    if (this.#moveAt !== null && now >= this.#moveAt) {
+      this.#moveAt = now + MOVE_AGAIN_SECONDS;
+      this.#advice = null; // heeded
+      return [{ type: "move" }];
+    }
     if (this.#alarm === null || now < this.#alarm) return [];
     const late = now - this.#alarm > LATE_SECONDS; // the machine slept: that says nothing about the server
     if (this.state === "waiting") return this.#step({ type: "rung" }, now, dice);
@@ -223,7 +237,7 @@ export class Link {
 
   /** When `tick` is due next. */
   deadline() {
-    return earliest([this.#alarm, this.#roads.trialAt]);
+    return earliest([this.#alarm, this.#roads.trialAt, this.#moveAt]);
   }
 
   /** @param {number | undefined} code */
@@ -241,11 +255,11 @@ export class Link {
     const lost = input.type === "lost" || input.type === "turned_away" ? input : null;
     /** @type {Effect[]} */
     const effects = [];
-    const stays = ["greeting", "live", "probing"].includes(after);
+    const stays = ["greeting", "live", "probing", "moving"].includes(after);
     if (OPEN.includes(before) && !stays && !lost && !gone) {
       effects.push({ type: "abandon", code: after === "paused" ? 1001 : 1000 });
     }
-    if (!stays || after === "greeting") this.#roads.trialAt = null;
+    if (!["live", "probing"].includes(after)) this.#roads.trialAt = this.#moveAt = null;
     switch (after) {
       case "authorizing":
         this.#alarm = null;
@@ -259,6 +273,8 @@ export class Link {
         effects.push({ type: "dial", road: this.#roads.road });
         break;
       case "greeting":
+      case "moving":
+        if (after === "moving") this.#alarm = now + GREETING_SECONDS;
         this.#set(after);
         effects.push({ type: "introduce" });
         break;
@@ -665,6 +681,7 @@ class Client extends Emitter {
   /** @type {Map<string, Room>} */ #rooms = new Map();
   /** @type {WebSocket | import("./holdfast-http.js").HttpSocket | null} */ #socket = null;
   /** @type {import("./holdfast-http.js").Reader | undefined} */ #reader;
+  /** @type {any} */ #spare = null; // a socket to go over to
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
@@ -692,7 +709,7 @@ class Client extends Emitter {
   get status() {
     const { state: detail, retryAt, ...rest } = this.#link.status;
     /** @type {Record<string, State>} */
-    const plain = { live: "live", probing: "live", waiting: "waiting", closed: "closed" };
+    const plain = { live: "live", probing: "live", moving: "live", waiting: "waiting", closed: "closed" };
     const state = plain[detail] ?? "connecting";
     const wall = retryAt && retryAt - this.#now() + Date.now() / 1000;
     return Object.freeze({ state, detail, everLive: this.#everLive, ...rest, retryAt: wall });
@@ -833,6 +850,9 @@ class Client extends Emitter {
       case "try":
         this.#try();
         break;
+      case "move":
+        this.#move();
+        break;
       case "introduce":
         this.say(this.#auth());
         break;
@@ -872,25 +892,46 @@ class Client extends Emitter {
   async #dial(byHttp) {
     const generation = ++this.#generation;
     const isCurrent = () => generation === this.#generation;
-    const heard = () => isCurrent() && this.#tell({ type: "heard" });
     try {
       const socket = byHttp ? await this.#httpSocket() : this.#webSocket();
       if (!isCurrent()) return socket.close();
-      this.#socket = socket;
       socket.onopen = () => isCurrent() && this.#tell({ type: "opened" });
-      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        heard();
-        if (isCurrent()) this.#received(JSON.parse(data));
-      };
-      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
-        if (!isCurrent()) return;
-        this.#socket = null;
-        this.#tell({ type: "lost", code, reason });
-      };
-      if ("onheard" in socket) socket.onheard = heard;
+      this.#use(socket);
     } catch (error) {
       if (isCurrent()) this.#tell({ type: "lost", code: 1006, reason: String(error) });
     }
+  }
+
+  /** Hear this socket, and no other. @param {any} socket */
+  #use(socket) {
+    const generation = this.#generation;
+    const isCurrent = () => generation === this.#generation;
+    const heard = () => isCurrent() && this.#tell({ type: "heard" });
+    this.#socket = socket;
+    socket.onmessage = (/** @type {{data: string}} */ { data }) => {
+      heard();
+      if (isCurrent()) this.#received(JSON.parse(data));
+    };
+    socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
+      if (!isCurrent()) return;
+      this.#socket = null;
+      this.#tell({ type: "lost", code, reason });
+    };
+    if ("onheard" in socket) socket.onheard = heard;
+  }
+
+  /** Dial beside the socket that carries; when it is open, go on with that. */
+  #move() {
+    this.#spare?.close();
+    const spare = (this.#spare = this.#webSocket());
+    spare.onopen = () => {
+      if (spare !== this.#spare) return spare.close();
+      this.#spare = null;
+      this.#abandon(1000);
+      this.#use(spare);
+      for (const room of this.#rooms.values()) this.#tellOutbox(room, { type: "broken" });
+      this.#tell({ type: "moved" });
+    };
   }
 
   async #httpSocket() {
@@ -916,6 +957,8 @@ class Client extends Emitter {
     this.#generation += 1;
     const socket = this.#socket;
     this.#socket = null;
+    this.#spare?.close();
+    this.#spare = null;
     // A page may close only with 1000 or 3000 to 4999; 1001 is the browser's own word.
     socket?.close(code === 1001 ? 4900 : code);
   }

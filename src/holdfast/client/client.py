@@ -93,6 +93,7 @@ class Client:
         self._credentials: str | None = None
         self._session: str | None = None
         self._road: Road | None = None
+        self._spare: Road | None = None  # beside it, to go over to
         self._reader = Reader()
         self._queue: asyncio.Queue[tuple[Road | None, LinkInput | News | _Wake]] = asyncio.Queue(WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -233,6 +234,9 @@ class Client:
                 continue
             if isinstance(what, _Wake):
                 continue
+            if source is not None and source is self._spare and isinstance(what, link.Opened):
+                self._go_over()
+                continue
             if source is not None and source is not self._road:
                 continue
             match what:
@@ -271,6 +275,8 @@ class Client:
                 case link.Dial(road):
                     self._road = self._open(road)
                     self._spawn(self._road.run(self.url, self._credentials))
+                case link.Move():
+                    self._move()
                 case link.Try():
                     self._spawn(self._try())
                 case link.Introduce():
@@ -296,6 +302,20 @@ class Client:
         if await is_free(self.url, self._credentials):
             self._put(None, link.Free())
 
+    def _move(self) -> None:
+        """Dial beside the road that carries."""
+        if self._spare is not None:
+            self._spawn(self._spare.abandon(CloseCode.NORMAL))
+        self._spare = WebSocketRoad(self._heard)
+        self._spawn(self._spare.run(self.url, self._credentials))
+
+    def _go_over(self) -> None:
+        """Let go of the road that carried, and go on by the other."""
+        spare, self._spare = self._spare, None
+        self._abandon(CloseCode.NORMAL)
+        self._road = spare
+        self._tell(link.Moved())
+
     async def _authorize(self, fresh: bool) -> None:
         try:
             if callable(self._token) and (fresh or self._credentials is None):
@@ -314,9 +334,10 @@ class Client:
             self._put(None, link.Authorized())
 
     def _abandon(self, code: int) -> None:
-        socket, self._road = self._road, None
-        if socket is not None:
-            self._spawn(socket.abandon(code))
+        for road in (self._road, self._spare):
+            if road is not None:
+                self._spawn(road.abandon(code))
+        self._road = self._spare = None
         for room in self._rooms.values():
             self._carry_outbox(room, room.outbox.receive(outbox.Broken(), self._now()))
 

@@ -72,6 +72,23 @@ class Attendance:
             self.stop_typing(user.user_id)
         self._departed(departed, now)
 
+    def meet(self, user: User, session: str, now: float) -> None:
+        """Note that a session is on another node, and tell the others if its person has come with it."""
+        if self.roster.meet(user, session):
+            self.arrived(user, session, now)
+
+    def hand_over(self, user: User, session: str) -> None:
+        """Note that a session goes on at another node."""
+        self.roster.meet(user, session)
+        if self._typing.get(user.user_id, (user, None))[1] == session:
+            self.stop_typing(user.user_id)
+
+    def part(self, user_id: str, session: str, now: float) -> None:
+        """Note that a session is on no other node any more, and tell the others if its person has left with it."""
+        if self._typing.get(user_id, (None, None))[1] == session:
+            self.stop_typing(user_id)
+        self._departed(self.roster.part(user_id, session), now)
+
     def grace_over(self, user_id: str, session: str, now: float) -> None:
         """Note that a session has not come back in time."""
         self._departed(self.roster.grace_over(user_id, session), now)
@@ -114,15 +131,16 @@ class Attendance:
         if untold:
             self._agenda.set(("presence", self._room), now + BUSY_PERIOD)
 
-    def type(self, user: User, session: str, now: float) -> None:
-        """Note that a person is typing, and tell the others if that is new (and not too often so)."""
+    def type(self, user: User, session: str, now: float) -> bool:
+        """Note that a person is typing, and tell the others if that is new; not too often so, then it returns False."""
         if user.user_id not in self._typing and not self._may_start(user.user_id, now):
-            return
+            return False
         self._agenda.set(("typing", self._room, user.user_id), now + TYPING_LAPSE)
         is_new = user.user_id not in self._typing
         self._typing[user.user_id] = user, session
         if is_new:
             self._effects.tell(self._present(session), UserTyping(self._room, user.user_id, user.name))
+        return True
 
     def _may_start(self, user_id: str, now: float) -> bool:
         starts = self._starts.setdefault(user_id, deque(maxlen=TYPING_STARTS))
@@ -131,9 +149,11 @@ class Attendance:
         starts.append(now)
         return True
 
-    def stop_typing(self, user_id: str, session: str | None = None) -> None:
-        """Note that a person has stopped, and tell the others if they did not know."""
-        if user_id in self._typing:
+    def stop_typing(self, user_id: str, session: str | None = None) -> bool:
+        """Note that a person has stopped, and tell the others; return whether they did not know."""
+        is_new = user_id in self._typing
+        if is_new:
             user, _ = self._typing.pop(user_id)
             self._agenda.cancel(("typing", self._room, user_id))
             self._effects.tell(self._present(session), UserStoppedTyping(self._room, user_id, user.name))
+        return is_new

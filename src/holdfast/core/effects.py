@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from msgspec import Struct
 
 from holdfast.protocol.codec import Codec, Frame
-from holdfast.protocol.messages import ServerMessage
+from holdfast.protocol.messages import ServerMessage, User
 
 #: One physical link, as the mind knows it: a name to compare, nothing to call.
 Connection = Hashable
@@ -39,7 +39,31 @@ class Close(Struct, frozen=True):
     reason: str
 
 
-Effect = Deliver | Read | Close
+class Attends(Struct, frozen=True):
+    """Let the other nodes know that a session of this one is in a room."""
+
+    room: str
+    session: str
+    user: User
+
+
+class Departs(Struct, frozen=True):
+    """… and that it is no longer."""
+
+    room: str
+    session: str
+
+
+class Types(Struct, frozen=True):
+    """Let the other nodes know that somebody is typing in a room, or has stopped to."""
+
+    room: str
+    session: str
+    user: User
+    active: bool
+
+
+Effect = Deliver | Read | Close | Attends | Departs | Types
 
 
 class Effects:

@@ -16,8 +16,8 @@ from msgspec import UNSET, Struct
 
 from holdfast.core import inputs
 from holdfast.core.agenda import Agenda
-from holdfast.core.effects import Close, Connection, Effect, Effects
-from holdfast.core.inputs import Ending, Input
+from holdfast.core.effects import Attends, Close, Connection, Departs, Effect, Effects, Types
+from holdfast.core.inputs import Elsewhere, Ending, Input
 from holdfast.core.ready import Span
 from holdfast.core.room import Room, Session
 from holdfast.protocol.codec import Codec
@@ -27,13 +27,14 @@ from holdfast.protocol.messages import Connected, Error, HeartbeatTerms, Joined,
 
 
 class Rules(Struct, frozen=True):
-    """What the mind is to go by. Seconds."""
+    """What the mind is to go by. Seconds. With `shared`, there are other nodes, who are to know who is here."""
 
     heartbeat: HeartbeatTerms
     terms: Terms
     room_key: str
     presence_grace: float
     auth_deadline: float
+    shared: bool = False
 
 
 class _Lingering:
@@ -41,9 +42,9 @@ class _Lingering:
 
     __slots__ = ("rooms", "user")
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, rooms: Iterable[str] = ()) -> None:
         self.user = user
-        self.rooms: set[str] = set()
+        self.rooms = set(rooms)
 
 
 class Hub:
@@ -82,6 +83,9 @@ class Hub:
             inputs.Unlistened: self._unlistened,
             inputs.Lost: self._lost,
             inputs.Expelled: self._expelled,
+            inputs.Met: self._met,
+            inputs.Taken: self._taken,
+            inputs.TypedElsewhere: self._typed_elsewhere,
         }
 
     # Three verbs.
@@ -135,6 +139,10 @@ class Hub:
     def rooms(self) -> Iterable[Room]:
         """Return all of them."""
         return self._rooms.values()
+
+    def knows_session(self, id: str) -> bool:
+        """Whether a session is here, or may return to here."""
+        return id in self._by_id or id in self._lingering
 
     def knows(self, room: str, since: Position | None) -> bool:
         """Whether a join or sync from `since` can be decided without asking the store."""
@@ -192,8 +200,18 @@ class Hub:
             self._forget(twin.connection, Ending.UNCLEAN)
             self._effects.add(Close(twin.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
             return wanted
+        if wanted not in self._lingering and input.rooms:
+            self._expect(wanted, input.user, input.rooms)
         lingering = self._lingering.get(wanted)
         return wanted if lingering is not None and lingering.user.user_id == input.user.user_id else input.session
+
+    def _expect(self, session_id: str, user: User, rooms: tuple[str, ...]) -> None:
+        """Give a session that was on another node the time of a grace to join its rooms here."""
+        self._lingering[session_id] = _Lingering(user, rooms)
+        for name in rooms:
+            self._agenda.set(("grace", session_id, name), self._now + self._rules.presence_grace)
+            if name in self._rooms:
+                self._rooms[name].attendance.roster.expect(user.user_id, session_id)
 
     def _turn_away(self, connection: Connection, code: CloseCode, why: str) -> None:
         self._effects.say(connection, Error(f"Unauthorized: {why}", "unauthorized"))
@@ -218,13 +236,16 @@ class Hub:
             for name in session.rooms:
                 self._agenda.set(("grace", session.id, name), self._now + self._rules.presence_grace)
         for name in tuple(session.rooms):
-            self._leave(self._rooms[name], session, grace=grace)
+            self._leave(self._rooms[name], session, Ending.UNCLEAN if grace else Ending.CLEAN)
 
     def _grace_over(self, session_id: str, name: str) -> None:
         lingering = self._lingering[session_id]
         lingering.rooms.discard(name)
         if not lingering.rooms:
             del self._lingering[session_id]
+        session = self._by_id.get(session_id)
+        if session is None or name not in session.rooms:
+            self._share(Departs(name, session_id))
         room = self._rooms.get(name)
         if room is not None:
             room.attendance.grace_over(lingering.user.user_id, session_id, self._now)
@@ -236,7 +257,7 @@ class Hub:
                 self._forget(session.connection, Ending.CLEAN)
                 self._effects.add(Close(session.connection, CloseCode.FORBIDDEN, "you were asked to leave"))
             elif input.room in session.rooms:
-                self._leave(self._rooms[input.room], session, grace=False)
+                self._leave(self._rooms[input.room], session, Ending.CLEAN)
                 self._effects.say(session.connection, Left(input.room))
         for room in tuple(self._rooms.values()):
             if input.room in (None, room.name):
@@ -249,7 +270,7 @@ class Hub:
         session = self._sessions.get(input.connection)
         if session is None:
             return  # it was lost while it was asked whether it may
-        room = self._open(input.room, input.span)
+        room = self._open(input.room, input.span, input.elsewhere)
         refusal = None if input.since is None else room.refusal(input.since, input.span)
         recovered = input.since is not None and refusal is None
         offset = input.since.offset if input.since is not None and recovered else room.head
@@ -258,6 +279,7 @@ class Hub:
         if member is None:
             member = room.add(session, offset)
             arrived = room.attendance.enter(session.user, session.id)
+            self._share(Attends(room.name, session.id, session.user))
         cursor = str(Position(self.epoch, offset))
         reason = UNSET if refusal is None else refusal
         roster = room.attendance.roster
@@ -270,19 +292,26 @@ class Hub:
     def _went(self, input: inputs.Went) -> None:
         session = self._sessions.get(input.connection)
         if session is not None and input.room in session.rooms:
-            self._leave(self._rooms[input.room], session, grace=False)
+            self._leave(self._rooms[input.room], session, Ending.CLEAN)
             self._effects.say(session.connection, Left(input.room))
 
-    def _leave(self, room: Room, session: Session, *, grace: bool) -> None:
+    def _leave(self, room: Room, session: Session, ending: Ending) -> None:
         room.remove(session)
-        room.attendance.leave(session.user, session.id, self._now, grace=grace)
+        if ending is Ending.MOVED:
+            room.attendance.hand_over(session.user, session.id)
+        else:
+            room.attendance.leave(session.user, session.id, self._now, grace=ending is Ending.UNCLEAN)
+        if ending is Ending.CLEAN:
+            self._share(Departs(room.name, session.id))
         self._close_if_idle(room)
 
-    def _open(self, name: str, span: Span | None) -> Room:
+    def _open(self, name: str, span: Span | None, elsewhere: Elsewhere) -> Room:
         room = self._rooms.get(name)
         if room is None:
             assert span is not None, "a room that is not known needs its span from the store"
             room = self._rooms[name] = Room(name, self.epoch, span.head, self._effects, self._agenda)
+            for session_id, user in elsewhere:
+                room.attendance.roster.meet(user, session_id)
         return room
 
     def _close_if_idle(self, room: Room) -> None:
@@ -290,7 +319,7 @@ class Hub:
             self._agenda.cancel(("presence", room.name))
 
     def _listened(self, input: inputs.Listened) -> None:
-        self._open(input.room, input.span).listeners += 1
+        self._open(input.room, input.span, input.elsewhere).listeners += 1
 
     def _unlistened(self, input: inputs.Unlistened) -> None:
         room = self._rooms[input.room]
@@ -376,6 +405,53 @@ class Hub:
             return
         attendance = self._rooms[input.room].attendance
         if input.active:
-            attendance.type(session.user, session.id, self._now)
+            told = attendance.type(session.user, session.id, self._now)
         else:
-            attendance.stop_typing(session.user.user_id, session.id)
+            told = attendance.stop_typing(session.user.user_id, session.id)
+        if told:
+            self._share(Types(input.room, session.id, session.user, input.active))
+
+    # What other nodes have told.
+
+    def _share(self, effect: Attends | Departs | Types) -> None:
+        if self._rules.shared:
+            self._effects.add(effect)
+
+    def _met(self, input: inputs.Met) -> None:
+        room = self._rooms.get(input.room)
+        if room is None:
+            return
+        for session_id, user in input.came:
+            if session_id not in self._by_id and session_id not in self._lingering:
+                room.attendance.meet(user, session_id, self._now)
+        for session_id, user in input.went:
+            room.attendance.part(user.user_id, session_id, self._now)
+        self._close_if_idle(room)
+
+    def _taken(self, input: inputs.Taken) -> None:
+        session = self._by_id.get(input.session)
+        lingering = self._lingering.get(input.session)
+        for name in input.rooms:
+            room = self._rooms.get(name)
+            if session is not None and name in session.rooms:
+                self._leave(self._rooms[name], session, Ending.MOVED)
+            elif lingering is not None and room is not None:
+                room.attendance.hand_over(lingering.user, input.session)
+                self._close_if_idle(room)
+            if lingering is not None:
+                self._agenda.cancel(("grace", input.session, name))
+                lingering.rooms.discard(name)
+        if lingering is not None and not lingering.rooms:
+            del self._lingering[input.session]
+        if session is not None:
+            self._forget(session.connection, Ending.CLEAN)  # whatever was not taken
+            self._effects.add(Close(session.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
+
+    def _typed_elsewhere(self, input: inputs.TypedElsewhere) -> None:
+        room = self._rooms.get(input.room)
+        if room is None:
+            return
+        if input.active:
+            room.attendance.type(input.user, input.session, self._now)
+        else:
+            room.attendance.stop_typing(input.user.user_id)

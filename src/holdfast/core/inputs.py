@@ -17,6 +17,9 @@ from holdfast.protocol.codec import Frame
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import User
 
+#: Sessions of other nodes, and whose they are.
+Elsewhere = tuple[tuple[str, User], ...]
+
 
 class Ending(Enum):
     """How a connection ended; only an unclean end is given grace."""
@@ -24,6 +27,7 @@ class Ending(Enum):
     CLEAN = "clean"  # it said goodbye
     UNCLEAN = "unclean"  # the link broke; the client may be on its way back
     DEAD = "dead"  # the heartbeat found it: it has had its time already
+    MOVED = "moved"  # its session goes on at another node
 
 
 class Opened(Struct, frozen=True):
@@ -33,7 +37,11 @@ class Opened(Struct, frozen=True):
 
 
 class Identified(Struct, frozen=True):
-    """It has: as `user`, until `expires`; it wants to go on as the session `replaces`."""
+    """
+    It has: as `user`, until `expires`; it wants to go on as the session `replaces`.
+
+    `rooms` are those in which another node had that session of this user, and has given it up.
+    """
 
     connection: Connection
     session: str
@@ -41,15 +49,21 @@ class Identified(Struct, frozen=True):
     token: str | None = None
     expires: float | None = None
     replaces: str | None = None
+    rooms: tuple[str, ...] = ()
 
 
 class Entered(Struct, frozen=True):
-    """It joins a room, and may. `span` is needed unless `Hub.knows(room, since)`."""
+    """
+    It joins a room, and may. `span` is needed unless `Hub.knows(room, since)`.
+
+    `elsewhere` are the sessions that are in the room on other nodes, if it is not known here yet.
+    """
 
     connection: Connection
     room: str
     since: Position | None = None
     span: Span | None = None
+    elsewhere: Elsewhere = ()
 
 
 class Went(Struct, frozen=True):
@@ -120,6 +134,7 @@ class Listened(Struct, frozen=True):
 
     room: str
     span: Span
+    elsewhere: Elsewhere = ()
 
 
 class Unlistened(Struct, frozen=True):
@@ -142,7 +157,34 @@ class Expelled(Struct, frozen=True):
     room: str | None = None
 
 
+# What other nodes have told.
+
+
+class Met(Struct, frozen=True):
+    """On other nodes, these sessions came to a room, and those left it."""
+
+    room: str
+    came: Elsewhere = ()
+    went: Elsewhere = ()
+
+
+class Taken(Struct, frozen=True):
+    """A session of this node went on at another, which has taken its places in these rooms."""
+
+    session: str
+    rooms: tuple[str, ...]
+
+
+class TypedElsewhere(Struct, frozen=True):
+    """Somebody types in a room on another node, or has stopped to."""
+
+    room: str
+    session: str
+    user: User
+    active: bool
+
+
 Input = (
     Opened | Identified | Entered | Went | Asked | Typed | Announced | Published | Page | Full | Drained
-    | Settled | Listened | Unlistened | Lost | Expelled
+    | Settled | Listened | Unlistened | Lost | Expelled | Met | Taken | TypedElsewhere
 )  # fmt: skip

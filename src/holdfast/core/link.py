@@ -25,6 +25,8 @@ from holdfast.protocol.codes import CloseCode, may_return
 GREETING_SECONDS = 10.0
 #: An answer to a probe.
 PROBE_SECONDS = 3.0
+#: Until it is tried again to move.
+MOVE_AGAIN_SECONDS = 2.0
 #: A timer this late was not late by chance: the machine slept, or the tab was hidden.
 LATE_SECONDS = 1.0
 
@@ -38,6 +40,7 @@ class State(Enum):
     GREETING = "greeting"  # the socket is open, `connected` has not come
     LIVE = "live"
     PROBING = "probing"  # it was silent for too long, and has been asked
+    MOVING = "moving"  # gone over to another socket, where `connected` has not come
     WAITING = "waiting"  # for the next attempt
     PAUSED = "paused"  # the page is hidden away
     CLOSED = "closed"  # for good
@@ -103,6 +106,10 @@ class Free(Struct, frozen=True):
     """There is a way for a WebSocket after all."""
 
 
+class Moved(Struct, frozen=True):
+    """There is another socket, beside the one that was live, and it is the one now."""
+
+
 class _TurnedAway(Struct, frozen=True):
     """Lost, with a code that says: stay away."""
 
@@ -119,7 +126,9 @@ class _Rung(Struct, frozen=True):
     """The wait is over."""
 
 
-LinkInput = Start | Authorized | Opened | Welcomed | Heard | Advised | Lost | Nudged | Paused | Unpaused | Stop | Free
+LinkInput = (
+    Start | Authorized | Opened | Welcomed | Heard | Advised | Lost | Nudged | Paused | Unpaused | Stop | Free | Moved
+)  # fmt: skip
 
 # What is to be done.
 
@@ -140,6 +149,10 @@ class Try(Struct, frozen=True):
     """See, beside what carries now, whether there is a way for a WebSocket; answer with `Free` if there is."""
 
 
+class Move(Struct, frozen=True):
+    """Dial beside what carries now; when that is open, let go of the old one, and answer with `Moved`."""
+
+
 class Introduce(Struct, frozen=True):
     """Say who we are, and which session we held: the server cuts its dead twin, or says that it wants a token."""
 
@@ -158,10 +171,11 @@ class Abandon(Struct, frozen=True):
     code: int
 
 
-LinkEffect = Authorize | Dial | Try | Introduce | Rejoin | Probe | Abandon
+LinkEffect = Authorize | Dial | Try | Move | Introduce | Rejoin | Probe | Abandon
 
 _ARRIVING = (State.DIALING, State.GREETING)
-_OPEN = (*_ARRIVING, State.LIVE, State.PROBING)
+_OPEN = (*_ARRIVING, State.LIVE, State.PROBING, State.MOVING)
+_ENDED = (State.WAITING, State.PAUSED, State.CLOSED)
 _ACTIVE = (State.AUTHORIZING, *_OPEN, State.WAITING)
 
 #: The life of a link. What is not in it changes nothing.
@@ -179,10 +193,13 @@ LIFE: dict[tuple[State, type], State] = {
     (State.PAUSED, Unpaused): State.AUTHORIZING,
     (State.LIVE, Free): State.AUTHORIZING,
     (State.PROBING, Free): State.AUTHORIZING,
+    (State.LIVE, Moved): State.MOVING,
+    (State.PROBING, Moved): State.MOVING,
+    (State.MOVING, Welcomed): State.LIVE,
     (State.DIALING, _Barred): State.DIALING,
     (State.GREETING, _Barred): State.DIALING,
     **{(state, Lost): State.WAITING for state in _OPEN},
-    **{(state, _Silent): State.WAITING for state in (State.DIALING, State.GREETING, State.PROBING)},
+    **{(state, _Silent): State.WAITING for state in (*_ARRIVING, State.PROBING, State.MOVING)},
     **{(state, _TurnedAway): State.CLOSED for state in (State.AUTHORIZING, *_OPEN)},
     **{(state, Paused): State.PAUSED for state in _ACTIVE},
     **{(state, Stop): State.CLOSED for state in State if state is not State.CLOSED},
@@ -230,6 +247,7 @@ class Link:
         self._heard_at = 0.0
         self._dialed_at = float("-inf")
         self._advice: tuple[float, float] | None = None
+        self._move_at: float | None = None  # to another server, while this one still carries
 
     @property
     def state(self) -> State:
@@ -245,6 +263,8 @@ class Link:
                     return []  # the alarm finds out by itself
             case Advised(after, spread):
                 self._advice = (after, spread)
+                if self.state in (State.LIVE, State.PROBING) and self._roads.road is Road.WEBSOCKET:
+                    self._move_at = now + after + spread * dice
                 return []
             case Welcomed(interval, timeout):
                 self._silence = interval + timeout
@@ -269,6 +289,10 @@ class Link:
         if self._roads.trial_at is not None and now >= self._roads.trial_at:
             self._roads.tried(now)
             return [Try()]
+        if self._move_at is not None and now >= self._move_at:
+            self._move_at = now + MOVE_AGAIN_SECONDS
+            self._advice = None  # heeded
+            return [Move()]
         if self._alarm is None or now < self._alarm:
             return []
         late = now - self._alarm > LATE_SECONDS
@@ -288,7 +312,8 @@ class Link:
 
     def deadline(self) -> float | None:
         """When `tick` is due next."""
-        return min((when for when in (self._alarm, self._roads.trial_at) if when is not None), default=None)
+        times = (self._alarm, self._roads.trial_at, self._move_at)
+        return min((when for when in times if when is not None), default=None)
 
     def _may_ask_again(self, code: int) -> bool:
         """Whether a refused token is to be exchanged: once, if there is a function for it."""
@@ -303,16 +328,18 @@ class Link:
         if after is None:
             return []
         effects: list[LinkEffect] = []
-        if state in _OPEN and after not in (State.GREETING, State.LIVE, State.PROBING) and lost is None:
+        if state in _OPEN and after in (*_ENDED, State.AUTHORIZING, State.DIALING) and lost is None:
             effects.append(Abandon(CloseCode.GOING_AWAY if after is State.PAUSED else CloseCode.NORMAL))
         if after not in (State.LIVE, State.PROBING):
             self._roads.left()
+            self._move_at = None
         enter = {
             State.AUTHORIZING: self._authorize,
             State.DIALING: self._dial,
             State.GREETING: self._greet,
             State.LIVE: self._live,
             State.PROBING: self._probe,
+            State.MOVING: self._go_over,
             State.WAITING: self._wait,
             State.PAUSED: self._pause,
             State.CLOSED: self._close,
@@ -334,6 +361,11 @@ class Link:
 
     def _greet(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._set(State.GREETING)
+        return [Introduce()]
+
+    def _go_over(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._alarm = now + GREETING_SECONDS
+        self._set(State.MOVING)
         return [Introduce()]
 
     def _live(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:

@@ -88,7 +88,7 @@ class Room:
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if it were forgotten."""
-        return not self.members and not self.listeners and not self.attendance.roster
+        return not self.members and not self.listeners and self.attendance.roster.is_elsewhere
 
     @property
     def settled(self) -> bool:

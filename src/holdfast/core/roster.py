@@ -17,27 +17,38 @@ USERS_SHOWN = 100
 
 
 class _Person:
-    __slots__ = ("grace", "sessions", "user")
+    __slots__ = ("elsewhere", "grace", "sessions", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
         self.sessions: set[str] = set()  # that are here
         self.grace: set[str] = set()  # that broke off and may return
+        self.elsewhere: set[str] = set()  # that are on other nodes
+
+    @property
+    def is_gone(self) -> bool:
+        return not (self.sessions or self.grace or self.elsewhere)
 
 
 class Roster:
     """The people of one room, in the order they came."""
 
-    __slots__ = ("_people",)
+    __slots__ = ("_here", "_people")
 
     def __init__(self) -> None:
         self._people: dict[str, _Person] = {}
+        self._here = 0  # sessions that are on this node, or may return to it
 
     def __len__(self) -> int:
         return len(self._people)
 
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._people
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether nobody of those who are in the room is on this node, or may yet return to it."""
+        return not self._here
 
     def users(self) -> tuple[User, ...]:
         """Return everybody."""
@@ -48,32 +59,35 @@ class Roster:
         return tuple(person.user for person in islice(self._people.values(), USERS_SHOWN))
 
     def connected(self, user_id: str) -> bool:
-        """Whether a person has a session here right now, and not only a grace period."""
+        """Whether a person has a session on this node right now, and not only a grace period."""
         person = self._people.get(user_id)
         return person is not None and bool(person.sessions)
 
     def enter(self, user: User, session: str) -> bool:
         """Note that a session is here; return whether its person has just arrived."""
-        person = self._people.get(user.user_id)
-        arrived = person is None
-        if person is None:
-            person = self._people[user.user_id] = _Person(user)
-        person.user = user
-        person.sessions.add(session)
-        person.grace.discard(session)
+        person, arrived = self._person(user)
+        self._put(person, session, person.sessions)
         return arrived
 
-    def leave(self, user_id: str, session: str, *, grace: bool) -> User | None:
-        """Note that a session ended; return its person, if they have left with it."""
+    def meet(self, user: User, session: str) -> bool:
+        """Note that a session is on another node; return whether its person has just arrived."""
+        person, arrived = self._person(user)
+        self._put(person, session, person.elsewhere)
+        return arrived
+
+    def expect(self, user_id: str, session: str) -> None:
+        """Note that a session that was on another node goes on here, as soon as it has joined."""
+        person = self._people.get(user_id)
+        if person is not None and session in person.elsewhere:
+            self._put(person, session, person.grace)
+
+    def leave(self, user_id: str, session: str, *, grace: bool = False) -> User | None:
+        """Note that a session ended, wherever it was; return its person, if they have left with it."""
         person = self._people.get(user_id)
         if person is None:
             return None
-        person.sessions.discard(session)
-        if grace:
-            person.grace.add(session)
-        else:
-            person.grace.discard(session)
-        if person.sessions or person.grace:
+        self._put(person, session, person.grace if grace else None)
+        if not person.is_gone:
             return None
         del self._people[user_id]
         return person.user
@@ -83,9 +97,38 @@ class Roster:
         person = self._people.get(user_id)
         if person is None or session not in person.grace:
             return None
-        return self.leave(user_id, session, grace=False)
+        return self.leave(user_id, session)
+
+    def part(self, user_id: str, session: str) -> User | None:
+        """Note that a session is on no other node any more; return its person, if they have left with it."""
+        person = self._people.get(user_id)
+        if person is None or session not in person.elsewhere:
+            return None
+        return self.leave(user_id, session)
 
     def remove(self, user_id: str) -> User | None:
         """Forget a person with all their sessions; return them, if they were here."""
         person = self._people.pop(user_id, None)
-        return None if person is None else person.user
+        if person is None:
+            return None
+        self._here -= len(person.sessions) + len(person.grace)
+        return person.user
+
+    def _person(self, user: User) -> tuple[_Person, bool]:
+        person = self._people.get(user.user_id)
+        arrived = person is None
+        if person is None:
+            person = self._people[user.user_id] = _Person(user)
+        person.user = user
+        return person, arrived
+
+    def _put(self, person: _Person, session: str, where: set[str] | None) -> None:
+        """Have a session stand in one of its person's sets, or in none."""
+        for kind in (person.sessions, person.grace):
+            if session in kind:
+                kind.remove(session)
+                self._here -= 1
+        person.elsewhere.discard(session)
+        if where is not None:
+            where.add(session)
+            self._here += where is not person.elsewhere

@@ -126,8 +126,14 @@ class Conversation:
             identity = await self._gate.identify(message.token, None)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
+        session = message.session
+        rooms: tuple[str, ...] = ()
+        if session is not None:
+            rooms = await self._hands.take_over(session, identity.user.user_id)
         if connection in self._hands.connections:
-            self._gate.admit(connection, identity, message.session)
+            self._gate.admit(connection, identity, session, rooms)
+        if session is not None:
+            self._hands.give_up(session, rooms)  # unless it is what the client goes on with
 
     async def _join(self, connection: Connection, user: User, room: str, since: str | None) -> None:
         self._hands.codec.check_room(room)
@@ -138,7 +144,7 @@ class Conversation:
         if session is not None and room not in session.rooms and len(session.rooms) >= limit:
             raise TooMany(f"a connection can be in at most {limit} rooms")
         span = None if self._hands.mind.knows(room, position) else await self._hands.span(room)
-        self._hands.tell(inputs.Entered(connection, room, position, span))
+        self._hands.tell(inputs.Entered(connection, room, position, span, self._hands.elsewhere(room)))
 
     def _must_be_in(self, connection: Connection, room: str | None) -> None:
         session = self._hands.mind.session(connection)

@@ -1,7 +1,7 @@
 """
 Who is let in now, and when is everybody else to come back?
 
-Nobody while the hub drains, nobody above a limit, and of a crowd only as many as the event loop
+Nobody while the hub drains or has lost its store, nobody above a limit, and of a crowd only as many as the event loop
 keeps up with (`core.admission`).
 """
 
@@ -32,8 +32,8 @@ class Door:
     def refusal(self, *, places: bool = True) -> Goodbye | None:
         """Take in that somebody wants in (and has a place to go); return what they are told if they may not."""
         hands = self._hands
-        if hands.draining:
-            return _goodbye("the server restarts", RESTART_SECONDS, hands.spread())
+        if hands.refuses is not None:
+            return _goodbye(hands.refuses, RESTART_SECONDS, hands.spread())
         if not places:
             return _goodbye("the server is full", FULL_SECONDS, FULL_SPREAD)
         answer = self._admission.receive(Arrived(), hands.now())

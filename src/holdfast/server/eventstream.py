@@ -39,7 +39,7 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
     except Unavailable as full:
         return _come_back(full.after)
     follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
-    if hands.draining or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
+    if hands.refuses is not None or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
         return _come_back(5 + random.uniform(0, hands.spread()))
     return EventStream(opened, follow)
 

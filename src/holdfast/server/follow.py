@@ -99,7 +99,7 @@ class Follow:
         gone: list[tuple[str, str]] = []
         for name in self.rooms:
             span = await self._hands.span(name)
-            self._hands.tell(inputs.Listened(name, span))
+            self._hands.tell(inputs.Listened(name, span, self._hands.elsewhere(name)))
             self._hands.followers.setdefault(name, set()).add(self)
             room = self._room(name)
             since = None if self._cursor is None else self._cursor.position(name)
@@ -108,8 +108,8 @@ class Follow:
             if refusal is not None:
                 gone.append((name, refusal))
         self._gaps = [Gap(name, reason, self.cursor) for name, reason in gone]
-        if self._hands.draining:
-            self.end("the server restarts")
+        if self._hands.refuses is not None:
+            self.end(self._hands.refuses)
         if self._expires is not None:
             remaining = self._expires - time.time()
             self._expiry = self._hands.loop.call_later(max(0.0, remaining), self.end, "the token has expired")

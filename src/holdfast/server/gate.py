@@ -100,20 +100,22 @@ class Gate:
             origin = request.headers["origin"][:200]
             raise Forbidden(f"pages from {origin} may not use this server unless it is told so (origins, --origin)")
 
-    def admit(self, connection: Connection, identity: Identity, session: str | None) -> None:
-        """Tell the mind who a connection is; it answers `connected`."""
+    def admit(
+        self, connection: Connection, identity: Identity, session: str | None, rooms: tuple[str, ...] = ()
+    ) -> None:
+        """Tell the mind who a connection is, and which session it brings from where; it answers `connected`."""
         now = self._hands.now()
         expires = None if identity.expires is None else now + identity.expires - time.time()
         token = self._guest_token(identity)
-        self._hands.tell(inputs.Identified(connection, new_session(), identity.user, token, expires, session))
+        self._hands.tell(inputs.Identified(connection, new_session(), identity.user, token, expires, session, rooms))
         known = self._hands.mind.session(connection)
         if known is not None and known.user == identity.user:  # else it stays who it was
             connection.identity = identity
 
     def introduce(self, identity: Identity) -> Connected:
         """Return what a client without a WebSocket has to know; raises `Unavailable` while nobody is taken in."""
-        if self._hands.draining:
-            raise Unavailable("the server restarts; come back in a moment")
+        if self._hands.refuses is not None:
+            raise Unavailable(f"{self._hands.refuses}; come back in a moment")
         rules, token = self._rules, self._guest_token(identity)
         return Connected(
             user=identity.user,

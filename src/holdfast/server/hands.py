@@ -12,18 +12,19 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
 
 from holdfast.core import heartbeat, inputs
-from holdfast.core.effects import Close, Deliver, Effect, Read
+from holdfast.core.effects import Attends, Close, Deliver, Departs, Effect, Read, Types
 from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
 from holdfast.core.ready import Item, Span
 from holdfast.errors import Closed
 from holdfast.protocol import messages
-from holdfast.protocol.codec import Codec
+from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position
 from holdfast.server.connection import Connection
@@ -34,6 +35,8 @@ logger = logging.getLogger("holdfast.server")
 
 #: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up.
 RETURNS_PER_SECOND = 500
+#: What a client that moves to another server may take, from the time when it is its turn.
+MOVE_SECONDS = 2.0
 #: What a server takes to end and to be there again; whoever returns sooner has come for nothing.
 RESTART_SECONDS = 2.0
 
@@ -99,12 +102,15 @@ class Hands:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.connections: set[Connection] = set()
-        self.draining = False
+        self.draining = False  # for good
+        self.refuses: str | None = None  # why nobody is taken in now
         self.streams: set[Follower] = set()
         self.followers: dict[str, set[Follower]] = {}
         self.publications = 0  # given to their members
         self.deaths = 0  # connections that fell silent
+        self._emptied = asyncio.Event()  # the last connection is gone
         self._store = store
+        self._others = store.others
         self._beat = beat
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[str, tuple[int, int]] = {}  # rooms the store is being asked about: by how many, and the news
@@ -129,29 +135,65 @@ class Hands:
             self._beat.receive(heartbeat.Ended(connection), self.now())
             connection.ended()
             self.tell(inputs.Lost(connection, ending))
+            if not self.connections:
+                self._emptied.set()
 
-    def end(self, connection: Connection, code: int, reason: str) -> None:
+    def end(self, connection: Connection, code: int, reason: str, ending: Ending = Ending.CLEAN) -> None:
         """End a WebSocket: it is forgotten at once, and closed as soon as it can be."""
         if connection in self.connections:
-            self.lost(connection, Ending.CLEAN)
+            self.lost(connection, ending)
             connection.close(code, reason)
 
-    def say_goodbye(self, connection: Connection, reason: str) -> None:
+    def say_goodbye(self, connection: Connection, reason: str, after: float = RESTART_SECONDS) -> None:
         """Tell a client that it will be closed for no fault of its own, and when to come back."""
-        connection.say(messages.Goodbye(reason, round(1000 * RESTART_SECONDS), round(1000 * self.spread())))
+        connection.say(messages.Goodbye(reason, round(1000 * after), round(1000 * self.spread())))
 
     def spread(self) -> float:
         """Return over how many seconds a crowd of this size should return: faster, and it would be a storm."""
         return max(1.0, len(self.connections) / RETURNS_PER_SECOND)
 
     def drain(self, reason: str) -> None:
-        """Send everybody away, kindly."""
+        """Send everybody away, kindly, and take nobody in any more."""
         self.draining = True
+        self.close(reason)
+
+    async def hand_over(self, reason: str, seconds: float) -> None:
+        """
+        Have everybody move to the other servers, and wait until they have, but no longer than this.
+
+        Who knows how to (it offered the subprotocol) goes there before it leaves here; the others are sent away.
+        """
+        self.draining = True
+        self.refuses = reason
+        for stream in tuple(self.streams):
+            stream.end(reason)
+        until = self.now() + min(seconds, self.spread() + MOVE_SECONDS)
+        for connection in tuple(self.connections):
+            if connection.knows_us:
+                self.say_goodbye(connection, reason, after=0.0)
+            else:
+                self.say_goodbye(connection, reason)
+                self.end(connection, CloseCode.RESTART, reason, Ending.UNCLEAN)
+        if self.connections:
+            self._emptied.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._emptied.wait()
+
+    def close(self, reason: str) -> None:
+        """Send everybody away, kindly, and take nobody in until it is opened again."""
+        self.refuses = reason
         for stream in tuple(self.streams):
             stream.end(reason)
         for connection in tuple(self.connections):
             self.say_goodbye(connection, reason)
-            self.end(connection, CloseCode.RESTART, reason)
+            # Where there are other servers, it is on its way to one of them, and has not left its rooms.
+            self.end(connection, CloseCode.RESTART, reason, Ending.CLEAN if self._others is None else Ending.UNCLEAN)
+
+    def reopen(self) -> None:
+        """Take everybody in again."""
+        if not self.draining:
+            self.refuses = None
 
     def expel(self, user_id: str, room: str | None = None) -> None:
         """Put a user out of a room, or out of all and off the server."""
@@ -183,6 +225,10 @@ class Hands:
             for follower in tuple(self.followers.get(room, ())):
                 follower.wake()
 
+    def follows(self, room: str) -> bool:
+        """Whether anybody here wants the news of a room."""
+        return room in self._asked or self.mind.room(room) is not None
+
     async def span(self, room: str) -> Span:
         """
         Return what the store has of a room, and of all that there has been news of.
@@ -192,12 +238,44 @@ class Hands:
         watchers, newest = self._asked.get(room, (0, 0))
         self._asked[room] = (watchers + 1, newest)
         try:
+            if self._others is not None:
+                await self._others.meet(room)
             span = await self._store.span(room)
         finally:
             watchers, newest = self._asked.pop(room)
             if watchers > 1:
                 self._asked[room] = (watchers - 1, newest)
         return Span(span.floor, max(span.head, newest))
+
+    def elsewhere(self, room: str) -> inputs.Elsewhere:
+        """Return who is in a room at other nodes."""
+        return () if self._others is None else self._others.known(room)
+
+    async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
+        """Take a session over from another node, if it is not of this one; return the rooms that it is in."""
+        if self._others is None or self.mind.knows_session(session):
+            return ()
+        return await self._others.take_over(session, user_id)
+
+    def give_up(self, session: str, rooms: Iterable[str]) -> None:
+        """Let go of a session that was taken over, and is not wanted any more."""
+        for room in rooms if self._others is not None and not self.mind.knows_session(session) else ():
+            self._do(Departs(room, session))
+
+    def say(self, *word: Any) -> None:
+        """Tell the other nodes something; it may be lost."""
+        if self._others is not None:
+            self._others.say(word)
+
+    def heard(self, word: Any) -> None:
+        """Take in what another node has said."""
+        match word:
+            case ["broadcast", str(room), str(text), str() | None as but]:
+                self.tell(inputs.Announced(room, Frame(text.encode()), but))
+            case ["typing", str(room), str(session), str(user_id), str(name), bool(active)]:
+                self.tell(inputs.TypedElsewhere(room, session, messages.User(user_id, name), active))
+            case _:
+                logger.error("another server said what is not understood here: %.200r", word)
 
     def listeners(self) -> dict[str, dict[str, int]]:
         """Return how many listen to each room, by road."""
@@ -283,6 +361,12 @@ class Hands:
                 self.spawn(self._read(room, after))
             case Close(connection, code, reason):
                 self.loop.call_soon(self._close, connection, code, reason)
+            case Attends(room, session, user) if self._others is not None:
+                self._others.attend(room, session, user)
+            case Departs(room, session) if self._others is not None:
+                self._others.depart(room, session)
+            case Types(room, session, user, active):
+                self.say("typing", room, session, user.user_id, user.name, active)
 
     def _failed(self, connection: Hashable) -> None:
         """Let go of a connection that something unexpected has happened to, so that nobody else suffers from it."""

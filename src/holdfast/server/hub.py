@@ -9,10 +9,10 @@ called from anywhere in it (`await hub.publish(…)`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from starlette.applications import Starlette
@@ -22,22 +22,25 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast.core import inputs
 from holdfast.core.hub import Rules
-from holdfast.errors import Closed
+from holdfast.errors import Closed, StoreError
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import HeartbeatTerms, Terms, User
-from holdfast.server import eventstream, metrics, polling
+from holdfast.server import crew, eventstream, metrics, polling
 from holdfast.server.auth import Identity, Origins
 from holdfast.server.conversation import Authorize, Handler, Hooks
 from holdfast.server.gate import Authenticate
 from holdfast.server.keyed import next_once
 from holdfast.server.limits import Limits
 from holdfast.server.mount import mountable
-from holdfast.server.opened import OpenHub, Settings, Snapshot
+from holdfast.server.opened import Lives, OpenHub, Settings, Snapshot
 from holdfast.server.publication import Publication
 from holdfast.server.subscribers import Handler as SubscriberHandler
 from holdfast.server.subscribers import to_publication
-from holdfast.store.sqlite import SqliteStore
-from holdfast.store.store import Once, ReadTransaction, Record, Retention, Store, Transaction
+from holdfast.store.choice import store_at
+from holdfast.store.store import AppendsElsewhere, Once, ReadTransaction, Record, Retention, Store, Transaction
+
+if TYPE_CHECKING:
+    import psycopg
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +51,8 @@ class Hub:
     Rooms with a log, and everybody who is in them.
 
     Args:
-        store: Where the log is kept: a file (`"chat.db"`), `"memory:"`, or a `Store` of your own.
+        store: Where the log is kept: a file (`"chat.db"`), `"memory:"`, a PostgreSQL database that several processes
+            may share (`"postgresql://…"`, or what else libpq understands), or a `Store` of your own.
         room_key: The field that names the room in messages.
         heartbeat_interval: Every connection is pinged as often as this, in seconds.
         heartbeat_timeout: A connection that sends nothing for this long after a ping is gone.
@@ -56,7 +60,9 @@ class Hub:
         require_login: Turn away who has not signed in; else they are guests.
         origins: Pages of other sites that may use this server, as `https://example.org`.
         server_key: Lets other programs publish by `POST …/publish` with `Authorization: Bearer <key>`.
-        migrations: SQL scripts for the application's own tables; each is run once on a store, in this order.
+        listen: How PostgreSQL is reached directly, if `store` leads through a pooler in transaction mode.
+        migrations: SQL scripts for the application's own tables; each is run once on a store, in this order. If they
+            differ, `{"sqlite": […], "postgresql": […]}`.
         limits: Everything else that is limited.
     """
 
@@ -71,7 +77,8 @@ class Hub:
         require_login: bool = False,
         origins: Sequence[str] = (),
         server_key: str | None = None,
-        migrations: Sequence[str] = (),
+        listen: str | None = None,
+        migrations: Sequence[str] | Mapping[str, Sequence[str]] = (),
         limits: Limits | None = None,
     ) -> None:
         if server_key is not None and not server_key:
@@ -96,9 +103,11 @@ class Hub:
         )
         retention = Retention(limits.log_records, limits.log_seconds, limits.verdict_seconds)
         self._store: Store = (
-            SqliteStore(store, codec, migrations=migrations, retention=retention) if isinstance(store, str) else store
+            store_at(store, codec, migrations=migrations, retention=retention, listen=listen)
+            if isinstance(store, str)
+            else store
         )
-        self._opened: OpenHub | None = None
+        self._lives: Lives | None = None
         self.websocket = WebSocketEndpoint(self)
 
     # The application's own decisions.
@@ -130,8 +139,8 @@ class Hub:
     def subscribe(self, function: SubscriberHandler) -> SubscriberHandler:
         """Be told of every publication, in order, in this process (decorator). One that throws harms no other."""
         self._settings.subscribers.append(function)
-        if self._opened is not None:
-            self._opened.subscribe(function)
+        if self._lives is not None:
+            self._lives.current.subscribe(function)
         return function
 
     def snapshot(self, function: Snapshot) -> Snapshot:
@@ -152,9 +161,14 @@ class Hub:
         return life()
 
     async def __aenter__(self) -> Self:
-        opened = OpenHub(self._settings, self._store)
-        await opened.open()
-        self._opened = opened
+        if crew.is_worker() and self._store.others is None:
+            raise StoreError(
+                "one process serves a file, and this is one of several: drop --workers, "
+                "or keep the data in a database that they can share (postgresql://…)"
+            )
+        lives = Lives(self._settings, self._store)
+        await lives.open()
+        self._lives = lives
         open_hubs.add(self)
         return self
 
@@ -162,24 +176,41 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         open_hubs.discard(self)
-        opened, self._opened = self.opened, None
-        await opened.close()
+        lives, self._lives = self._lives, None
+        assert lives is not None, "it is left once for each time it is entered"
+        await lives.close()
 
     def drain(self) -> None:
         """Send everybody away with advice when to come back; what was accepted is still answered."""
         self.opened.hands.drain("the server restarts")
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no other server shares its store now."""
+        return self._store.others is None or self._store.others.are_none
+
+    async def hand_over(self) -> None:
+        """Have everybody move to the other servers that share the store, if there are any; then `drain`."""
+        if not self.is_alone:
+            await self.opened.hands.hand_over("the server restarts", self.limits.drain_seconds - 2.0)
+        self.drain()
+
+    @property
     def opened(self) -> OpenHub:
         """What there is of it only while it is open."""
-        if self._opened is None:
+        if self._lives is None:
             raise Closed("the hub is not open; pass lifespan=hub.lifespan to the application, or use `async with hub`")
-        return self._opened
+        return self._lives.current
 
     @property
     def is_draining(self) -> bool:
         """Whether it takes nobody in any more."""
-        return self._opened is None or self._opened.hands.draining
+        return self._lives is None or self.opened.hands.draining
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes everybody in: it is open, does not drain, and its store answers."""
+        return self._lives is not None and self.opened.hands.refuses is None
 
     # Writing and reading.
 
@@ -220,11 +251,38 @@ class Hub:
         loop = self.opened.hands.loop
         return asyncio.run_coroutine_threadsafe(self.publish(room, type, data), loop).result()
 
+    @overload
+    def publish_in(self, connection: psycopg.Connection[Any], room: str, type: str, data: Any) -> Publication: ...
+
+    @overload
+    def publish_in(
+        self, connection: psycopg.AsyncConnection[Any], room: str, type: str, data: Any
+    ) -> Awaitable[Publication]: ...
+
+    def publish_in(self, connection: Any, room: str, type: str, data: Any) -> Publication | Awaitable[Publication]:
+        """
+        Publish in a transaction of your own on the PostgreSQL database that the store is in: they commit together.
+
+        `connection` is psycopg's; on an `AsyncConnection` this is to be awaited. What it returns is true as soon as you
+        have committed. Until then whoever else publishes in this room waits, so do it last.
+        """
+        codec, epoch = self._settings.codec, self._store.epoch
+        body = codec.encode_body(type, data)
+
+        def publication(offset: int) -> Publication:
+            return to_publication(Record(room, offset, type, body), epoch)
+
+        if not isinstance(self._store, AppendsElsewhere):
+            raise StoreError("publish_in is for a store in PostgreSQL; hub.write does the same on every one")
+        return self._store.append_in(connection, codec.check_room(room), type, body, publication)
+
     async def broadcast(self, room: str, type: str, data: Any, *, but: str | None = None) -> None:
         """Send an event to those who are in `room` now, but not to the session `but`. It is not recorded."""
         codec = self._settings.codec
         frame = codec.encode_event(codec.check_room(room), type, codec.encode_body(type, data))
-        self.opened.hands.tell(inputs.Announced(room, frame, but))
+        hands = self.opened.hands
+        hands.say("broadcast", room, frame.text.decode(), but)
+        hands.tell(inputs.Announced(room, frame, but))
 
     # People.
 
@@ -236,10 +294,14 @@ class Hub:
     async def remove(self, user_id: str, room: str) -> None:
         """Put a user out of a room, with all their tabs."""
         self.opened.hands.expel(user_id, room)
+        if self._store.others is not None:
+            await self._store.others.expel(user_id, room)
 
     async def disconnect(self, user_id: str) -> None:
         """Close every connection of a user, for good (4003)."""
         self.opened.hands.expel(user_id)
+        if self._store.others is not None:
+            await self._store.others.expel(user_id, None)
 
     def token(self, user: User, lifetime: float | None = None) -> str:
         """Return a token that says "this is `user`", for `lifetime` seconds."""

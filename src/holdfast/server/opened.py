@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from starlette.requests import HTTPConnection
 
+from holdfast.core import inputs
 from holdfast.core.heartbeat import Heartbeat
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.hub import Rules
+from holdfast.core.inputs import Elsewhere
 from holdfast.errors import Malformed, NotFound
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import MAX_LENGTH, MAX_OFFSET, Cursor, decode_cursor, encode_cursor
@@ -59,14 +62,9 @@ class OpenHub:
         self.limits = settings.limits
         self._subscribers: list[Subscriber] = []
         self._tasks: list[asyncio.Task[None]] = []
-
-    async def open(self) -> None:
-        """Open the store, and take up work."""
-        settings, store = self.settings, self.store
-        await store.open(self._news)
         terms = settings.rules.heartbeat
         self.hands = Hands(
-            Mind(settings.codec, store.epoch, settings.rules),
+            Mind(settings.codec, store.epoch, msgspec.structs.replace(settings.rules, shared=store.others is not None)),
             Heartbeat(terms.interval, terms.timeout),
             store,
             settings.codec,
@@ -86,13 +84,12 @@ class OpenHub:
         for handler in settings.subscribers:
             self.subscribe(handler)
 
-    async def close(self) -> None:
-        """Send everybody away, finish what was accepted, and close the store."""
-        self.hands.drain("the server stops")
+    async def close(self, reason: str) -> None:
+        """Send everybody away, and finish what was accepted."""
+        self.hands.drain(reason)
         for task in self._tasks:
             task.cancel()
         await self.hands.finish(self.limits.close_seconds)
-        await self.store.close()
 
     def subscribe(self, handler: Handler) -> None:
         """Tell a handler of every publication from now on."""
@@ -100,7 +97,12 @@ class OpenHub:
         self._subscribers.append(subscriber)
         self._tasks.append(self.hands.spawn(subscriber.run()))
 
-    def _news(self, records: Sequence[Record]) -> None:
+    def follows(self, room: str) -> bool:
+        """Whether anybody here wants the news of a room."""
+        return bool(self._subscribers) or self.hands.follows(room)
+
+    def news(self, records: Sequence[Record]) -> None:
+        """Take in what was committed."""
         self.hands.news(records)
         for subscriber in self._subscribers:
             subscriber.news(records)
@@ -138,3 +140,70 @@ class OpenHub:
             return function(transaction, room), position
 
         return await self.store.read(query)
+
+
+class Lives:
+    """
+    The lives of a Hub that is open, one after the other: when its log is another one, it begins anew.
+
+    It is the store's listener.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Open the store, and take up work."""
+        await self._store.open(self)
+        self.current = OpenHub(self._settings, self._store)
+
+    async def close(self) -> None:
+        """Send everybody away, finish what was accepted, and close the store."""
+        await self.current.close("the server stops")
+        if self._ending:
+            await asyncio.wait(self._ending)
+        await self._store.close()
+
+    def news(self, records: Sequence[Record]) -> None:
+        """Take in what was committed."""
+        self.current.news(records)
+
+    def follows(self, room: str) -> bool:
+        """Whether anybody here wants the news of a room."""
+        return self.current.follows(room)
+
+    def met(self, room: str, came: Elsewhere, went: Elsewhere) -> None:
+        """Take in who came and went at other nodes."""
+        self.current.hands.tell(inputs.Met(room, came, went))
+
+    def taken(self, session: str, rooms: tuple[str, ...]) -> None:
+        """Let go of a session that went on at another node."""
+        self.current.hands.tell(inputs.Taken(session, rooms))
+
+    def expelled(self, user_id: str, room: str | None) -> None:
+        """Put a user out, as another node was told to."""
+        self.current.hands.expel(user_id, room)
+
+    def heard(self, word: Any) -> None:
+        """Take in what another node has said."""
+        self.current.hands.heard(word)
+
+    def away(self) -> None:
+        """Send everybody to where the truth is known, and let nobody in."""
+        self.current.hands.close("the database does not answer")
+
+    def back(self) -> None:
+        """Let them in again."""
+        self.current.hands.reopen()
+
+    def moved(self) -> None:
+        """Have everybody come back, to be told that their positions mean nothing any more."""
+        ended = self.current
+        self.current = OpenHub(self._settings, self._store)
+        self.current.hands.draining = ended.hands.draining
+        self.current.hands.refuses = ended.hands.refuses
+        task = asyncio.create_task(ended.close("the log has begun anew"))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)

@@ -15,6 +15,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -23,12 +24,16 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from holdfast.errors import HoldfastError
+from holdfast.server import crew
+from holdfast.server.crew import Crew
 from holdfast.server.hub import open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.websocket import WebSocketProtocol
 
 logger = logging.getLogger("holdfast.server")
 
+#: A link on which nothing was acknowledged for so long is ended by the kernel. Seconds.
+USER_TIMEOUT = 40.0
 #: Newcomers that the kernel keeps, until it is their turn …
 QUEUE = 2048
 #: … and that are taken in before anybody else has theirs.
@@ -83,7 +88,7 @@ def with_deadline(base: type[Any], seconds: float) -> type[Any]:
 class Server(uvicorn.Server):
     """uvicorn's, but everybody is told to come back before a listener closes."""
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_listening = on_listening
 
@@ -93,13 +98,24 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(QUEUE)
-        if self.started:
+        if self.started and crew.is_worker():
+            crew.report_for_duty(asyncio.get_running_loop())
+        elif self.started:
             self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop."""
-        for hub in tuple(open_hubs):
-            hub.drain()
+        """
+        Drain, then stop.
+
+        While those who are here move to other servers, newcomers must find those too: nobody listens here any more.
+        """
+        hubs = tuple(open_hubs)
+        if not all(hub.is_alone for hub in hubs):
+            for server in self.servers:
+                server.close()
+            for listener in sockets or ():
+                listener.close()
+        await asyncio.gather(*(hub.hand_over() for hub in hubs))
         await asyncio.sleep(0)
         await super().shutdown(sockets)
 
@@ -137,15 +153,24 @@ def serve(
     limits: Limits,
     log_level: str = "info",
     speed: bool = True,
-    on_listening: Callable[[list[socket.socket]], None] = lambda sockets: None,
+    workers: int = 1,
+    on_listening: Callable[[int], None] = lambda port: None,
 ) -> None:
     """
-    Serve an ASGI app (or `"module:app"`) until SIGTERM or SIGINT.
+    Serve an ASGI app (or `"module:app"`) until SIGTERM or SIGINT; `on_listening` is told the port.
+
+    With several `workers`, the command that this process was started by is run in as many others.
 
     With `speed`, on uvloop and httptools where they are installed. Raises what one of ours has raised if the
     application cannot start.
     """
-    sockets = listen(host, port, user_timeout=40.0)
+    if workers > 1 and not crew.is_worker():
+        shares = listen_for_each(workers, host, port)
+        status = Crew(crew.command(), shares).run(lambda: on_listening(shares[0][0].getsockname()[1]))
+        if status:
+            raise SystemExit(status)
+        return
+    sockets = crew.inherited() if crew.is_worker() else listen(host, port, user_timeout=USER_TIMEOUT)
     allow_files(limits.connections + limits.streams + FILES)
     config = uvicorn.Config(
         app,
@@ -164,7 +189,7 @@ def serve(
     config.load()
     config.loaded_app = start = Start(config.loaded_app)
     try:
-        Server(config, lambda: on_listening(sockets)).run(sockets)
+        Server(config, partial(on_listening, sockets[0].getsockname()[1])).run(sockets)
     except KeyboardInterrupt:
         pass
     finally:
@@ -203,7 +228,16 @@ class Start:
                 await send(refusal)
 
 
-def listen(host: str, port: int, *, user_timeout: float) -> list[socket.socket]:
+def listen_for_each(workers: int, host: str, port: int) -> list[list[socket.socket]]:
+    """Return sockets for each of several processes, on the same addresses."""
+    first = listen(host, port, user_timeout=USER_TIMEOUT)  # alone: another program that listens there is an error
+    port = first[0].getsockname()[1]
+    for listener in first:
+        listener.close()
+    return [listen(host, port, user_timeout=USER_TIMEOUT, is_shared=True) for _ in range(workers)]
+
+
+def listen(host: str, port: int, *, user_timeout: float, is_shared: bool = False) -> list[socket.socket]:
     """
     Return sockets that listen on every address of `host`.
 
@@ -219,7 +253,7 @@ def listen(host: str, port: int, *, user_timeout: float) -> list[socket.socket]:
     for family, kind, protocol, _, address in dict.fromkeys(addresses):
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if is_shared else socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if sys.platform == "linux":

@@ -10,13 +10,11 @@ that costs little. A lock file keeps other processes out.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -25,30 +23,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from holdfast.core.ready import CHUNK_BYTES, Span
-from holdfast.errors import Closed, StoreError, Unavailable
+from holdfast.core.ready import Span
+from holdfast.errors import Closed, StoreError
 from holdfast.protocol.codec import Codec
+from holdfast.store import log
+from holdfast.store.commit import Committer, Job
 from holdfast.store.lock import Lock
-from holdfast.store.retention import forget_publications, forget_verdicts
-from holdfast.store.store import Once, Outcome, ReadTransaction, Record, Retention, Transaction
-from holdfast.store.transaction import Committer, Job, SqliteReadTransaction
+from holdfast.store.retention import keep_house
+from holdfast.store.sqlite_session import SqliteConnection, SqliteSession
+from holdfast.store.store import Listener, Once, Outcome, ReadTransaction, Record, Retention, Transaction, new_epoch
+from holdfast.store.transaction import OpenReadTransaction
 from holdfast.store.worker import ThreadWorker, Worker
-
-logger = logging.getLogger("holdfast.store")
+from holdfast.store.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Changes in one commit: enough to make an fsync cheap, few enough that the first does not wait long.
-BATCH_CHANGES = 512
-#: Changes that may wait: beyond this the disk does not keep up, and it is kinder to say so.
-WAITING_CHANGES = 10_000
-#: Publications in one page for those who catch up, which is also at most `CHUNK_BYTES` long.
-PAGE_RECORDS = 256
 READERS = 2
-#: Seconds between two looks at what may be forgotten, and between two notes of how far the file has come.
-FORGET_EVERY = 60.0
-_SCHEMA = ("sqlite.sql", "sqlite-2.sql")
+_SCHEMA = ("sqlite.sql", "sqlite-2.sql", "sqlite-3.sql")
 
 
 class SqliteStore:
@@ -56,6 +48,7 @@ class SqliteStore:
 
     epoch: str
     secret: str
+    others = None
 
     def __init__(
         self,
@@ -73,18 +66,14 @@ class SqliteStore:
         self._codec = codec
         self._migrations = migrations
         self._retention = retention
-        self._worker = ThreadWorker("holdfast-writer") if worker is None else worker
+        self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
         self._given_reads = reads
         self._wall = wall
-        self._waiting: deque[Job] = deque()
-        self._accepting = False
 
     # Its life.
 
-    async def open(self, news: Callable[[Sequence[Record]], None]) -> None:
-        """Open it; `news` is called in this event loop with what was committed, in order."""
-        self._news = news
-        self._loop = asyncio.get_running_loop()
+    async def open(self, listener: Listener) -> None:
+        """Open it; from now on `listener` is told what was committed."""
         with ExitStack() as held:
             if self._in_memory:
                 folder = held.enter_context(TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True))
@@ -95,25 +84,21 @@ class SqliteStore:
             self._migrate("holdfast", [files("holdfast.store.schema").joinpath(name).read_text() for name in _SCHEMA])
             self._migrate("app", self._migrations)
             self._identify()
-            self._committer = Committer(self._connection, self.epoch, self._codec, self._wall)
+            self._committer = Committer(SqliteSession(self._connection, self.epoch, self._codec), self._wall)
             self._lock.witness(self._committer.clock)
             self._local = threading.local()
             self._readers = held.enter_context(ExitStack())
             self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
             self._held = held.pop_all()
-        self._worker.start(self._drain)
-        self._accepting = True
-        self._housekeeping = self._loop.create_task(self._keep_house())
+        self._writer.start(self._commit, listener.news)
+        self._housekeeping = asyncio.create_task(keep_house(self.commit, self._retention))
 
     async def close(self) -> None:
         """Finish what was accepted, and close it."""
-        if not self._accepting:
+        if not self._writer.accepting:
             return
-        self._accepting = False
         self._housekeeping.cancel()
-        await self._worker.stop()
-        self._drain()
-        await asyncio.sleep(0)  # let the last answers arrive
+        await self._writer.stop()
         with self._held:
             self._lock.witness(self._committer.clock)
 
@@ -190,81 +175,37 @@ class SqliteStore:
         once: Once | None = None,
     ) -> Outcome:
         """Like `write`, with what was published; with `once`, a repetition is answered as the first was."""
-        if not self._accepting:
-            raise Closed("the store is closed")
-        if len(self._waiting) >= WAITING_CHANGES:
-            raise Unavailable(f"{WAITING_CHANGES} changes are waiting for the disk; try again")
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+        return await self._writer.commit(change, args, kwargs or {}, once)
 
-        def answer(outcome: Outcome | BaseException) -> None:
-            if future.cancelled():
-                return
-            if isinstance(outcome, Outcome):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
-
-        self._waiting.append(Job(change, args, kwargs or {}, once, answer))
-        self._worker.wake()
-        return await future
-
-    def _drain(self) -> None:
-        """Commit whatever waits (in the writer's thread)."""
-        while self._waiting:
-            jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_CHANGES))]
-            outcomes = self._committer.commit(jobs)
-            self._lock.witness(self._committer.clock)  # before anybody is told: a restored file is seen to be older
-            self._loop.call_soon_threadsafe(self._tell, jobs, outcomes)
-
-    def _tell(self, jobs: list[Job], outcomes: list[Outcome | BaseException]) -> None:
-        """Answer those who wait, and give the news (in the event loop, after the commit)."""
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            job.answer(outcome)
-        records = [record for outcome in outcomes if isinstance(outcome, Outcome) for record in outcome.publications]
-        if records:
-            self._news(records)
-
-    async def _keep_house(self) -> None:
-        while True:
-            try:
-                if self._retention is not None:
-                    await self.forget(self._retention)
-            except Exception:
-                logger.exception("the log could not be trimmed; it is tried again")
-            await asyncio.sleep(FORGET_EVERY)
-
-    async def forget(self, retention: Retention) -> None:
-        """Forget what need not be kept, a little at a time, so that no writer waits long."""
-        room: int | None = 0
-        while room is not None:
-            room = (await self.commit(forget_publications, (retention, room))).result
-        while (await self.commit(forget_verdicts, (retention,))).result:
-            pass
+    def _commit(self, jobs: list[Job]) -> list[Outcome | BaseException]:
+        outcomes = self._committer.commit(jobs)
+        self._lock.witness(self._committer.clock)  # before anybody is told: a restored file is seen to be older
+        return outcomes
 
     # Reading.
 
     async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `query` on one moment of the store, and return what it returned."""
-        if not self._accepting:
+        if not self._writer.accepting:
             raise Closed("the store is closed")
 
         def run() -> T:
             connection = self._reader()
             connection.execute("BEGIN")
             try:
-                return query(SqliteReadTransaction(connection, self.epoch), *args, **kwargs)
+                return query(OpenReadTransaction(SqliteConnection(connection), self.epoch), *args, **kwargs)
             finally:
                 connection.execute("ROLLBACK")
 
-        return await self._loop.run_in_executor(self._reads, run)
+        return await asyncio.get_running_loop().run_in_executor(self._reads, run)
 
     async def span(self, room: str) -> Span:
         """Return what the log of `room` holds."""
-        return await self.read(_span, room)
+        return await self.read(log.span, room)
 
     async def page(self, room: str, after: int) -> list[Record]:
         """Return what follows `after`: from the first that is left, as much as fits a page."""
-        return await self.read(_page, room, after)
+        return await self.read(log.page, room, after)
 
     def _reader(self) -> sqlite3.Connection:
         """Return this thread's own connection, which cannot write."""
@@ -275,36 +216,3 @@ class SqliteStore:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             self._local.connection = self._readers.enter_context(closing(connection))
         return connection
-
-
-def new_epoch() -> str:
-    """Return a name for a life of the log that no other has had."""
-    return secrets.token_hex(4)
-
-
-def _span(transaction: ReadTransaction, room: str) -> Span:
-    row = transaction.one(
-        "SELECT head, (SELECT min(offset) FROM holdfast_log WHERE room_id = id) AS floor "
-        "FROM holdfast_room WHERE name = ?",
-        (room,),
-    )
-    if row is None:
-        return Span(1, 0)
-    return Span(row["head"] + 1 if row["floor"] is None else row["floor"], row["head"])
-
-
-def _page(transaction: ReadTransaction, room: str, after: int) -> list[Record]:
-    rows = transaction.all(
-        "SELECT offset, type, body FROM holdfast_log "
-        "WHERE room_id = (SELECT id FROM holdfast_room WHERE name = ?) AND offset > ? ORDER BY offset LIMIT ?",
-        (room, after, PAGE_RECORDS),
-    )
-    records: list[Record] = []
-    size = 0
-    for row in rows:
-        body = row["body"].encode()
-        size += len(body)
-        if records and size > CHUNK_BYTES:
-            break
-        records.append(Record(room, row["offset"], row["type"], body))
-    return records

@@ -9,12 +9,15 @@ a plain function of a `ReadTransaction`: all that it reads is of one moment, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
+from holdfast.core.inputs import Elsewhere
 from holdfast.core.ready import Span
 from holdfast.protocol.cursor import Position
+from holdfast.protocol.messages import User
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,17 +26,7 @@ Row = dict[str, Any]
 
 
 class ReadTransaction(Protocol):
-    """
-    One moment of the store.
-
-    Attributes:
-        now: The time of the newest change at this moment: ISO 8601, UTC, microseconds. In a change: its own,
-            later than that of every change before.
-    """
-
-    @property
-    def now(self) -> str:
-        """The time of this moment."""
+    """One moment of the store."""
 
     def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return every row, by column name. Placeholders are `?`."""
@@ -45,11 +38,24 @@ class ReadTransaction(Protocol):
         """Return where `room` stands at this moment: a client that joins `since` here misses nothing."""
 
     def time(self, room: str, offset: int) -> str | None:
-        """Return when a publication was committed, or None if the log does not have it (any more)."""
+        """
+        Return when a publication was committed: ISO 8601, UTC, microseconds, later than all before it in its room.
+
+        None if the log does not have it (any more); that of the newest, `position(room).offset`, is never forgotten.
+        """
 
 
 class Transaction(ReadTransaction, Protocol):
-    """What a change acts through, and all it may act through: it can be run twice."""
+    """
+    What a change acts through, and all it may act through: it can be run twice.
+
+    Attributes:
+        now: The time of this change, in the same form.
+    """
+
+    @property
+    def now(self) -> str:
+        """The time of this change."""
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run a statement; return how many rows it changed."""
@@ -112,20 +118,86 @@ class Outcome:
     positions: tuple[tuple[str, int], ...]
 
 
+class Listener(Protocol):
+    """Who is told what happens in a store (in the event loop)."""
+
+    def news(self, records: Sequence[Record]) -> None:
+        """These were committed: of each room in their order, each once."""
+
+    def follows(self, room: str) -> bool:
+        """Whether the news of a room are wanted here."""
+
+    def met(self, room: str, came: Elsewhere, went: Elsewhere) -> None:
+        """At other nodes, these sessions came to a room, and those left it."""
+
+    def taken(self, session: str, rooms: tuple[str, ...]) -> None:
+        """A session of this node went on at another, which has taken its places in these rooms."""
+
+    def expelled(self, user_id: str, room: str | None) -> None:
+        """Another node was told to put a user out of a room, or out of all."""
+
+    def heard(self, word: Any) -> None:
+        """Another node has said this (see `Others.say`)."""
+
+    def away(self) -> None:
+        """The store has not answered for a while: what is known here may be old."""
+
+    def back(self) -> None:
+        """It answers again, and everything that was missed has been told."""
+
+    def moved(self) -> None:
+        """It is another, or has another life, and another epoch: everybody has to start afresh."""
+
+
+class Others(Protocol):
+    """The other nodes that share a store."""
+
+    @property
+    def are_none(self) -> bool:
+        """Whether there is no other node at work now."""
+
+    def attend(self, room: str, session: str, user: User) -> None:
+        """Let them know that a session of this node is in a room."""
+
+    def depart(self, room: str, session: str) -> None:
+        """… and that it is no longer."""
+
+    async def meet(self, room: str) -> None:
+        """Learn who is in a room at other nodes, and from now on be told of changes."""
+
+    def known(self, room: str) -> Elsewhere:
+        """Return who is in a room at other nodes, as far as is known."""
+
+    async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
+        """Take a user's session over from another node; return the rooms that it is in (none: there is no such one)."""
+
+    async def expel(self, user_id: str, room: str | None) -> None:
+        """Have them put a user out of a room, or out of all."""
+
+    def say(self, word: Any) -> None:
+        """Tell them something that JSON can say, or raise `TooLarge`. It may be lost."""
+
+
 class Store(Protocol):
     """
     A log for every room, and the application's own tables beside it.
 
-    Attributes:
-        epoch: Names this log. Another epoch says "older positions mean nothing".
-        secret: 32 random bytes as hex, kept with the data, to sign tokens with.
     """
 
-    epoch: str
-    secret: str
+    @property
+    def epoch(self) -> str:
+        """What names this log: another epoch says "older positions mean nothing"."""
 
-    async def open(self, news: Callable[[Sequence[Record]], None]) -> None:
-        """Open it; from now on `news` is called, in the event loop, with what was committed, in order."""
+    @property
+    def secret(self) -> str:
+        """32 random bytes as hex, kept with the data, to sign tokens with."""
+
+    @property
+    def others(self) -> Others | None:
+        """The other nodes, if several may share it."""
+
+    async def open(self, listener: Listener) -> None:
+        """Open it; from now on `listener` is told what happens."""
 
     async def close(self) -> None:
         """Finish what was accepted, and close it."""
@@ -151,3 +223,18 @@ class Store(Protocol):
 
     async def page(self, room: str, after: int) -> list[Record]:
         """Return what follows `after`: without holes, from the first that is left, as much as fits a page."""
+
+
+@runtime_checkable
+class AppendsElsewhere(Protocol):
+    """A store whose log can be written in a transaction of somebody else's."""
+
+    def append_in(
+        self, connection: Any, room: str, type: str, body: bytes, then: Callable[[int], T]
+    ) -> T | Awaitable[T]:
+        """Append to a log; return what `then` makes of the offset, or what is to be awaited for it."""
+
+
+def new_epoch() -> str:
+    """Return a name for a life of the log that no other has had."""
+    return secrets.token_hex(4)

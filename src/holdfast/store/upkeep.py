@@ -13,7 +13,7 @@ from pathlib import Path
 
 from holdfast.errors import StoreError
 from holdfast.store.lock import Lock
-from holdfast.store.sqlite import new_epoch
+from holdfast.store.store import new_epoch
 
 
 def back_up(source: Path, target: Path) -> None:

@@ -1,0 +1,258 @@
+"""
+How is everything kept in a PostgreSQL database?
+
+As in SQLite: one thread commits what waits, readers have connections of their own. What
+other nodes commit comes by the feed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from importlib.resources import files
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+import psycopg
+from psycopg.rows import tuple_row
+
+from holdfast.core.ready import Span
+from holdfast.errors import Closed, StoreError, Unavailable
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import RESERVED_TYPES
+from holdfast.store import log
+from holdfast.store.commit import Committer
+from holdfast.store.postgres_database import LOCK, Connection, Database, begin
+from holdfast.store.postgres_feed import Feed
+from holdfast.store.postgres_hints import Hints
+from holdfast.store.postgres_people import People
+from holdfast.store.postgres_session import PostgresConnection, PostgresSession
+from holdfast.store.retention import keep_house
+from holdfast.store.store import Listener, Once, Outcome, ReadTransaction, Record, Retention, Transaction, new_epoch
+from holdfast.store.transaction import OpenReadTransaction
+from holdfast.store.worker import ThreadWorker, Worker
+from holdfast.store.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READERS = 4
+_SCHEMA = ("postgres.sql",)
+_APPEND = "SELECT holdfast_append(%s, %s, %s::jsonb)"
+
+
+def renew_epoch(dsn: str) -> str:
+    """Give a database a new epoch, and return it. The servers that use it notice, and everybody starts afresh."""
+    epoch = new_epoch()
+    try:
+        with closing(Database(dsn).connect()) as connection:
+            changed = connection.execute("UPDATE holdfast_meta SET value = %s WHERE key = 'epoch'", (epoch,))
+    except psycopg.Error as error:
+        raise StoreError(f"cannot write the database: {error}") from None
+    if not changed.rowcount:
+        raise StoreError("there is no store of holdfast in this database")
+    return epoch
+
+
+class Lost(Unavailable):
+    """The database was lost in the middle of a query."""
+
+
+class PostgresStore:
+    """A store in the database that `dsn` names; `listen` as in `Database`."""
+
+    def __init__(
+        self,
+        dsn: str,
+        codec: Codec,
+        *,
+        listen: str | None = None,
+        migrations: Sequence[str] = (),
+        retention: Retention | None = None,
+        worker: Worker | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = Database(dsn, listen)
+        self._codec = codec
+        self._migrations = migrations
+        self._retention = retention
+        self._wall = wall
+        self._hints = Hints(self._database)
+        self.others = People(self._database, self._hints)
+        self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
+
+    @property
+    def epoch(self) -> str:
+        """What names this log."""
+        return self._database.here.epoch
+
+    @property
+    def secret(self) -> str:
+        """32 random bytes as hex, to sign tokens with."""
+        return self._secret
+
+    # Its life.
+
+    async def open(self, listener: Listener) -> None:
+        """Open it; from now on `listener` is told what was committed, by whichever node."""
+        with ExitStack() as held:
+            self._listener = listener
+            self._feed = Feed(self._database, self._hints, listener, self._identify_again, self._moved)
+            self._hints.heard = listener.heard
+            try:
+                with closing(self._database.connect()) as connection:
+                    self._migrate(connection)
+                    self._identify(connection)
+                session = held.enter_context(closing(PostgresSession(self._database, self._codec)))
+                await self.others.open(listener)
+                await self._feed.open()
+            except (psycopg.Error, OSError) as error:
+                raise StoreError(f"cannot open the database: {error}") from error
+            self._local = threading.local()
+            self._readers = held.enter_context(ExitStack())
+            self._reads = held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
+            self._held = held.pop_all()
+        # From here on nothing waits: the listener is told of nothing before it knows that this is open.
+        self._feed.start()
+        self.others.start()
+        self._hints.open()
+        self._writer.start(Committer(session, self._wall).commit, self._feed.committed)
+        self._housekeeping = asyncio.create_task(keep_house(self.commit, self._retention))
+
+    async def close(self) -> None:
+        """Finish what was accepted, and close it."""
+        if not self._writer.accepting:
+            return
+        self._housekeeping.cancel()
+        await self._writer.stop()
+        await self.others.close()
+        await self._hints.close()
+        await self._feed.close()
+        self._held.close()
+
+    def _migrate(self, connection: Connection) -> None:
+        """Run the scripts that have not been run on this database: one process at a time, each in a transaction."""
+        schema = [files("holdfast.store.schema").joinpath(name).read_text() for name in _SCHEMA]
+        with connection.transaction():
+            connection.execute(LOCK)
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS holdfast_migration "
+                "(owner text, number integer, PRIMARY KEY (owner, number))"
+            )
+            for owner, scripts in (("holdfast", schema), ("app", self._migrations)):
+                row = connection.execute(
+                    "SELECT coalesce(max(number), 0) FROM holdfast_migration WHERE owner = %s", (owner,)
+                ).fetchone()
+                assert row is not None
+                for number, script in enumerate(scripts[row[0] :], row[0] + 1):
+                    try:
+                        connection.execute(script.encode())
+                    except psycopg.Error as error:
+                        raise StoreError(f"migration {number} of {owner}: {error}") from error
+                    connection.execute("INSERT INTO holdfast_migration VALUES (%s, %s)", (owner, number))
+
+    def _identify(self, connection: Connection) -> None:
+        words = {"types": sorted(RESERVED_TYPES), "keys": ["type", "id", self._codec.room_key]}
+        self._secret = self._database.identify(connection, msgspec.json.encode(words).decode())
+
+    def _identify_again(self) -> None:
+        self._database.home = None
+        with closing(self._database.connect()) as connection:
+            self._identify(connection)
+
+    def _moved(self) -> None:
+        self.others.begin_anew()
+        self._listener.moved()
+
+    # Writing.
+
+    async def write(self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `change` in a transaction, and return what it returned once that is on the disk."""
+        outcome = await self.commit(change, args, kwargs)
+        result: T = outcome.result
+        return result
+
+    async def commit(
+        self,
+        change: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        once: Once | None = None,
+    ) -> Outcome:
+        """Like `write`, with what was published; with `once`, a repetition is answered as the first was."""
+        return await self._writer.commit(change, args, kwargs or {}, once)
+
+    def append_in(
+        self, connection: Any, room: str, type: str, body: bytes, then: Callable[[int], T]
+    ) -> T | Awaitable[T]:
+        """Append to a log in a transaction of somebody else's, who has connected to the same database."""
+        parameters = (room, type, body.decode())
+        if isinstance(connection, psycopg.AsyncConnection):
+            return self._append_and_wait(connection, parameters, then)
+        row = connection.cursor(row_factory=tuple_row).execute(_APPEND, parameters).fetchone()
+        return then(row[0])
+
+    async def _append_and_wait(
+        self, connection: psycopg.AsyncConnection[Any], parameters: tuple[str, ...], then: Callable[[int], T]
+    ) -> T:
+        cursor = await connection.cursor(row_factory=tuple_row).execute(_APPEND, parameters)
+        row = await cursor.fetchone()
+        assert row is not None
+        return then(row[0])
+
+    # Reading.
+
+    async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `query` on one moment of the store, and return what it returned."""
+        if not self._writer.accepting:
+            raise Closed("the store is closed")
+
+        def run() -> T:
+            try:
+                return self._read(query, args, kwargs)
+            except Lost:  # perhaps long ago; a query can be run again
+                return self._read(query, args, kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reads, run)
+
+    def _read(self, query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        connection, epoch = self._reader()
+        try:
+            connection.execute(begin("REPEATABLE READ READ ONLY"))
+            try:
+                return query(OpenReadTransaction(PostgresConnection(connection), epoch), *args, **kwargs)
+            finally:
+                if not connection.broken:
+                    connection.execute("ROLLBACK")
+        except psycopg.OperationalError as error:
+            if not connection.broken:
+                raise
+            connection.close()
+            raise Lost(f"the database was lost: {error}") from error
+
+    async def span(self, room: str) -> Span:
+        """Return what the log of `room` holds."""
+        return await self.read(log.span, room)
+
+    async def page(self, room: str, after: int) -> list[Record]:
+        """Return what follows `after`: from the first that is left, as much as fits a page."""
+        return await self.read(log.page, room, after)
+
+    def _reader(self) -> tuple[Connection, str]:
+        """Return this thread's own connection, and the epoch that it leads to."""
+        kept: tuple[Connection, str] | None = getattr(self._local, "kept", None)
+        if kept is not None and not kept[0].closed and kept[1] == self.epoch:
+            return kept
+        if kept is not None:
+            kept[0].close()
+        epoch = self.epoch
+        try:
+            connection = self._readers.enter_context(closing(self._database.connect()))
+        except psycopg.Error as error:
+            raise Unavailable(f"the database cannot be reached: {error}") from error
+        self._local.kept = connection, epoch
+        return connection, epoch

@@ -1,0 +1,183 @@
+"""
+How is the PostgreSQL database reached, and is it still the one that it was?
+
+A connection that would be silent for ever is ended by the kernel. One that leads somewhere
+else than the first did (to a copy, to a server that was promoted) is refused: what was
+acknowledged there may be missing here, so the positions of clients would be misread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+
+from holdfast.errors import Unavailable
+from holdfast.store import transaction
+from holdfast.store.store import new_epoch
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+#: What is asked of libpq, unless the connection string says otherwise. Seconds, but for the last (milliseconds).
+DEFAULTS = {
+    "application_name": "holdfast",
+    "connect_timeout": 5,
+    "target_session_attrs": "read-write",  # of several hosts, the one that is the primary now
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+_WHERE = "SELECT holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch')"
+
+
+class Moved(Unavailable):
+    """The database is another than before; everybody has to start afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a log lives: `place` as `holdfast_home()` names it, and the epoch of its life there."""
+
+    place: str
+    epoch: str
+
+
+class Database:
+    """
+    The way to a database.
+
+    Args:
+        dsn: libpq's connection string or URI.
+        listen: A second one, if the first leads through a pooler that gives connections away between transactions.
+    """
+
+    def __init__(self, dsn: str, listen: str | None = None) -> None:
+        self.home: Home | None = None  # once it is known, all further connections must lead there
+        self._dsn = with_defaults(dsn)
+        self._listen = with_defaults(listen or dsn)
+        # A statement that was prepared on one connection of a pooler is not known on the next.
+        self._prepare_threshold = 5 if listen is None else None
+
+    @property
+    def here(self) -> Home:
+        """Where it is known to be."""
+        if self.home is None:
+            raise Moved("it is being asked where the database is now")
+        return self.home
+
+    def connect(self) -> Connection:
+        """Connect; raises `psycopg.Error`, or `Moved`."""
+        connection: Connection = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
+        try:
+            if self.home is not None:
+                self.check(connection.execute(_WHERE).fetchone())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def connect_async(self) -> AsyncConnection:
+        """Connect, in an event loop."""
+        connection = await self._dial(self._dsn, self._prepare_threshold)
+        try:
+            self.check(await (await connection.execute(_WHERE)).fetchone())
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def connect_to_listen(self) -> AsyncConnection:
+        """Connect where LISTEN is possible."""
+        return await self._dial(self._listen, None)
+
+    @staticmethod
+    async def _dial(dsn: str, prepare_threshold: int | None) -> AsyncConnection:
+        connecting = asyncio.ensure_future(
+            psycopg.AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=prepare_threshold)
+        )
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:  # one that is left half-way stays open for as long as it pleases
+            await asyncio.wait({connecting})
+            if not connecting.exception():
+                await connecting.result().close()
+            raise
+
+    def check(self, row: tuple[Any, ...] | None) -> None:
+        """Raise `Moved` unless what a connection leads to is what was identified."""
+        if row != (self.here.place, self.here.epoch):
+            raise Moved("the database is not the one that it was")
+
+    def identify(self, connection: Connection, words: str) -> str:
+        """
+        Learn where this is, and in which epoch, or begin an epoch if it was never here; return the signing key.
+
+        `words` are what `holdfast_append` must refuse, as JSON.
+        """
+        with connection.transaction():
+            connection.execute(LOCK)
+            place = str(_one(connection.execute("SELECT holdfast_home()").fetchone()))
+            meta = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM holdfast_meta")}
+            if meta.get("home") != place:
+                meta["epoch"] = new_epoch()
+            meta.setdefault("secret", secrets.token_hex(32))
+            meta.update(home=place, words=words)
+            for key, value in meta.items():
+                connection.execute(
+                    "INSERT INTO holdfast_meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value "
+                    "WHERE holdfast_meta.value <> excluded.value",
+                    (key, value),
+                )
+        self.home = Home(place, meta["epoch"])
+        return meta["secret"]
+
+
+#: One process at a time makes tables, or an epoch.
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('holdfast_migration'))"
+
+
+def with_defaults(dsn: str) -> str:
+    """Return a connection string that says everything that it does not say itself as `DEFAULTS` do."""
+    given: dict[str, Any] = conninfo.conninfo_to_dict(dsn)
+    return conninfo.make_conninfo("", **{**DEFAULTS, **given})
+
+
+def begin(isolation: str) -> bytes:
+    """Return what begins a transaction that ends by itself if it takes too long."""
+    return (
+        f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL statement_timeout = {int(transaction.CHANGE_SECONDS * 1000)}; "
+        "SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 60000"
+    ).encode()
+
+
+def up_to(snapshot: str, newest: str | int | None) -> str:
+    """
+    Return a snapshot as it was when the newest transaction in the log was the newest of all.
+
+    Ids of transactions that came to nothing are given again after a crash of the server: what was committed
+    under them then would seem to have been seen.
+    """
+    end = int(newest or 0) + 1
+    xmin, _, running = snapshot.split(":")
+    still = [xid for xid in running.split(",") if xid and int(xid) < end]
+    return f"{min(int(xmin), end)}:{end}:{','.join(still)}"
+
+
+async def hang_up(connection: AsyncConnection | None) -> None:
+    """Close a connection, in whatever state it is."""
+    if connection is not None:
+        with suppress(psycopg.Error, OSError):
+            await connection.close()
+
+
+def _one(row: tuple[Any, ...] | None) -> Any:
+    assert row is not None
+    return row[0]

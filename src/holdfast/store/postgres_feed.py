@@ -1,0 +1,251 @@
+"""
+What was written to the log, by whichever node?
+
+Each node asks what was committed since it asked last: between two snapshots of the
+database lies every commit once, in whatever order they were made. A hint (NOTIFY) says
+when it is worth asking; if hints are lost, a node asks all the same, a little later.
+Nothing that matters travels in a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+
+import psycopg
+
+from holdfast.errors import HoldfastError
+from holdfast.store.postgres_database import AsyncConnection, Database, Moved, hang_up, up_to
+from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
+from holdfast.store.store import Listener, Record
+
+logger = logging.getLogger("holdfast.store")
+
+#: Seconds after which is asked without a hint.
+POLL_SECONDS = 0.25
+#: Seconds without an answer from the database after which a node says that it does not know what is true.
+AWAY_SECONDS = 5.0
+#: A timer that is later than this says nothing about the database.
+LATE_SECONDS = 0.5
+#: Publications that are read at once.
+TAIL_RECORDS = 256
+
+_MOMENT = "SELECT pg_current_snapshot()::text, (SELECT xid::text FROM holdfast_log ORDER BY xid DESC LIMIT 1)"
+_CHANGED = f"""
+WITH moment AS ({_MOMENT})
+SELECT moment.*, holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch'), name, first, last
+  FROM moment LEFT JOIN (
+    SELECT room_id, min("offset") AS first, max("offset") AS last
+      FROM holdfast_log
+     WHERE xid >= pg_snapshot_xmin(%(since)s::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, %(since)s::pg_snapshot)
+     GROUP BY room_id
+  ) news ON true LEFT JOIN holdfast_room ON holdfast_room.id = news.room_id
+"""  # noqa: S608 - all of it is ours
+_TAILS = """
+SELECT wanted.name, log."offset", log.type, log.body
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) WITH ORDINALITY wanted(name, after, last, place)
+  JOIN holdfast_room room ON room.name = wanted.name
+  JOIN holdfast_log log ON log.room_id = room.id AND log."offset" > wanted.after AND log."offset" <= wanted.last
+ ORDER BY place, log."offset" LIMIT %s
+"""
+
+
+@dataclass(slots=True)
+class _Tail:
+    room: str
+    after: int
+    last: int
+
+
+class Feed:
+    """What there is news of, in this node."""
+
+    def __init__(
+        self,
+        database: Database,
+        hints: Hints,
+        listener: Listener,
+        identify: Callable[[], None],
+        moved: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._hints = hints
+        self._listener = listener
+        self._identify = identify
+        self._moved = moved
+        self._since = ""  # the snapshot up to which everything was told
+        self._told: dict[str, int] = {}  # the newest publication of a room that was told
+        self._wanted = asyncio.Event()  # to ask before the time
+        self._kept = 0  # rooms in `_told`, when it was looked through last
+        self._has_moved = False
+        self._is_away = False
+        self._silence: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """Know where it begins: everything that is committed from now on is told."""
+        self._connection = await self._database.connect_async()
+        self._since = await _moment(self._connection)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._loop = asyncio.get_running_loop()
+        self._heard_from()
+        self._hints.hinted["news"] = self._take_hint
+        self._asking = asyncio.create_task(self._ask_for_ever(self._connection))
+
+    async def close(self) -> None:
+        """End."""
+        self._asking.cancel()
+        await asyncio.gather(self._asking, return_exceptions=True)
+        if self._silence is not None:
+            self._silence.cancel()
+
+    # This node's own.
+
+    def committed(self, records: Sequence[Record]) -> None:
+        """
+        Take in what this node has committed.
+
+        What follows the newest that was told is told at once; what others have come before is asked for, with it.
+        """
+        at_once: list[Record] = []
+        for record in records:
+            told = self._told.get(record.room, 0 if record.offset == 1 else None)
+            if told == record.offset - 1:
+                self._told[record.room] = record.offset
+                at_once.append(record)
+            elif told is None or told < record.offset:
+                self._wanted.set()
+        self._hints.hint("news", {record.room for record in records})
+        if at_once:
+            self._listener.news(at_once)
+
+    # Asking.
+
+    async def _ask_for_ever(self, connection: AsyncConnection | None) -> None:
+        while True:
+            try:
+                if self._has_moved:
+                    await self._begin_anew()
+                if connection is None:
+                    connection = await self._database.connect_async()
+                await self._go_on(connection)
+            except Moved:
+                self._has_moved = True
+            except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
+                logger.warning("the database could not be asked for news (%s); it is tried again", str(error).strip())
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # a mistake of ours, that must not be the end of it
+                logger.exception("news could not be taken in")
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                await hang_up(connection)
+                connection = None
+
+    async def _go_on(self, connection: AsyncConnection) -> None:
+        """Ask again and again, as long as the database answers."""
+        while True:
+            self._wanted.clear()
+            async with asyncio.timeout(AWAY_SECONDS):
+                await self._ask(connection)
+            self._heard_from()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wanted.wait()
+
+    async def _ask(self, connection: AsyncConnection) -> None:
+        rows = await (await connection.execute(_CHANGED, {"since": self._since})).fetchall()
+        snapshot, newest, place, epoch = rows[0][:4]
+        self._database.check((place, epoch))
+        tails = []
+        for *_, room, first, last in rows:
+            # Who begins to follow it later asks the store later: what is passed over here is in that answer.
+            if room is not None and self._listener.follows(room):
+                after = max(self._told.get(room, 0), first - 1)
+                if after < last:
+                    tails.append(_Tail(room, after, last))
+        await self._tell(connection, tails)
+        self._since = up_to(snapshot, newest)
+        self._forget({room for *_, room, _, _ in rows})
+
+    async def _tell(self, connection: AsyncConnection, tails: list[_Tail]) -> None:
+        """Read what rooms have new, a page at a time, and tell it."""
+        while tails:
+            page = tails[:TAIL_RECORDS]
+            wanted = ([tail.room for tail in page], [tail.after for tail in page], [tail.last for tail in page])
+            rows = await (await connection.execute(_TAILS, (*wanted, TAIL_RECORDS))).fetchall()
+            records = [Record(room, offset, type, body.encode()) for room, offset, type, body in rows]
+            is_all = len(records) < TAIL_RECORDS
+            reached = {room: list(group)[-1].offset for room, group in groupby(records, lambda record: record.room)}
+            self._deliver(records)
+            for tail in page:
+                tail.after = reached.get(tail.room, tail.after)
+            done = {id(tail) for tail in page if is_all or tail.after >= tail.last}
+            tails = [tail for tail in tails if id(tail) not in done]
+
+    def _deliver(self, records: Iterable[Record]) -> None:
+        """Tell what was not told while it was read."""
+        new = [record for record in records if record.offset > self._told.get(record.room, 0)]
+        self._told.update((record.room, record.offset) for record in new)
+        if new:
+            self._listener.news(new)
+
+    def _forget(self, recent: set[str]) -> None:
+        """Forget how far rooms were told that nobody follows any more, once in a while."""
+        if len(self._told) > 2 * self._kept + 1000:
+            follows = self._listener.follows
+            self._told = {room: offset for room, offset in self._told.items() if room in recent or follows(room)}
+            self._kept = len(self._told)
+
+    def _take_hint(self, rooms: list[str]) -> None:
+        if not rooms or any(map(self._listener.follows, rooms)):
+            self._wanted.set()
+
+    # Whether it is there at all.
+
+    def _heard_from(self) -> None:
+        """The database has answered, and everything up to now was told."""
+        if self._silence is not None:
+            self._silence.cancel()
+        self._expect_word()
+        if self._is_away:
+            self._is_away = False
+            logger.warning("the database answers again")
+            self._listener.back()
+
+    def _expect_word(self) -> None:
+        until = self._loop.time() + AWAY_SECONDS
+        self._silence = self._loop.call_at(until, self._fell_silent, until)
+
+    def _fell_silent(self, until: float) -> None:
+        if self._loop.time() > until + LATE_SECONDS:
+            self._expect_word()  # it was this process that stood still
+            return
+        logger.error(
+            "the database has not answered for %g s: this node sends everybody away until it does", AWAY_SECONDS
+        )
+        self._is_away = True
+        self._listener.away()
+
+    async def _begin_anew(self) -> None:
+        await asyncio.to_thread(self._identify)
+        connection = await self._database.connect_async()
+        try:
+            self._since = await _moment(connection)
+        finally:
+            await hang_up(connection)
+        self._has_moved = False
+        self._told.clear()
+        logger.error("the database is another, or has another life (%s): everybody starts afresh", self._database.here)
+        self._moved()
+
+
+async def _moment(connection: AsyncConnection) -> str:
+    """Return what is visible now."""
+    row = await (await connection.execute(_MOMENT)).fetchone()
+    assert row is not None
+    return up_to(*row)

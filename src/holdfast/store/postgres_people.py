@@ -1,0 +1,380 @@
+"""
+Who is in which room, at whichever node?
+
+Each node writes down its own people, and reads what the others have written since it read
+last, as with the log. It has a lease, which it renews while it lives: when that ends, its
+people have left. Whom a node has not heard from, its own heartbeat has dropped long since,
+so one lease stands for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+
+from holdfast.core.inputs import Elsewhere
+from holdfast.errors import HoldfastError, Unavailable
+from holdfast.protocol.messages import User
+from holdfast.store.postgres_database import AsyncConnection, Database, hang_up, up_to
+from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
+from holdfast.store.store import Listener
+
+logger = logging.getLogger("holdfast.store")
+
+#: A node that was killed is seen to be gone after this, and one look more. Renewed three times as often. Seconds.
+LEASE_SECONDS = 12.0
+RENEW_SECONDS = 4.0
+#: Seconds after which is looked without a hint.
+LOOK_SECONDS = 1.0
+#: A database that has just come up again knows nobody; the others have so long to write their people down again.
+DOUBT_SECONDS = 5.0
+#: Who has left is forgotten after this; a node that has not looked for half as long reads everything anew. Seconds.
+FORGET_SECONDS = 60.0
+#: People that are written down with one statement.
+BATCH_PEOPLE = 5_000
+#: Seconds for which whoever asks waits for the database.
+ASK_SECONDS = 3.0
+
+_ATTEND = """
+INSERT INTO holdfast_people AS people (room, session, "user", name, node, here, xid, at)
+SELECT room, session, "user", name, %s, true, pg_current_xact_id(), now()
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) one(room, session, "user", name) ORDER BY room, session
+    ON CONFLICT (room, session) DO UPDATE
+   SET "user" = excluded."user", name = excluded.name, node = excluded.node, here = true, xid = excluded.xid, at = now()
+ WHERE people.node = excluded.node OR NOT people.here
+    OR people.node NOT IN (SELECT id FROM holdfast_node WHERE until > now())
+"""
+_DEPART = """
+UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at = now()
+  FROM (SELECT * FROM unnest(%s::text[], %s::text[]) one(room, session) ORDER BY room, session) gone
+ WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
+"""
+_TAKE_OVER = """
+UPDATE holdfast_people SET node = %s, xid = pg_current_xact_id(), at = now()
+ WHERE session = %s AND "user" = %s AND here AND node <> %s RETURNING room, name
+"""
+_MOMENT = """
+SELECT pg_current_snapshot()::text,
+       (SELECT greatest((SELECT xid FROM holdfast_people ORDER BY xid DESC LIMIT 1)::text::bigint,
+                        (SELECT max(xid::text::bigint) FROM holdfast_expulsion))),
+       (SELECT coalesce(array_agg(id), ARRAY[]::text[]) FROM holdfast_node WHERE until > now())
+"""
+_NEW = "xid >= pg_snapshot_xmin(%(since)s::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, %(since)s::pg_snapshot)"
+_CHANGED = f"""
+WITH moment AS ({_MOMENT}), changed AS (
+  SELECT room, session, "user", name, node, here FROM holdfast_people WHERE {_NEW}
+  UNION ALL SELECT room, NULL, "user", '', node, false FROM holdfast_expulsion WHERE {_NEW}
+)
+SELECT moment.*, changed.* FROM moment LEFT JOIN changed ON true
+"""  # noqa: S608 - all of it is ours
+_IN_ROOMS = """
+SELECT room, session, "user", name, node FROM holdfast_people
+ WHERE room = ANY(%s) AND here AND node <> %s AND node IN (SELECT id FROM holdfast_node WHERE until > now())
+ ORDER BY at
+"""
+_EXPELLED = """
+SELECT "user", room FROM holdfast_expulsion WHERE node <> %s AND at > now() - make_interval(secs => %s)
+"""
+_RENEW = "UPDATE holdfast_node SET until = now() + make_interval(secs => %s) WHERE id = %s AND until > now()"
+_ENLIST = (
+    "INSERT INTO holdfast_node VALUES (%s, now() + make_interval(secs => %s)) "
+    "ON CONFLICT (id) DO UPDATE SET until = excluded.until"
+)
+_TIDY = (
+    "DELETE FROM holdfast_people WHERE at < now() - make_interval(secs => %(s)s) AND (NOT here OR "
+    "node NOT IN (SELECT id FROM holdfast_node WHERE until > now() - make_interval(secs => %(s)s)))",
+    "DELETE FROM holdfast_node WHERE until < now() - make_interval(secs => 2 * %(s)s)",
+    "DELETE FROM holdfast_expulsion WHERE at < now() - make_interval(secs => %(s)s)",
+)
+
+T = TypeVar("T")
+Key = tuple[str, str]  # room and session
+
+
+class People:
+    """Who is where, as one node knows it (see `Others`)."""
+
+    def __init__(self, database: Database, hints: Hints) -> None:
+        self._database = database
+        self._hints = hints
+        self._mine: dict[Key, User] = {}
+        self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
+        self._theirs: dict[str, dict[str, tuple[str, User]]] = {}  # by room and session: at which node, and who
+        self._doubtful: dict[Key, float] = {}  # of theirs, who are not written down, and until when that is borne
+        self._alive: set[str] = set()  # nodes
+        self._since = ""
+        self._looked = 0.0
+        self._renewed = 0.0
+        self._tidied = 0.0
+        self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()
+        self._wanted = asyncio.Event()
+
+    async def open(self, listener: Listener) -> None:
+        """Have a lease, and know where it begins; `listener` is told of people."""
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        async with self._turn:
+            await self._look(await self._connected())
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._hints.hinted["people"] = self._take_hint
+        self._looking = asyncio.create_task(self._look_for_ever())
+
+    async def close(self) -> None:
+        """End: who does not return to another node soon has left."""
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
+        with suppress(psycopg.Error, OSError, HoldfastError):
+            async with asyncio.timeout(ASK_SECONDS), self._turn:
+                await self._write(await self._connected())
+                await (await self._connected()).execute(
+                    "UPDATE holdfast_node SET until = least(until, now() + make_interval(secs => %s)) WHERE id = %s",
+                    (DOUBT_SECONDS, self._hints.node),
+                )
+        await hang_up(self._connection)
+
+    # What the hub tells and asks.
+
+    @property
+    def are_none(self) -> bool:
+        """Whether there is no other node at work now."""
+        return self._alive <= {self._hints.node}
+
+    def attend(self, room: str, session: str, user: User) -> None:
+        """Write down that a session of this node is in a room."""
+        self._mine[room, session] = self._unwritten[room, session] = user
+        self._wanted.set()
+
+    def depart(self, room: str, session: str) -> None:
+        """… and that it is no longer."""
+        if self._mine.pop((room, session), None) is not None:
+            self._unwritten[room, session] = None
+            self._wanted.set()
+
+    async def meet(self, room: str) -> None:
+        """Learn who is in a room at other nodes."""
+
+        async def ask(connection: AsyncConnection) -> None:
+            rows = await (await connection.execute(_IN_ROOMS, ([room], self._hints.node))).fetchall()
+            if room not in self._theirs:
+                self._theirs[room] = {session: (node, User(user, name)) for _, session, user, name, node in rows}
+                self._alive.update(node for *_, node in rows)
+
+        if room not in self._theirs:
+            await self._ask(ask)
+
+    def known(self, room: str) -> Elsewhere:
+        """Return who is in a room at other nodes."""
+        return tuple((session, user) for session, (_, user) in self._theirs.get(room, {}).items())
+
+    async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
+        """Take a user's session over from another node."""
+
+        async def ask(connection: AsyncConnection) -> tuple[str, ...]:
+            node = self._hints.node
+            rows = await (await connection.execute(_TAKE_OVER, (node, session, user_id, node))).fetchall()
+            for room, name in rows:
+                self._mine[room, session] = User(user_id, name)
+                self._theirs.get(room, {}).pop(session, None)
+            self._hints.hint("people", [room for room, _ in rows])
+            return tuple(room for room, _ in rows)
+
+        try:
+            return await self._ask(ask)
+        except Unavailable:
+            return ()  # it comes as a new one, and is seen to
+
+    async def expel(self, user_id: str, room: str | None) -> None:
+        """Have the other nodes put a user out."""
+
+        async def ask(connection: AsyncConnection) -> None:
+            await connection.execute(
+                'INSERT INTO holdfast_expulsion ("user", room, node) VALUES (%s, %s, %s)',
+                (user_id, room, self._hints.node),
+            )
+
+        await self._ask(ask)
+        self._hints.hint("people", [])
+
+    def say(self, word: Any) -> None:
+        """Tell the other nodes something."""
+        self._hints.say(word)
+
+    def begin_anew(self) -> None:
+        """The log is another: nobody is where they were."""
+        self._mine.clear()
+        self._unwritten.clear()
+        self._theirs.clear()
+        self._doubtful.clear()
+        self._since = ""
+
+    # The connection, which one uses at a time.
+
+    async def _connected(self) -> AsyncConnection:
+        if self._connection is None or self._connection.broken or self._connection.closed:
+            self._connection = await self._database.connect_async()
+            self._since = ""  # whatever was seen through the last one may be gone
+        return self._connection
+
+    async def _ask(self, ask: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+        try:
+            async with asyncio.timeout(ASK_SECONDS), self._turn:
+                return await ask(await self._connected())
+        except (psycopg.Error, OSError) as error:
+            raise Unavailable(f"the database does not say who is where: {error}") from error
+
+    # Looking.
+
+    def _take_hint(self, rooms: list[str]) -> None:
+        if not rooms or any(room in self._theirs for room in rooms):
+            self._wanted.set()
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            self._wanted.clear()
+            try:
+                async with asyncio.timeout(2 * ASK_SECONDS), self._turn:
+                    await self._look(await self._connected())
+            except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
+                logger.warning("the database does not say who is where (%s)", str(error).strip())
+                await hang_up(self._connection)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            except Exception:  # a mistake of ours, that must not be the end of it
+                logger.exception("who is where could not be taken in")
+                await asyncio.sleep(RETRY_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wanted.wait()
+
+    async def _look(self, connection: AsyncConnection) -> None:
+        now = self._loop.time()
+        if now >= self._renewed + RENEW_SECONDS or not self._since:
+            await self._renew(connection)
+            self._renewed = now
+        await self._write(connection)
+        for room in [room for room in self._theirs if not self._listener.follows(room)]:
+            del self._theirs[room]
+        if not self._since or now > self._looked + FORGET_SECONDS / 2:
+            await self._look_anew(connection)
+        rows = await (await connection.execute(_CHANGED, {"since": self._since})).fetchall()
+        snapshot, newest, alive = rows[0][:3]
+        self._take([row[3:] for row in rows if row[5] is not None], set(alive))
+        self._since = up_to(snapshot, newest)
+        self._looked = now
+        if now > self._tidied + FORGET_SECONDS:
+            self._tidied = now
+            for statement in _TIDY:
+                await connection.execute(statement, {"s": FORGET_SECONDS})
+
+    async def _renew(self, connection: AsyncConnection) -> None:
+        renewed = await connection.execute(_RENEW, (LEASE_SECONDS, self._hints.node))
+        if renewed.rowcount == 0:  # it has ended, or the server has lost it: all have left, as others see it
+            await connection.execute(_ENLIST, (self._hints.node, LEASE_SECONDS))
+            self._unwritten = {**self._mine, **{key: one for key, one in self._unwritten.items() if one is None}}
+
+    async def _write(self, connection: AsyncConnection) -> None:
+        """Write down who of this node has come and gone."""
+        while self._unwritten:
+            batch = dict(list(self._unwritten.items())[:BATCH_PEOPLE])
+            came = [(*key, user.user_id, user.name) for key, user in batch.items() if user is not None]
+            went = [key for key, user in batch.items() if user is None]
+            if came:
+                await connection.execute(_ATTEND, (self._hints.node, *map(list, zip(*came, strict=True))))
+            if went:
+                await connection.execute(_DEPART, (*map(list, zip(*went, strict=True)), self._hints.node))
+            for key, user in batch.items():
+                if key in self._unwritten and self._unwritten[key] is user:
+                    del self._unwritten[key]
+            self._hints.hint("people", {room for room, _ in batch})
+
+    async def _look_anew(self, connection: AsyncConnection) -> None:
+        """Compare everything that is known with everything that is written down."""
+        missed = self._loop.time() - self._looked if self._looked else 0.0
+        row = await (await connection.execute(_MOMENT)).fetchone()
+        assert row is not None
+        self._since = up_to(row[0], row[1])
+        for user, room in await (await connection.execute(_EXPELLED, (self._hints.node, missed))).fetchall():
+            self._listener.expelled(user, room)
+        rows = await (await connection.execute(_IN_ROOMS, (list(self._theirs), self._hints.node))).fetchall()
+        written = {(room, session): (node, User(user, name)) for room, session, user, name, node in rows}
+        until = self._loop.time() + DOUBT_SECONDS
+        for room, theirs in self._theirs.items():
+            for session in theirs:
+                if (room, session) not in written:
+                    self._doubtful[room, session] = until
+        for (room, session), (node, user) in written.items():
+            self._come(room, session, node, user)
+        await self._look_for_mine(connection, set(row[2]))
+
+    async def _look_for_mine(self, connection: AsyncConnection, alive: set[str]) -> None:
+        """Give up what of this node's was taken over meanwhile."""
+        sessions = list({session for _, session in self._mine})
+        rows = await (
+            await connection.execute(
+                'SELECT room, session, "user", name, node, here FROM holdfast_people '
+                "WHERE session = ANY(%s) AND node <> %s AND here",
+                (sessions, self._hints.node),
+            )
+        ).fetchall()
+        self._take(rows, alive)
+
+    def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str]) -> None:
+        """Take in what has changed, and which nodes are alive."""
+        rows = list(rows)
+        taken: dict[str, list[str]] = {}
+        for room, session, user, name, node, _ in rows:
+            if session is None and node != self._hints.node:
+                self._listener.expelled(user, room)
+            elif node != self._hints.node and self._mine.pop((room, session), None) is not None:
+                self._unwritten.pop((room, session), None)
+                taken.setdefault(session, []).append(room)
+                if room in self._theirs:
+                    self._theirs[room][session] = node, User(user, name)
+        for session, rooms in taken.items():
+            self._listener.taken(session, tuple(rooms))
+        for room, session, user, name, node, here in rows:
+            if session is None or room not in self._theirs or node == self._hints.node:
+                continue
+            if here and node in alive:
+                self._come(room, session, node, User(user, name))
+            else:
+                self._go(room, session)
+        self._bury(alive)
+        self._alive = alive
+
+    def _come(self, room: str, session: str, node: str, user: User) -> None:
+        self._alive.add(node)  # if it is not among them when they are looked at next, it is gone
+        known = self._theirs[room].get(session)
+        self._theirs[room][session] = node, user
+        self._doubtful.pop((room, session), None)
+        if known is None:
+            self._listener.met(room, ((session, user),), ())
+
+    def _go(self, room: str, session: str) -> None:
+        self._doubtful.pop((room, session), None)
+        gone = self._theirs.get(room, {}).pop(session, None)
+        if gone is not None:
+            self._listener.met(room, (), ((session, gone[1]),))
+
+    def _bury(self, alive: set[str]) -> None:
+        """Let go of the people of nodes that are gone, and of those who were not written down again."""
+        dead = self._alive - alive - {self._hints.node}
+        now = self._loop.time()
+        lost = [key for key, until in self._doubtful.items() if now >= until]
+        if dead:
+            lost += [
+                (room, session)
+                for room, theirs in self._theirs.items()
+                for session, (node, _) in theirs.items()
+                if node in dead and (room, session) not in self._doubtful
+            ]
+        for room, session in lost:
+            self._go(room, session)

@@ -1,0 +1,298 @@
+"""
+What may a change do to a PostgreSQL database, and what became of a commit whose answer was lost?
+
+A change may do anything but control the transaction, or take long. Changes that do
+anything run at SERIALIZABLE: what one reads and writes is as if it had been alone, on all
+nodes; whoever comes second is run again. Publications alone need only their rooms' head
+rows, which they wait for.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError, Unavailable
+from holdfast.protocol.codec import Codec
+from holdfast.store import transaction
+from holdfast.store.commit import Again
+from holdfast.store.postgres_database import Connection, Database, Moved, begin
+from holdfast.store.transaction import OpenTransaction, Published
+
+#: Seconds for which the fate of a commit whose answer was lost is asked for.
+FATE_SECONDS = 10.0
+
+
+class PostgresConnection:
+    """Runs the statements of queries."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, sql: str, parameters: Sequence[object]) -> Any:
+        """Run one statement."""
+        return self._connection.execute(to_postgres(sql), tuple(parameters))
+
+
+class PostgresSession:
+    """The connection through which changes are committed (see `Session`)."""
+
+    def __init__(self, database: Database, codec: Codec) -> None:
+        self._database = database
+        self._codec = codec
+        self._home = database.here
+        self._id = secrets.token_hex(8)
+        self._batch = 0
+        self._connection = database.connect()
+        self._enlist()
+        self._numbers: Connection | None = None
+        self._began = False  # at SERIALIZABLE, for a change
+        self._saved: bool | None = None  # whether the savepoint stands before the change that runs; None: there is none
+        self._failed: Exception | None = None  # a statement of the change that runs
+        newest = self._connection.execute("SELECT coalesce(max(at), 0) FROM holdfast_room").fetchone()
+        self.clock = newest[0] if newest is not None else 0
+
+    def begin(self) -> None:
+        """Be ready for a transaction; it begins with its first statement."""
+        self._began, self._saved, self._failed = False, None, None
+        if self._connection.closed or self._connection.broken or self._home is not self._database.home:
+            try:
+                self.close()
+                self._home = self._database.here
+                self._connection = self._database.connect()
+                self._enlist()
+            except psycopg.Error as error:
+                raise Unavailable(f"the database cannot be reached: {error}") from error
+
+    def open(self, clock: int) -> OpenTransaction:
+        """Return what a change acts through."""
+        self._failed = None
+        if self._saved:
+            self._saved = False
+        return OpenTransaction(
+            self, self._home.epoch, self._codec, clock, time.monotonic() + transaction.CHANGE_SECONDS
+        )
+
+    # What a change does.
+
+    def run(self, sql: str, parameters: Sequence[object]) -> Any:
+        """Run one statement of a change."""
+        if _CONTROL.match(sql):
+            raise ChangeFailed("a change may not begin, commit or roll back: hub.write does")
+        if holds_several(sql):  # COMMIT could be among them
+            raise ChangeFailed("one statement at a time")
+        try:
+            self._save()
+            return self._connection.execute(to_postgres(sql), tuple(parameters))
+        except psycopg.Error as error:
+            self._failed = error
+            raise
+
+    def new_id(self, kind: str) -> int:
+        """Return a number that was never given before: not even to a change that is undone."""
+        if not _KIND.fullmatch(kind):
+            raise ChangeFailed(f"an id begins with lower-case letters, digits and _, not {kind!r}")
+        sequence = f"holdfast_id_{kind}"
+        # By a connection of its own: nobody waits for a number, and a sequence that is made is there for everybody.
+        if self._numbers is None or self._numbers.closed or self._numbers.broken:
+            self._numbers = self._database.connect()
+        try:
+            row = self._numbers.execute("SELECT nextval(%s::regclass)", (sequence,)).fetchone()
+        except errors.UndefinedTable:
+            self._numbers.execute(f"CREATE SEQUENCE IF NOT EXISTS {sequence}".encode())
+            return self.new_id(kind)
+        assert row is not None
+        return int(row[0])
+
+    def check(self) -> None:
+        """Raise `ChangeFailed` if an earlier statement has failed."""
+        if self._failed is not None:
+            raise ChangeFailed(f"an earlier statement of the change has failed: {self._failed}")
+
+    def _enlist(self) -> None:
+        """Be a writer whose batches are counted; those of long ago are forgotten."""
+        self._connection.execute(_TIDY)
+        self._connection.execute(
+            "INSERT INTO holdfast_writer (id, batch) VALUES (%s, %s) ON CONFLICT DO NOTHING", (self._id, self._batch)
+        )
+
+    def _save(self) -> None:
+        """Have a savepoint to which what the change does can be undone."""
+        if not self._began:
+            self._connection.execute(begin("SERIALIZABLE"))
+            self._began = True
+        if self._saved is None:
+            self._connection.execute("SAVEPOINT holdfast_change")
+        elif not self._saved:
+            self._connection.execute("RELEASE SAVEPOINT holdfast_change; SAVEPOINT holdfast_change")
+        self._saved = True
+
+    def named(self, error: BaseException) -> Exception:
+        """Return the error that the change's caller is told."""
+        if isinstance(error, StopIteration) or not isinstance(error, Exception):
+            return ChangeFailed(f"the change raised {error!r}, which nobody can be told")  # a future cannot hold it
+        if isinstance(error, errors.QueryCanceled):
+            return ChangeFailed(f"the change was interrupted: it took more than {transaction.CHANGE_SECONDS:g} s")
+        if isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _BEYOND_THE_CHANGE:
+            return StoreError(f"the change could not be written: {error}")
+        return error
+
+    def settle(self, error: Exception | None) -> Exception | None:
+        """Keep what the change did, or undo it; return what its caller is told."""
+        failed = self._failed
+        if isinstance(error, Again):
+            raise error
+        if isinstance(failed, _SECOND):
+            raise Again(_later(failed)) from failed
+        if self._connection.broken or self._connection.closed:
+            raise Again from failed
+        if error is None and failed is not None:
+            error = self.named(failed)
+        if error is not None and self._saved:
+            self._connection.execute("ROLLBACK TO SAVEPOINT holdfast_change")
+        return error
+
+    def is_doubtful(self, error: Exception) -> bool:
+        """
+        Whether others may have done the same meanwhile.
+
+        Where a row that is already there is met before the conflict of two transactions is, PostgreSQL says so
+        (https://www.postgresql.org/docs/current/mvcc-serialization-failure-handling.html).
+        """
+        return isinstance(error, errors.UniqueViolation | errors.ExclusionViolation)
+
+    # What the log does.
+
+    def execute(self, sql: str, parameters: Sequence[object]) -> None:
+        """Run a statement of the log's own."""
+        try:
+            self._connection.execute(to_postgres(sql), tuple(parameters))
+        except (*_SECOND, errors.UniqueViolation) as error:  # somebody has just decided under the same key
+            raise Again from error
+
+    def append(self, published: Sequence[tuple[Published, int]]) -> Sequence[int]:
+        """Put publications, each with its time, into the logs; return their offsets."""
+        if not published:
+            return ()
+        if not self._began:
+            self._connection.execute(begin("READ COMMITTED"))
+        try:
+            row = self._connection.execute(
+                "SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
+                (
+                    [each.room for each, _ in published],
+                    [each.type for each, _ in published],
+                    [each.body.decode() for each, _ in published],
+                    [clock for _, clock in published],
+                    self._began,
+                ),
+            ).fetchone()
+        except _SECOND as error:
+            raise Again(_later(error)) from error
+        except psycopg.OperationalError as error:
+            if self._connection.broken:
+                raise Again from error
+            raise
+        assert row is not None
+        offsets: list[int] = row[0]
+        return offsets
+
+    def commit(self, clock: int) -> None:
+        """Commit: when this returns, it is on the server's disk."""
+        if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            self._batch += 1
+            try:
+                has_written = self._connection.execute(_COUNT, (self._batch, self._id)).rowcount == 1
+            except psycopg.OperationalError as error:
+                raise Again from error
+            try:
+                self._connection.execute("COMMIT")
+            except _SECOND as error:
+                raise Again from error
+            except psycopg.OperationalError as error:
+                if has_written:
+                    self._learn(error)
+        self.clock = clock
+
+    def abandon(self) -> None:
+        """Roll back what has not been committed."""
+        if self._connection.broken or self._connection.closed:
+            self._connection.close()
+        elif self._connection.info.transaction_status != TransactionStatus.IDLE:
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._connection.close()
+        if self._numbers is not None:
+            self._numbers.close()
+
+    def _learn(self, cause: Exception) -> None:
+        """Ask what became of a commit whose answer was lost."""
+        until = time.monotonic() + FATE_SECONDS
+        while time.monotonic() < until:
+            try:
+                self._connection.close()
+                self._connection = self._database.connect()
+                self._connection.execute(begin("READ COMMITTED"))
+                row = self._connection.execute(_COUNTED, (self._id,)).fetchone()  # waits for one that is still at it
+                self._connection.execute("ROLLBACK")
+            except psycopg.Error:
+                time.sleep(0.1)
+                continue
+            except Moved:
+                break
+            if row is None:
+                break
+            if row[0] == self._batch:
+                return
+            raise Again from cause
+        raise OutcomeUnknown("the database was lost in the middle of a commit; look at what there is") from cause
+
+
+#: A batch that has written anything is counted with it.
+_COUNT = (
+    "UPDATE holdfast_writer SET batch = %s, at = now() WHERE id = %s AND pg_current_xact_id_if_assigned() IS NOT NULL"
+)
+_COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"
+_TIDY = "DELETE FROM holdfast_writer WHERE at < now() - interval '1 day'"
+
+
+@lru_cache(maxsize=1024)
+def to_postgres(sql: str) -> str:
+    """Return SQL whose placeholders are `?` as psycopg reads it."""
+    return _TOKEN.sub(lambda found: {"?": "%s", "%": "%%"}.get(found[0], found[0].replace("%", "%%")), sql)
+
+
+@lru_cache(maxsize=1024)
+def holds_several(sql: str) -> bool:
+    """Whether there is more than one statement."""
+    return ";" in _TOKEN.sub(lambda found: "" if found[0][0] in "'\"-/$" else found[0], sql).strip().rstrip(";")
+
+
+#: What a `?` or `%` may be hidden in: strings, names, comments, dollar quotes.
+_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|\?|%", re.DOTALL)
+_CONTROL = re.compile(
+    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION|SET\s+TRANSACTION)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_KIND = re.compile(r"[a-z0-9_]{1,40}")
+
+#: Others were first: run it again.
+_SECOND = (errors.SerializationFailure, errors.DeadlockDetected)
+#: Classes of SQLSTATE for which the change is not to blame: no resources, the operator, the system, the disk.
+_BEYOND_THE_CHANGE = {"53", "57", "58", "XX"}
+
+
+def _later(error: psycopg.Error) -> int:
+    detail = error.diag.message_detail or ""
+    return int(detail) if detail.isdigit() else 0

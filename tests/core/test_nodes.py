@@ -1,0 +1,354 @@
+"""
+Several nodes, and people who go from one to the other: they all come to know the same of who is here.
+
+Each node is the real mind; between them is a table of who is where, as the store keeps it, which every node
+reads late. Nobody is seen to leave and come who has only changed the node.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from holdfast.core import inputs
+from holdfast.core.effects import Attends, Close, Deliver, Departs, Effect, Types
+from holdfast.core.hub import Hub, Rules
+from holdfast.core.inputs import Ending
+from holdfast.core.ready import Span
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.messages import HeartbeatTerms, Terms, User
+
+RULES = Rules(HeartbeatTerms(30.0, 10.0), Terms(65536, 50.0, 100), "room", 5.0, 10.0, shared=True)
+ANN, BOB, CY = (User(name.lower(), name) for name in ("Ann", "Bob", "Cy"))
+ROOMS = ("lobby", "kitchen")
+
+Key = tuple[str, str]  # room, session
+
+
+@dataclass
+class Table:
+    """Who is where, as all nodes write it; changes have numbers."""
+
+    now: float = 0.0
+    sessions: int = 0
+    rows: dict[Key, tuple[str, bool, User]] = field(default_factory=dict)  # at which node, and whether it is there
+    log: list[Key] = field(default_factory=list)
+
+    def put(self, key: Key, node: str, user: User, *, here: bool = True) -> None:
+        self.rows[key] = node, here, user
+        self.log.append(key)
+
+
+class Node:
+    """One node, as its hands and its store make it."""
+
+    def __init__(self, name: str, table: Table) -> None:
+        self.name = name
+        self.table = table
+        self.mind = Hub(Codec(), "k3f9", RULES)
+        self.read = len(table.log)
+        self.connections: dict[str, str] = {}  # and their sessions
+        self.mine: dict[Key, User] = {}
+        self.theirs: dict[str, dict[str, User]] = {}
+        self.said: dict[str, list[dict[str, Any]]] = {}
+        self.closed: dict[str, int] = {}
+
+    def do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Deliver(to, frames):
+                    for frame in frames:
+                        for connection in to:
+                            self.said.setdefault(str(connection), []).append(json.loads(frame.text))
+                case Attends(room, session, user):
+                    self.mine[room, session] = user
+                    self.table.put((room, session), self.name, user)
+                case Departs(room, session):
+                    user = self.mine.pop((room, session), None)
+                    if user is not None and self.table.rows[room, session][0] == self.name:
+                        self.table.put((room, session), self.name, user, here=False)
+                case Close(connection, code, _):
+                    self.closed[str(connection)] = code
+                    self.connections.pop(str(connection), None)
+                case Types():
+                    pass
+
+    def tell(self, input: inputs.Input) -> None:
+        self.do(self.mind.receive(input, self.table.now))
+
+    def tick(self) -> None:
+        while (due := self.mind.deadline()) is not None and due <= self.table.now:
+            self.do(self.mind.tick(self.table.now))
+
+    def arrive(self, connection: str, user: User, replaces: str | None = None) -> str:
+        """Let somebody in, who may bring a session."""
+        self.table.sessions += 1
+        rooms: tuple[str, ...] = ()
+        if replaces is not None and not self.mind.knows_session(replaces):
+            rows = self.table.rows.items()
+            rooms = tuple(room for (room, id), (_, here, whose) in rows if id == replaces and here and whose == user)
+            for room in rooms:
+                self.mine[room, replaces] = user
+                self.table.put((room, replaces), self.name, user)
+                self.theirs.get(room, {}).pop(replaces, None)
+        self.tell(inputs.Opened(connection))
+        self.tell(inputs.Identified(connection, f"s{self.table.sessions}", user, replaces=replaces, rooms=rooms))
+        self.connections[connection] = next(
+            said["session"] for said in reversed(self.said[connection]) if said["type"] == "connected"
+        )
+        return self.connections[connection]
+
+    def join(self, connection: str, room: str) -> None:
+        if self.mind.room(room) is None:
+            self.theirs[room] = {
+                session: user
+                for (name, session), (at, here, user) in self.table.rows.items()
+                if name == room and here and at != self.name
+            }
+        self.tell(inputs.Entered(connection, room, span=Span(1, 0), elsewhere=tuple(self.theirs[room].items())))
+
+    def lose(self, connection: str, ending: Ending) -> None:
+        del self.connections[connection]
+        self.tell(inputs.Lost(connection, ending))
+
+    def catch_up(self) -> None:
+        """Read what all have written since it read last."""
+        keys, self.read = dict.fromkeys(self.table.log[self.read :]), len(self.table.log)
+        taken: dict[str, list[str]] = {}
+        for room, session in keys:
+            if self.table.rows[room, session][0] != self.name and self.mine.pop((room, session), None) is not None:
+                taken.setdefault(session, []).append(room)
+                if room in self.theirs:
+                    self.theirs[room][session] = self.table.rows[room, session][2]
+        for session, rooms in taken.items():
+            self.tell(inputs.Taken(session, tuple(rooms)))
+        for room, session in keys:
+            at, here, user = self.table.rows[room, session]
+            theirs = self.theirs.get(room)
+            if theirs is None or self.mind.room(room) is None:
+                continue
+            if here and at != self.name:
+                theirs[session] = user
+                self.tell(inputs.Met(room, came=((session, user),)))
+            elif theirs.pop(session, None) is not None and not here:
+                self.tell(inputs.Met(room, went=((session, user),)))
+
+    def roster(self, room: str) -> set[str] | None:
+        known = self.mind.room(room)
+        return None if known is None else {user.user_id for user in known.attendance.roster.users()}
+
+    def heard(self, connection: str, *types: str) -> list[dict[str, Any]]:
+        said, self.said[connection] = self.said.get(connection, []), []
+        return [message for message in said if message["type"] in types]
+
+
+@pytest.fixture
+def nodes() -> tuple[Node, Node]:
+    table = Table()
+    return Node("one", table), Node("two", table)
+
+
+PRESENCE = ("user_joined", "user_left", "presence")
+
+
+def test_people_of_all_nodes_are_in_a_room(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    one.arrive("a", ANN)
+    one.join("a", "lobby")
+    two.arrive("b", BOB)
+    two.join("b", "lobby")
+    joined = two.heard("b", "joined")[0]
+    assert [user["userId"] for user in joined["users"]] == ["ann", "bob"]
+    one.heard("a")
+    one.catch_up()
+    assert [message["type"] for message in one.heard("a", *PRESENCE)] == ["user_joined", "presence"]
+    two.lose("b", Ending.CLEAN)
+    one.catch_up()
+    assert [message["type"] for message in one.heard("a", *PRESENCE)] == ["user_left", "presence"]
+
+
+def test_a_person_with_tabs_on_two_nodes_is_one_entry(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    one.arrive("a1", ANN)
+    one.join("a1", "lobby")
+    one.heard("b")
+    two.arrive("a2", ANN)
+    two.join("a2", "lobby")
+    one.catch_up()
+    assert one.heard("b", *PRESENCE) == []
+    one.lose("a1", Ending.CLEAN)
+    assert one.heard("b", *PRESENCE) == []
+    two.lose("a2", Ending.CLEAN)
+    one.catch_up()
+    assert [message["type"] for message in one.heard("b", *PRESENCE)] == ["user_left", "presence"]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+@pytest.mark.parametrize("is_late", [True, False])
+def test_who_returns_to_another_node_is_not_seen_to_leave_and_the_twin_is_cut(
+    nodes: tuple[Node, Node], is_lost: bool, is_late: bool
+) -> None:
+    one, two = nodes
+    for node, name in ((one, "b"), (two, "c")):
+        node.arrive(name, BOB)
+        node.join(name, "lobby")
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    for node in nodes:
+        node.catch_up()
+    one.heard("b"), two.heard("c")
+    if is_lost:
+        one.lose("a", Ending.UNCLEAN)
+    assert two.arrive("a'", ANN, session) == session
+    if not is_late:
+        one.catch_up()
+    two.join("a'", "lobby")
+    for _ in range(3):
+        one.table.now += 3.0
+        for node in nodes:
+            node.catch_up()
+            node.tick()
+    assert one.heard("b", *PRESENCE) == two.heard("c", *PRESENCE) == []
+    assert one.closed == ({} if is_lost else {"a": CloseCode.TAKEN_OVER})
+    assert one.roster("lobby") == two.roster("lobby") == {"ann", "bob"}
+
+
+def test_who_took_a_session_over_and_does_not_join_has_left_after_the_grace(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    two.arrive("a'", ANN, session)
+    one.catch_up()
+    assert one.roster("lobby") == {"ann", "bob"}
+    one.table.now += 5.0
+    two.tick()
+    one.catch_up()
+    assert one.roster("lobby") == {"bob"}
+    assert two.mind.deadline() is None
+
+
+def test_nobody_takes_over_the_session_of_somebody_else(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    assert two.arrive("b", BOB, session) != session
+    one.catch_up()
+    assert one.closed == {}
+
+
+def test_who_types_elsewhere_is_seen_and_lapses(nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    one.tell(inputs.TypedElsewhere("lobby", "s9", ANN, active=True))
+    assert one.heard("b", "user_typing")[0]["userId"] == "ann"
+    one.table.now += 5.0
+    one.tick()
+    assert one.heard("b", "user_stopped_typing")[0]["userId"] == "ann"
+    one.tell(inputs.TypedElsewhere("lobby", "s9", ANN, active=True))
+    one.tell(inputs.TypedElsewhere("lobby", "s9", ANN, active=False))
+    assert [said["type"] for said in one.heard("b", "user_typing", "user_stopped_typing")] == [
+        "user_typing", "user_stopped_typing",
+    ]  # fmt: skip
+    one.tell(inputs.TypedElsewhere("attic", "s9", ANN, active=True))
+
+
+def test_alone_nobody_is_told_anything() -> None:
+    mind = Hub(Codec(), "k3f9", Rules(HeartbeatTerms(30.0, 10.0), Terms(65536, 50.0, 100), "room", 5.0, 10.0))
+    effects: list[Effect] = []
+    for input in (
+        inputs.Opened("a"),
+        inputs.Identified("a", "s1", ANN),
+        inputs.Entered("a", "lobby", span=Span(1, 0)),
+        inputs.Typed("a", "lobby", active=True),
+        inputs.Lost("a", Ending.CLEAN),
+    ):
+        effects += mind.receive(input, 0.0)
+    assert not [effect for effect in effects if isinstance(effect, Attends | Departs | Types)]
+
+
+class Wandering(RuleBasedStateMachine):
+    """People come, go, wander between three nodes, break off and return; each node reads when it likes."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.table = Table()
+        self.nodes = [Node(name, self.table) for name in ("one", "two", "three")]
+        self.links = 0
+        self.old: list[tuple[str, User]] = []  # sessions that there were
+
+    def link(self, data: st.DataObject) -> tuple[Node, str]:
+        return data.draw(st.sampled_from([(node, name) for node in self.nodes for name in node.connections]))
+
+    @rule(data=st.data(), user=st.sampled_from([ANN, BOB, CY]))
+    def arrive(self, data: st.DataObject, user: User) -> None:
+        self.links += 1
+        node = data.draw(st.sampled_from(self.nodes))
+        mine = [session for session, whose in self.old if whose == user]
+        brought = data.draw(st.sampled_from([None, *mine]))
+        session = node.arrive(f"link {self.links}", user, brought)
+        self.old.append((session, user))
+
+    @precondition(lambda self: any(node.connections for node in self.nodes))
+    @rule(data=st.data(), room=st.sampled_from(ROOMS))
+    def join(self, data: st.DataObject, room: str) -> None:
+        node, name = self.link(data)
+        node.join(name, room)
+
+    @precondition(lambda self: any(node.connections for node in self.nodes))
+    @rule(data=st.data(), room=st.sampled_from(ROOMS))
+    def leave(self, data: st.DataObject, room: str) -> None:
+        node, name = self.link(data)
+        node.tell(inputs.Went(name, room))
+
+    @precondition(lambda self: any(node.connections for node in self.nodes))
+    @rule(data=st.data(), ending=st.sampled_from([Ending.CLEAN, Ending.UNCLEAN, Ending.DEAD]))
+    def lose(self, data: st.DataObject, ending: Ending) -> None:
+        node, name = self.link(data)
+        node.lose(name, ending)
+
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.nodes)).catch_up()
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 6.0]))
+    def wait(self, seconds: float) -> None:
+        self.table.now += seconds
+        for node in self.nodes:
+            node.tick()
+
+    def teardown(self) -> None:
+        """In the end all agree, and are right."""
+        for _ in range(4):
+            self.table.now += 6.0
+            for node in self.nodes:
+                node.catch_up()
+                node.tick()
+        for room in ROOMS:
+            truth = set()
+            for node in self.nodes:
+                for name in node.connections:
+                    session = node.mind.session(name)
+                    if session is not None and room in session.rooms:
+                        truth.add(session.user.user_id)
+            table = {user.user_id for (name, _), (_, here, user) in self.table.rows.items() if name == room and here}
+            assert table == truth, room
+            for node in self.nodes:
+                assert node.roster(room) in (None, truth), (node.name, room)
+        for node in self.nodes:
+            assert node.mind.deadline() is None
+
+
+Wandering.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_wanderers_are_known_to_all = Wandering.TestCase

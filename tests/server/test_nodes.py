@@ -1,0 +1,312 @@
+"""Several servers on one PostgreSQL database: what is promised on one is promised on all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+from databases import Cluster, create
+from holdfast import Event, Resync
+from peers import Balancer, Peer, Server
+from store.conftest import until
+
+Start = Callable[..., Server]
+PRESENCE = ("user_joined", "user_left")
+
+
+@pytest.fixture
+def start(tmp_path: Path, database: str) -> Iterator[Start]:
+    """Start boards on one database."""
+    with ExitStack() as running:
+
+        def board(*options: str, store: str = database) -> Server:
+            folder = tmp_path / f"node-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            return running.enter_context(Server(folder, "board", "--store", store, *options))
+
+        yield board
+
+
+dialled: list[Peer] = []
+
+
+@pytest.fixture(autouse=True)
+async def hang_up() -> AsyncIterator[None]:
+    """Close what a test has opened."""
+    yield
+    while dialled:
+        await dialled.pop().close()
+
+
+async def dial(server: Server) -> Peer:
+    dialled.append(await server.dial())
+    return dialled[-1]
+
+
+async def sign_in(server: Server, name: str) -> str:
+    return str((await server.post("/login", {"name": name}))["data"]["token"])
+
+
+async def arrive(server: Server, token: str, session: str | None = None) -> tuple[Peer, str]:
+    """Connect as somebody, perhaps with a session from before; return the session."""
+    peer = await dial(server)
+    await peer.next()
+    await peer.send({"type": "auth", "token": token, **({} if session is None else {"session": session})})
+    return peer, (await peer.until("connected"))["session"]
+
+
+async def until_told(peer: Peer, type: str, seconds: float = 5.0) -> Any:
+    return await peer.until(type, seconds)
+
+
+def names(joined: Any) -> list[str]:
+    return sorted(user["name"] for user in joined["users"])
+
+
+async def test_what_is_written_at_one_is_heard_at_the_other_and_positions_are_the_same(start: Start) -> None:
+    one, two = start(), start()
+    ann, bob = await dial(one), await dial(two)
+    await ann.join()
+    await bob.join()
+    made = await two.new_task("at the other")
+    told = [await peer.until("task_created") for peer in (ann, bob)]
+    assert told[0] == told[1]
+    assert told[0]["task"] == made
+    await one.new_task("at this")
+    told = [await peer.until("task_created") for peer in (ann, bob)]
+    assert told[0] == told[1]
+    late = await dial(one)
+    assert (await late.join(since=(await one.get("/boards/board-2/tasks"))["cursor"]))["recovered"]
+
+
+async def test_a_cursor_of_one_is_good_at_the_other_on_every_road(start: Start) -> None:
+    one, two = start(), start()
+    cursor = (await one.get("/boards/board-1/tasks"))["cursor"]
+    for number in range(5):
+        await (one, two)[number % 2].new_task(f"task {number}")
+    for server in (one, two):
+        polled = await server.get(f"/boards/board-1/poll?cursor={cursor}")
+        assert [event["task"]["title"] for event in polled["data"]] == [f"task {number}" for number in range(5)]
+        peer = await dial(server)
+        assert (await peer.join(since=cursor))["recovered"]
+        for number in range(5):
+            assert (await peer.until("task_created"))["task"]["title"] == f"task {number}"
+
+
+async def test_people_of_all_servers_are_shown_once(start: Start) -> None:
+    one, two = start(), start()
+    ann, bob = await sign_in(one, "Ann"), await sign_in(two, "Bob")
+    first, _ = await arrive(one, ann)
+    await first.join()
+    second, _ = await arrive(two, bob)
+    assert names(await second.join()) == ["Ann", "Bob"]
+    assert (await first.until("user_joined"))["name"] == "Bob"
+    tab, _ = await arrive(two, ann)
+    joined = await tab.join()
+    assert (names(joined), joined["roomSize"]) == (["Ann", "Bob"], 2)
+    await first.close()
+    await asyncio.sleep(0.5)
+    assert not [message for message in second.heard if message["type"] == "user_left"]
+    await tab.close()
+    assert (await second.until("user_left"))["name"] == "Ann"
+
+
+async def test_a_session_goes_on_at_another_server_and_nobody_sees_it_leave(start: Start) -> None:
+    one, two = start(), start()
+    ann, bob = await sign_in(one, "Ann"), await sign_in(one, "Bob")
+    watchers = []
+    for server in (one, two):
+        watcher, _ = await arrive(server, bob)
+        await watcher.join()
+        watchers.append(watcher)
+    twin, session = await arrive(one, ann)
+    await twin.join()
+    for watcher in watchers:
+        await watcher.until("user_joined")
+    returned, same = await arrive(two, ann, session)
+    assert same == session
+    await returned.join()
+    assert await twin.closed(2.0) == 4009
+    await asyncio.sleep(6.0)  # longer than the grace
+    for watcher in watchers:
+        before = len(watcher.heard)
+        await watcher.send({"type": "ping"})
+        await watcher.until("pong")
+        assert not [message for message in watcher.heard[before:] if message["type"] in PRESENCE]
+    await returned.close()
+    for watcher in watchers:
+        assert (await watcher.until("user_left"))["name"] == "Ann"
+
+
+async def test_somebody_elses_session_is_not_taken_over(start: Start) -> None:
+    one, two = start(), start()
+    victim, session = await arrive(one, await sign_in(one, "Ann"))
+    await victim.join()
+    _, other = await arrive(two, await sign_in(one, "Bob"), session)
+    assert other != session
+    await victim.send({"type": "ping"})
+    await victim.until("pong")
+
+
+async def test_a_server_that_is_killed_leaves_no_ghost_longer_than_15_seconds(start: Start) -> None:
+    one, two = start(), start()
+    ghost, _ = await arrive(one, await sign_in(one, "Ann"))
+    await ghost.join()
+    watcher, _ = await arrive(two, await sign_in(two, "Bob"))
+    assert names(await watcher.join()) == ["Ann", "Bob"]
+    one.kill()
+    began = time.monotonic()
+    assert (await watcher.until("user_left", 20.0))["name"] == "Ann"
+    assert time.monotonic() - began <= 15.0
+    late, _ = await arrive(two, await sign_in(two, "Cy"))
+    assert names(await late.join()) == ["Bob", "Cy"]
+
+
+async def test_a_server_that_stood_still_is_thought_dead_and_its_people_come_back_with_it(start: Start) -> None:
+    one, two = start(), start()
+    stalled, _ = await arrive(one, await sign_in(one, "Ann"))
+    await stalled.join()
+    watcher, _ = await arrive(two, await sign_in(two, "Bob"))
+    await watcher.join()
+    one.freeze()
+    assert (await watcher.until("user_left", 20.0))["name"] == "Ann"
+    one.thaw()
+    assert (await watcher.until("user_joined", 10.0))["name"] == "Ann"
+    await two.new_task("after")
+    await stalled.until("task_created")
+
+
+async def test_a_server_that_drains_hands_its_people_over(start: Start) -> None:
+    one, two = start(), start()
+    ann = await sign_in(one, "Ann")
+    moving, session = await arrive(one, ann)
+    await moving.join()
+    watcher, _ = await arrive(two, await sign_in(two, "Bob"))
+    await watcher.join()
+    stopping = asyncio.create_task(asyncio.to_thread(one.stop))
+    await moving.until("goodbye")
+    await moving.closed()
+    returned, same = await arrive(two, ann, session)
+    await returned.join()
+    assert same == session
+    await stopping
+    await asyncio.sleep(13.0)  # longer than the lease of the server that has gone
+    before = len(watcher.heard)
+    await watcher.send({"type": "ping"})
+    await watcher.until("pong")
+    assert not [message for message in watcher.heard[before:] if message["type"] in PRESENCE]
+
+
+async def test_typing_is_seen_at_the_other_server(start: Start) -> None:
+    one, two = start(), start()
+    ann, _ = await arrive(one, await sign_in(one, "Ann"))
+    await ann.join()
+    bob, _ = await arrive(two, await sign_in(two, "Bob"))
+    await bob.join()
+    await asyncio.sleep(0.3)
+    await ann.send({"type": "typing", "boardId": "board-1"})
+    assert (await bob.until("user_typing"))["name"] == "Ann"
+    await ann.send({"type": "stop_typing", "boardId": "board-1"})
+    assert (await bob.until("user_stopped_typing"))["name"] == "Ann"
+
+
+async def test_a_new_life_of_the_log_makes_everybody_start_afresh(start: Start, database: str) -> None:
+    server = start()
+    peer = await dial(server)
+    cursor = (await peer.join())["cursor"]
+    command = [sys.executable, "-m", "holdfast", "store", "new-epoch", database]
+    said = subprocess.run(command, env=server.env, capture_output=True, text=True, check=True).stdout
+    epoch = said.split()[-2]
+    assert (await peer.until("goodbye"))["reason"] == "the log has begun anew"
+    assert await peer.closed() == 1012
+    again = await dial(server)
+    joined = await again.join(since=cursor)
+    assert (joined["recovered"], joined["reason"]) == (False, "epoch")
+    assert joined["cursor"].startswith(f"{epoch}:")
+    await server.new_task("after")
+    assert (await again.until("task_created"))["id"].startswith(f"{epoch}:")
+
+
+async def test_a_server_without_its_database_serves_nothing_and_comes_back(start: Start, cluster: Cluster) -> None:
+    server = start(store=create(cluster.dsn("postgres"), "board"))
+    peer = await dial(server)
+    await peer.join()
+    await server.new_task("before")
+    event = await peer.until("task_created")
+    await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
+    assert (await peer.until("goodbye", 10.0))["reason"] == "the database does not answer"
+    assert await peer.closed() == 1012
+    assert (await server.request("GET", "/readyz")).status_code == 503
+    assert (await server.request("GET", "/healthz")).status_code == 200
+    for method, path in (("GET", "/boards/board-1/tasks"), ("GET", "/boards/board-1/poll")):
+        assert (await server.request(method, path)).status_code == 503
+    written = await server.request("POST", "/tasks", {"listId": "list-todo", "title": "meanwhile"})
+    assert written.status_code == 503
+    turned_away = await dial(server)
+    assert (await turned_away.until("goodbye"))["reason"] == "the database does not answer"
+    await asyncio.to_thread(cluster.start)
+    async with asyncio.timeout(10):
+        while (await server.request("GET", "/readyz")).status_code != 200:
+            await asyncio.sleep(0.1)
+    again = await dial(server)
+    assert (await again.join(since=event["id"]))["recovered"]
+    await server.new_task("after")
+    assert (await again.until("task_created"))["task"]["title"] == "after"
+
+
+# ── deploys ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_who_knows_how_moves_before_it_leaves_and_nothing_is_missed_repeated_or_late(start: Start) -> None:
+    servers = [start() for _ in range(3)]
+    heard: list[list[tuple[int, float]]] = [[] for _ in range(60)]
+    resynced: list[Any] = []
+    made: list[float] = []
+    has_ended = asyncio.Event()
+
+    async def listen(url: str, mine: list[tuple[int, float]]) -> None:
+        async with holdfast.connect(url) as client, client.join("board-1") as room:
+            async for item in room:
+                if isinstance(item, Resync) and item.reason != "new":
+                    resynced.append(item)
+                elif isinstance(item, Event) and item.type == "task_created":
+                    mine.append((int(item.data["task"]["title"]), time.monotonic()))
+
+    async def write() -> None:
+        while not has_ended.is_set():
+            made.append(time.monotonic())
+            await servers[2].new_task(str(len(made) - 1))
+            await asyncio.sleep(0.02)
+
+    async with Balancer(servers) as url:
+        listening = [asyncio.create_task(listen(url, mine)) for mine in heard]
+        await asyncio.sleep(1.0)
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(servers[0].stop)
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(servers[1].stop)
+        await asyncio.sleep(1.0)
+        has_ended.set()
+        await writing
+        await until(lambda: all(mine and mine[-1][0] == len(made) - 1 for mine in heard))
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+    assert resynced == []
+    assert len(made) > 30
+    for mine in heard:
+        numbers = [number for number, _ in mine]
+        assert numbers == list(range(numbers[0], len(made)))
+    late = sorted(when - made[number] for mine in heard for number, when in mine)
+    assert late[int(0.99 * len(late))] <= 1.0

@@ -1,0 +1,92 @@
+"""A publication joins a transaction of the application's own: both are committed, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from holdfast import Hub, Invalid, Malformed, StoreError
+from peers import Server
+from store.conftest import until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NOTES = "CREATE TABLE note (text text UNIQUE)"
+
+
+@pytest.fixture
+async def hub(database: str) -> AsyncIterator[Hub]:
+    async with Hub(database, migrations=[NOTES]) as hub:
+        yield hub
+
+
+async def test_it_is_committed_with_the_rest_or_not_at_all(hub: Hub, database: str) -> None:
+    heard = []
+    hub.subscribe(lambda publication: heard.append((publication.id, publication.data)))
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        await connection.execute("INSERT INTO note VALUES ('undone')")
+        await hub.publish_in(connection, "notes", "noted", {"text": "undone"})
+        await connection.rollback()
+        await connection.execute("INSERT INTO note VALUES ('done')")
+        published = await hub.publish_in(connection, "notes", "noted", {"text": "done"})
+        assert heard == []
+    await until(lambda: heard == [(published.id, {"text": "done"})])
+    assert await hub.read(lambda tx: tx.all("SELECT text FROM note")) == [{"text": "done"}]
+
+
+async def test_a_connection_that_blocks_does_as_well(hub: Hub, database: str) -> None:
+    with psycopg.connect(database) as connection:
+        first = hub.publish_in(connection, "notes", "noted", {"n": 1})
+        second = hub.publish_in(connection, "notes", "noted", {"n": 2})
+    epoch = hub.opened.store.epoch
+    assert (first.id, second.id) == (f"{epoch}:1", f"{epoch}:2")
+    assert (await hub.publish("notes", "noted", {"n": 3})).id == f"{epoch}:3"
+
+
+async def test_what_is_wrong_is_said_before_anything_is_done(hub: Hub, database: str) -> None:
+    with psycopg.connect(database) as connection:
+        with pytest.raises(Malformed):
+            hub.publish_in(connection, "", "noted", {})
+        with pytest.raises(Invalid):
+            hub.publish_in(connection, "notes", "presence", {})
+        hub.publish_in(connection, "notes", "noted", {})
+
+
+async def test_on_a_file_it_is_said_what_to_do() -> None:
+    async with Hub("memory:") as hub:
+        with pytest.raises(StoreError, match=r"hub\.write does the same"):
+            hub.publish_in(None, "notes", "noted", {})  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, database: str) -> Iterator[Server]:
+    with Server(tmp_path, "serve", "--app-dir", str(EXAMPLES), "orders:app", env={"DATABASE": database}) as server:
+        yield server
+
+
+async def test_the_example_does_what_it_says(shop: Server, database: str) -> None:
+    cursor = (await shop.get("/live/poll?room=orders&cursor=" + (await _start(shop))))["cursor"]
+    await shop.post("/orders?what=tea")
+    assert (await shop.request("POST", "/orders?what=poison")).status_code == 422
+    with psycopg.connect(database) as other:
+        other.execute("INSERT INTO orders (what) VALUES ('coffee')")
+        other.execute("SELECT holdfast_append('orders', 'ordered', '{\"what\": \"coffee\"}')")
+    told = []
+    while len(told) < 2:
+        answer = await shop.get(f"/live/poll?room=orders&cursor={cursor}")
+        told += [event["what"] for event in answer["data"]]
+        cursor = answer["cursor"]
+    assert told == ["tea", "coffee"]
+
+
+async def _start(shop: Server) -> str:
+    """Return the cursor of a room that nothing has happened in."""
+    peer = await shop.dial("/live/ws")
+    await peer.next()
+    await peer.send({"type": "join", "room": "orders"})
+    cursor = str((await peer.until("joined"))["cursor"])
+    await shop.post("/orders?what=water")
+    await peer.close()
+    return cursor

@@ -1,0 +1,50 @@
+"""A store is named by one string."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from holdfast.errors import StoreError
+from holdfast.protocol.codec import Codec
+from holdfast.store.choice import is_shared, store_at
+from holdfast.store.postgres import PostgresStore
+from holdfast.store.sqlite import SqliteStore
+from holdfast.store.store import Retention
+
+RETENTION = Retention(10, 10.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    "place", ["postgresql://host/name", "postgres://host/name", "user=ann dbname=notes", "service=notes"]
+)
+def test_a_database_can_be_shared(place: str) -> None:
+    assert is_shared(place)
+    store = store_at(place, Codec(), migrations=(), retention=RETENTION, listen="postgresql://other/name")
+    assert isinstance(store, PostgresStore)
+
+
+@pytest.mark.parametrize("place", ["chat.db", "memory:", "postgres.db", "host", "a=b.db"])
+def test_a_file_cannot(place: str) -> None:
+    assert not is_shared(place)
+    assert isinstance(store_at(place, Codec(), migrations=(), retention=RETENTION), SqliteStore)
+    with pytest.raises(ValueError, match="PostgreSQL"):
+        store_at(place, Codec(), migrations=(), retention=RETENTION, listen="postgresql://other/name")
+
+
+def test_without_psycopg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "holdfast.store.postgres")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"holdfast\[postgres\]"):
+        store_at("postgresql://host/name", Codec(), migrations=(), retention=RETENTION)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_scripts_may_be_given_for_each_database(dialect: str) -> None:
+    place = "postgresql://host/name" if dialect == "postgresql" else "memory:"
+    store = store_at(place, Codec(), migrations={dialect: ["CREATE TABLE note ()"]}, retention=RETENTION)
+    assert store._migrations == ["CREATE TABLE note ()"]  # type: ignore[attr-defined]
+    other = "sqlite" if dialect == "postgresql" else "postgresql"
+    with pytest.raises(ValueError, match=dialect):
+        store_at(place, Codec(), migrations={other: []}, retention=RETENTION)

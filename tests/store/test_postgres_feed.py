@@ -1,0 +1,243 @@
+"""Every node hears of everything that any of them commits, in order, once; with hints at once, without them soon."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+
+import psycopg
+import pytest
+
+from databases import Cluster, create
+from holdfast.protocol.codec import Codec
+from holdfast.store import postgres_feed
+from holdfast.store.postgres import PostgresStore
+from holdfast.store.store import Transaction
+from store.conftest import POSTGRES_NOTES, Kept, OpenStore, take_note, until
+
+NOBODY_LISTENS = "postgresql://postgres@127.0.0.1:1/nothing"
+
+
+@pytest.fixture
+def kind() -> str:
+    return "postgres"
+
+
+def say(tx: Transaction, room: str, number: int) -> None:
+    tx.publish(room, "said", {"number": number})
+
+
+def offsets(node: Kept, room: str) -> list[int]:
+    return [record.offset for record in node.said if record.room == room]
+
+
+async def test_what_one_node_commits_all_hear_of_as_it_was_committed(open_store: OpenStore) -> None:
+    nodes = [await open_store() for _ in range(3)]
+    for number in range(30):
+        await nodes[number % 3].store.write(take_note, str(number))
+    await until(lambda: all(len(node.said) == 30 for node in nodes))
+    assert [node.said for node in nodes] == [nodes[0].said] * 3
+    assert [(record.room, record.offset, record.type, record.body.decode()) for record in nodes[0].said] == (
+        nodes[0].log()
+    )
+
+
+@pytest.mark.parametrize("listen", [None, NOBODY_LISTENS])
+async def test_many_writers_on_many_nodes_are_heard_everywhere_in_order_and_once(
+    open_store: OpenStore, listen: str | None
+) -> None:
+    nodes = [await open_store(listen=listen) for _ in range(3)]
+    rooms = [f"room-{number}" for number in range(7)]
+
+    async def write(node: Kept, dice: random.Random) -> None:
+        for number in range(60):
+            await node.store.write(say, dice.choice(rooms), number)
+
+    await asyncio.gather(*(write(node, random.Random(seed)) for seed, node in enumerate(nodes * 4)))
+    heads = {room: (await nodes[0].store.span(room)).head for room in rooms}
+    assert sum(heads.values()) == 720
+    await until(lambda: all(len(node.said) >= 720 for node in nodes))
+    await asyncio.sleep(2 * postgres_feed.POLL_SECONDS)  # whatever is told twice is told by then
+    for node in nodes:
+        assert {room: offsets(node, room) for room in rooms} == {
+            room: list(range(1, head + 1)) for room, head in heads.items()
+        }
+
+
+async def test_without_hints_news_come_within_the_poll(open_store: OpenStore) -> None:
+    nodes = [await open_store(listen=NOBODY_LISTENS) for _ in range(2)]
+    for number in range(5):
+        began = time.monotonic()
+        await nodes[0].store.write(say, "lobby", number)
+        await until(lambda: len(nodes[1].said) == number + 1)  # noqa: B023 - it is awaited here
+        assert time.monotonic() - began < postgres_feed.POLL_SECONDS + 0.5
+
+
+async def test_hints_bring_news_before_the_poll(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_feed, "POLL_SECONDS", 60.0)
+    nodes = [await open_store() for _ in range(2)]
+    await asyncio.sleep(0.1)  # until they listen
+    for number in range(20):
+        await nodes[number % 2].store.write(say, "lobby", number)
+        await until(lambda: all(len(node.said) == number + 1 for node in nodes))  # noqa: B023
+
+
+async def test_a_node_reads_only_the_rooms_that_it_follows(open_store: OpenStore) -> None:
+    writer, reader = await open_store(), await open_store()
+    reader.followed = {"mine"}
+    for number in range(10):
+        await writer.store.write(say, "mine", number)
+        await writer.store.write(say, "theirs", number)
+    await until(lambda: len(reader.said) == 10)
+    assert {record.room for record in reader.said} == {"mine"}
+    reader.followed = {"mine", "theirs"}
+    head = (await reader.store.span("theirs")).head
+    await writer.store.write(say, "theirs", 10)
+    await until(lambda: head + 1 in offsets(reader, "theirs"))
+    assert len(offsets(reader, "theirs")) <= 2  # the last before may have been new just then
+
+
+async def test_a_transaction_that_began_early_and_committed_late_is_heard_of(open_store: OpenStore) -> None:
+    node = await open_store()
+    async with await psycopg.AsyncConnection.connect(node.dsn) as slow:
+        await slow.execute("SELECT holdfast_append('slow', 'said', '{\"number\": 1}')")
+        for number in range(5):  # later transactions, and several looks at what is new
+            await node.store.write(say, "quick", number)
+            await asyncio.sleep(postgres_feed.POLL_SECONDS / 2)
+        assert {record.room for record in node.said} == {"quick"}
+        await slow.commit()
+    await until(lambda: len(node.said) == 6)
+    assert (node.said[-1].room, node.said[-1].offset, node.said[-1].body) == ("slow", 1, b'{"number": 1}')
+
+
+async def test_what_piles_up_while_a_node_stands_still_is_told_in_order(open_store: OpenStore) -> None:
+    writer, stalled = await open_store(), await open_store()
+    await writer.store.write(say, "lobby", 0)
+    await until(lambda: len(stalled.said) == 1)
+
+    def many(tx: Transaction) -> None:
+        for number in range(1, 1500):
+            tx.publish("lobby" if number % 3 else "side", "said", {"number": number})
+
+    await writer.store.write(many)
+    await until(lambda: len(stalled.said) == 1500)
+    for room in ("lobby", "side"):
+        assert offsets(stalled, room) == list(range(1, (await writer.store.span(room)).head + 1))
+
+
+# ── publications in a transaction of one's own ────────────────────────────────────────────────────
+
+
+async def test_a_publication_in_a_foreign_transaction_is_committed_with_it_or_not_at_all(open_store: OpenStore) -> None:
+    node = await open_store()
+    async with await psycopg.AsyncConnection.connect(node.dsn) as connection:
+        await connection.execute("INSERT INTO note (text) VALUES ('mine')")
+        await connection.execute("SELECT holdfast_append('lobby', 'noted', '{\"text\": \"mine\"}')")
+        await connection.rollback()
+        await connection.execute("INSERT INTO note (text) VALUES ('mine too')")
+        row = await (await connection.execute("SELECT holdfast_append('lobby', 'noted', '{\"a\": [1]}')")).fetchone()
+        assert row == (1,)
+        await connection.commit()
+    await until(lambda: bool(node.said))
+    assert [(record.offset, record.body) for record in node.said] == [(1, b'{"a": [1]}')]
+    assert node.notes() == ["mine too"]
+
+
+@pytest.mark.parametrize(
+    ("room", "type", "data", "complaint"),
+    [
+        ("", "said", "{}", "1 to 128 printable"),
+        ("r" * 129, "said", "{}", "1 to 128 printable"),
+        ("a\nb", "said", "{}", "1 to 128 printable"),
+        ("lobby", "", "{}", "1 to 64 letters"),
+        ("lobby", "two words", "{}", "1 to 64 letters"),
+        ("lobby", "presence", "{}", "word of the protocol"),
+        ("lobby", "said", "[]", "must be an object"),
+        ("lobby", "said", "null", "must be an object"),
+        ("lobby", "said", '{"id": 1}', "has the field 'id'"),
+        ("lobby", "said", '{"room": 1}', "has the field 'room'"),
+        ("lobby", "said", f'{{"text": "{"x" * 70_000}"}}', "at most 65536 bytes"),
+    ],
+)
+async def test_it_refuses_what_a_hub_would(
+    open_store: OpenStore, room: str, type: str, data: str, complaint: str
+) -> None:
+    node = await open_store()
+    async with await psycopg.AsyncConnection.connect(node.dsn) as connection:
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=complaint):
+            await connection.execute("SELECT holdfast_append(%s, %s, %s)", (room, type, data))
+    assert node.log() == []
+
+
+# ── a database that goes, and comes back ──────────────────────────────────────────────────────────
+
+
+async def test_a_node_says_when_it_does_not_know_and_when_it_does_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_feed, "AWAY_SECONDS", 0.6)
+    dsn = create(cluster.dsn("postgres"), "mortal")
+    node = Kept(PostgresStore(dsn, Codec(), migrations=[POSTGRES_NOTES]), dsn)
+    node.looks = False  # there is not always a database to look into
+    await node.store.open(node)
+    try:
+        await node.store.write(take_note, "before")
+        await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
+        await until(lambda: node.turns == ["away"])
+        await asyncio.to_thread(cluster.start)
+        with psycopg.connect(dsn) as somebody:
+            somebody.execute("SELECT holdfast_append('lobby', 'said', '{}')")
+        await until(lambda: node.turns == ["away", "back"])
+        await until(lambda: len(node.said) == 2)
+        await node.store.write(take_note, "after")
+        await until(lambda: len(node.said) == 3)
+        assert offsets(node, "lobby") == [1, 2, 3]
+    finally:
+        await node.store.close()
+
+
+async def test_what_is_committed_under_ids_that_a_crash_has_freed_is_heard_of(cluster: Cluster) -> None:
+    dsn = create(cluster.dsn("postgres"), "mortal")
+    node = Kept(PostgresStore(dsn, Codec()), dsn)
+    node.looks = False
+    await node.store.open(node)
+    try:
+        await node.store.write(say, "lobby", 1)
+        with psycopg.connect(dsn, autocommit=True) as somebody:
+            for _ in range(50):  # transactions that leave nothing behind
+                somebody.execute("SELECT pg_current_xact_id()")
+        await asyncio.sleep(2 * postgres_feed.POLL_SECONDS)
+        await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
+        await asyncio.to_thread(cluster.start)
+        with psycopg.connect(dsn) as somebody:
+            somebody.execute("SELECT holdfast_append('lobby', 'said', '{}')")
+        await until(lambda: len(node.said) == 2)
+    finally:
+        await node.store.close()
+
+
+async def test_a_new_epoch_is_noticed_while_it_runs(open_store: OpenStore) -> None:
+    node = await open_store()
+    await node.store.write(take_note, "before")
+    old = node.store.epoch
+    with psycopg.connect(node.dsn) as operator:
+        operator.execute("UPDATE holdfast_meta SET value = 'anew' WHERE key = 'epoch'")
+    await until(lambda: node.turns == ["moved to anew"])
+    await node.store.write(take_note, "after")
+    assert await node.store.read(lambda tx: tx.position("lobby").epoch) == "anew"
+    await until(lambda: len(node.said) == 2)
+    assert old != "anew"
+
+
+async def test_tables_that_were_restored_from_a_dump_are_another_store(open_store: OpenStore) -> None:
+    node = await open_store()
+    await node.store.write(take_note, "before")
+    old = node.store.epoch
+    with psycopg.connect(node.dsn) as operator:  # what pg_restore --clean does to it
+        operator.execute("CREATE TABLE restored AS SELECT * FROM holdfast_meta; DROP TABLE holdfast_meta CASCADE")
+        operator.execute("CREATE TABLE holdfast_meta (key text PRIMARY KEY, value text NOT NULL)")
+        operator.execute("INSERT INTO holdfast_meta SELECT * FROM restored")
+    await until(lambda: bool(node.turns))
+    assert node.store.epoch != old

@@ -1,0 +1,159 @@
+"""Every node knows who is in the rooms that it has open, at whichever node, and soon when a node is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import psycopg
+import pytest
+
+from databases import Cluster, create
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import User
+from holdfast.store import postgres_people
+from holdfast.store.postgres import PostgresStore
+from store.conftest import Kept, OpenStore, until
+
+ANN, BOB = User("ann", "Ann"), User("bob", "Bob")
+
+
+@pytest.fixture
+def kind() -> str:
+    return "postgres"
+
+
+def known(node: Kept, room: str = "lobby") -> dict[str, str]:
+    return {session: user.user_id for session, user in node.store.others.known(room)}
+
+
+async def follow(node: Kept, *rooms: str) -> None:
+    node.followed = set(rooms)
+    for room in rooms:
+        await node.store.others.meet(room)
+
+
+async def test_who_comes_and_goes_at_one_is_known_at_the_other(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    one.store.others.attend("attic", "s1", ANN)
+    await until(lambda: known(two) == {"s1": "ann"})
+    one.store.others.depart("lobby", "s1")
+    await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"])
+    assert known(two) == {}
+    assert known(one) == {}  # its own are not elsewhere
+
+
+async def test_who_opens_a_room_later_meets_who_is_there(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    for number in range(50):
+        one.store.others.attend("lobby", f"s{number}", User(f"user-{number}", "Somebody"))
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(50,)])
+    await follow(two, "lobby")
+    assert len(known(two)) == 50
+    assert two.told_people == []
+
+
+async def test_a_session_is_taken_over_by_its_user_and_nobody_else(open_store: OpenStore) -> None:
+    one, two, three = [await open_store() for _ in range(3)]
+    await follow(one, "lobby")
+    await follow(three, "lobby")
+    for room in ("lobby", "attic"):
+        one.store.others.attend(room, "s1", ANN)
+    await until(lambda: known(three) == {"s1": "ann"})
+    assert await two.store.others.take_over("s1", "bob") == ()
+    assert await two.store.others.take_over("s9", "ann") == ()
+    assert sorted(await two.store.others.take_over("s1", "ann")) == ["attic", "lobby"]
+    await until(lambda: one.told_people == ["s1 was taken with attic and lobby"])
+    assert known(one) == known(three) == {"s1": "ann"}
+    one.store.others.depart("lobby", "s1")  # too late: it is not its any more
+    two.store.others.depart("attic", "s1")
+    two.store.others.depart("lobby", "s1")
+    await until(lambda: three.told_people == ["ann came to lobby", "ann left lobby"])
+
+
+async def test_a_node_that_says_nothing_any_more_has_left_with_all_its_people(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (postgres_people.LEASE_SECONDS, postgres_people.RENEW_SECONDS) == (12.0, 4.0)
+    assert postgres_people.LEASE_SECONDS + postgres_people.LOOK_SECONDS + 1 < 15
+    monkeypatch.setattr(postgres_people, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(postgres_people, "RENEW_SECONDS", 0.3)
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(two) == {"s1": "ann"})
+    await asyncio.sleep(2.0)
+    assert known(two) == {"s1": "ann"}  # it renews its lease
+    one.store.others._looking.cancel()
+    await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"], 4.0)
+    assert known(two) == {}
+    one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())  # it only stood still
+    await until(lambda: known(two) == {"s1": "ann"}, 4.0)
+
+
+async def test_a_node_that_ends_leaves_its_people_a_grace_to_return_elsewhere(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_people, "DOUBT_SECONDS", 1.0)
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    one.store.others.attend("lobby", "s2", BOB)
+    await one.store.close()
+    await until(lambda: known(two) == {"s1": "ann", "s2": "bob"})
+    assert await two.store.others.take_over("s1", "ann") == ("lobby",)
+    await until(lambda: two.told_people[2:] == ["bob left lobby"])
+    await asyncio.sleep(1.5)
+    assert len(two.told_people) == 3
+
+
+async def test_who_is_asked_to_leave_is_asked_at_every_node(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    await one.store.others.expel("ann", "lobby")
+    await one.store.others.expel("bob", None)
+    await until(lambda: two.told_people == ["ann is to leave lobby", "bob is to leave everything"])
+    await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
+    assert one.told_people == []
+    assert len(two.told_people) == 2
+
+
+async def test_who_has_left_is_forgotten_in_the_end(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_people, "FORGET_SECONDS", 0.5)
+    monkeypatch.setattr(postgres_people, "LOOK_SECONDS", 0.1)
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    one.store.others.attend("lobby", "s2", BOB)
+    await until(lambda: len(known(two)) == 2)
+    one.store.others.depart("lobby", "s1")
+    await two.store.others.expel("cy", None)
+    await until(lambda: one.rows("SELECT session FROM holdfast_people") == [("s2",)])
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_expulsion") == [(0,)])
+    assert known(two) == {"s2": "bob"}
+
+
+async def test_a_crash_of_the_database_makes_nobody_leave(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    dsn = create(cluster.dsn("postgres"), "mortal")
+    nodes = [Kept(PostgresStore(dsn, Codec()), dsn) for _ in range(2)]
+    for node in nodes:
+        node.looks = False
+        await node.store.open(node)
+    one, two = nodes
+    try:
+        await follow(two, "lobby")
+        one.store.others.attend("lobby", "s1", ANN)
+        await until(lambda: known(two) == {"s1": "ann"})
+        for _ in range(2):
+            await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
+            await asyncio.to_thread(cluster.start)
+            with psycopg.connect(dsn) as somebody:
+                await until(lambda: somebody.execute("SELECT count(*) FROM holdfast_people").fetchone() == (1,))
+        await asyncio.sleep(postgres_people.DOUBT_SECONDS + 1.5)
+        assert two.told_people == ["ann came to lobby"]
+        one.store.others.depart("lobby", "s1")
+        await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"])
+    finally:
+        for node in nodes:
+            await node.store.close()

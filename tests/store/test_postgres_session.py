@@ -1,0 +1,301 @@
+"""A change that fails on PostgreSQL is undone alone; who comes second is run again; a lost answer is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError
+from holdfast.store import postgres_session, transaction
+from holdfast.store.postgres_session import to_postgres
+from holdfast.store.store import Once, Transaction
+from store.conftest import Kept, OpenStore, take_note, until
+
+
+@pytest.fixture
+def kind() -> str:
+    return "postgres"
+
+
+@pytest.fixture
+async def hasty(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """A store that interrupts a change after 0.5 s."""
+    monkeypatch.setattr(transaction, "CHANGE_SECONDS", 0.5)
+    return await open_store()
+
+
+# ── changes that break a rule ─────────────────────────────────────────────────────────────────────
+
+
+def raises(tx: Transaction) -> None:
+    raise ZeroDivisionError("by zero")
+
+
+def refuses(tx: Transaction) -> None:
+    raise Conflict("it is not as you think")
+
+
+def runs_out(tx: Transaction) -> None:
+    next(iter(()))
+
+
+def exits(tx: Transaction) -> None:
+    raise SystemExit(3)
+
+
+def repeats_a_row(tx: Transaction) -> None:
+    tx.execute("INSERT INTO note (text) VALUES ('good-0')")
+
+
+def fails_and_says_nothing(tx: Transaction) -> None:
+    with contextlib.suppress(psycopg.Error):
+        repeats_a_row(tx)
+
+
+def fails_and_goes_on(tx: Transaction) -> None:
+    fails_and_says_nothing(tx)
+    take_note(tx, "after a failure")
+
+
+def takes_long(tx: Transaction) -> None:
+    tx.one("SELECT pg_sleep(3)")
+
+
+def thinks_for_long(tx: Transaction) -> None:
+    time.sleep(0.6)
+    tx.execute("INSERT INTO note (text) VALUES ('late')")
+
+
+def says(sql: str) -> Callable[[Transaction], None]:
+    def change(tx: Transaction) -> None:
+        tx.execute(sql)
+
+    change.__name__ = sql
+    return change
+
+
+CONTROL = [
+    says(sql)
+    for sql in (
+        "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT mine", "RELEASE holdfast_change", "START TRANSACTION",
+        "ROLLBACK TO holdfast_change", "PREPARE TRANSACTION 'x'", "commit", "/* hm */ COMMIT",
+        "-- hm\n;COMMIT", "ABORT",
+    )
+]  # fmt: skip
+
+BAD: list[tuple[Callable[..., Any], type[BaseException], str]] = [
+    (raises, ZeroDivisionError, "by zero"),
+    (refuses, Conflict, "as you think"),
+    (runs_out, ChangeFailed, "StopIteration"),
+    (exits, ChangeFailed, "SystemExit"),
+    (repeats_a_row, psycopg.errors.UniqueViolation, "note_text_key"),
+    (fails_and_says_nothing, psycopg.errors.UniqueViolation, "note_text_key"),
+    (fails_and_goes_on, ChangeFailed, "an earlier statement"),
+    (takes_long, ChangeFailed, "more than 0.5 s"),
+    (thinks_for_long, ChangeFailed, "too long"),
+    (says("SELECT 1; COMMIT"), ChangeFailed, "one statement"),
+    (says("DO $$ BEGIN COMMIT; END $$"), psycopg.Error, "invalid transaction termination"),
+    *((change, ChangeFailed, "may not") for change in CONTROL),
+]
+
+
+def bad(tx: Transaction, then: Callable[[Transaction], Any]) -> Any:
+    """A change that has written and published when it goes wrong."""
+    take_note(tx, "bad")
+    return then(tx)
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+async def test_in_a_batch_the_good_succeed_and_each_bad_one_is_told_its_own(hasty: Kept, place: int) -> None:
+    await hasty.store.write(take_note, "good-0")
+    for number, (change, error, words) in enumerate(BAD):
+        good = [f"good-{number}-{count}" for count in range(6)]
+        changes: list[tuple[Any, ...]] = [(take_note, text) for text in good]
+        changes.insert(place, (bad, change))
+        outcomes = await hasty.in_one_batch(*changes)
+        told = outcomes.pop(place)
+        assert isinstance(told, error), (change, told)
+        assert words in str(told), (change, told)
+        assert [outcome.result for outcome in outcomes] == good
+    notes = hasty.notes()
+    assert len(notes) == 1 + 6 * len(BAD)
+    assert "bad" not in notes
+    assert [(record.offset, record.body.decode()) for record in hasty.said] == [
+        (offset, body) for _, offset, _, body in hasty.log()
+    ]
+    assert [offset for _, offset, _, _ in hasty.log()] == list(range(1, len(notes) + 1))
+
+
+# ── who comes second ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_changes_of_two_nodes_are_as_if_each_had_been_alone(open_store: OpenStore) -> None:
+    """Each reads how many there are, and writes the next: two that saw the same would make it twice."""
+    nodes = [await open_store(), await open_store()]
+
+    def change(tx: Transaction, room: str) -> int:
+        row = tx.one("SELECT count(*) AS n FROM note")
+        assert row is not None
+        take_note(tx, f"note-{row['n']}", room)
+        return int(row["n"])
+
+    async def write(node: Kept, room: str) -> list[int]:
+        return [await node.store.write(change, room) for _ in range(40)]
+
+    numbers = await asyncio.gather(*(write(node, room) for node in nodes for room in ("lobby", "kitchen")))
+    assert sorted(number for some in numbers for number in some) == list(range(160))
+    for room in ("lobby", "kitchen"):
+        log = nodes[0].log(room)
+        assert [offset for _, offset, _, _ in log] == list(range(1, 81))
+        times = nodes[0].rows(
+            "SELECT log.at FROM holdfast_log log JOIN holdfast_room room ON room.id = log.room_id "
+            'WHERE name = ? ORDER BY "offset"',
+            room,
+        )
+        assert times == sorted(set(times))
+
+
+async def test_publications_of_two_nodes_into_one_room_wait_for_each_other(open_store: OpenStore) -> None:
+    nodes = [await open_store(wall=lambda: 1000.0), await open_store(wall=lambda: 2.0)]
+
+    async def write(node: Kept) -> None:
+        for _ in range(100):
+            await node.store.write(lambda tx: tx.publish("lobby", "noted", {}))
+
+    await asyncio.gather(*(write(node) for node in nodes))
+    assert [offset for _, offset, _, _ in nodes[0].log("lobby")] == list(range(1, 201))
+    await until(lambda: all(len(node.said) >= 200 for node in nodes))
+    assert [[record.offset for record in node.said] for node in nodes] == [list(range(1, 201))] * 2
+
+
+async def test_one_key_on_two_nodes_at_once_takes_effect_once(open_store: OpenStore) -> None:
+    nodes = [await open_store(), await open_store()]
+    for number in range(20):
+        once = Once("ann", f"key-{number}", "print")
+        outcomes = await asyncio.gather(*(node.commit(take_note, f"note-{number}", once=once) for node in nodes))
+        assert [outcome.result for outcome in outcomes] == [f"note-{number}"] * 2
+        assert [len(outcome.publications) for outcome in outcomes] in ([0, 1], [1, 0])
+        assert outcomes[0].positions == outcomes[1].positions == (("lobby", number + 1),)
+    assert nodes[0].notes() == [f"note-{number}" for number in range(20)]
+
+
+async def test_a_change_whose_time_another_node_has_passed_is_run_again_later(open_store: OpenStore) -> None:
+    ahead, behind = await open_store(wall=lambda: 5000.0), await open_store(wall=lambda: 10.0)
+
+    def change(tx: Transaction) -> str:
+        take_note(tx, tx.now)
+        return tx.now
+
+    first = await ahead.store.write(change)
+    second = await behind.store.write(change)
+    third = await ahead.store.write(change)
+    assert first < second < third
+
+
+# ── links to the database that break ──────────────────────────────────────────────────────────────
+
+
+async def test_a_link_that_breaks_before_the_commit_costs_nothing(open_store: OpenStore) -> None:
+    kept = await open_store()
+    broke: list[int] = []
+
+    def change(tx: Transaction, text: str) -> str:
+        take_note(tx, text)
+        if not broke:
+            row = tx.one("SELECT pg_backend_pid() AS pid")
+            assert row is not None
+            broke.append(row["pid"])
+            kept.rows("SELECT pg_terminate_backend(?)", row["pid"])
+        tx.one("SELECT 1")
+        return text
+
+    assert await kept.store.write(change, "hello") == "hello"
+    assert len(broke) == 1
+    assert kept.notes() == ["hello"]
+    assert [record.offset for record in kept.said] == [1]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_commit_whose_answer_is_lost_is_known_all_the_same(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    kept = await open_store()
+    lost: list[bool] = []
+    real = psycopg.Connection.execute
+
+    def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        if query == "COMMIT" and not lost:
+            lost.append(True)
+            if committed:
+                real(self, query)
+            self.close()
+            raise psycopg.OperationalError("the link broke")
+        return real(self, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    assert await kept.store.write(take_note, "hello") == "hello"
+    monkeypatch.undo()
+    assert lost == [True]
+    assert kept.notes() == ["hello"]
+    assert [record.offset for record in kept.said] == [1]
+
+
+async def test_a_commit_whose_fate_cannot_be_learned_is_said_to_be_so(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgres_session.FATE_SECONDS == 10.0
+    monkeypatch.setattr(postgres_session, "FATE_SECONDS", 0.2)
+    kept = await open_store()
+    real = psycopg.Connection.execute
+
+    def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        if query == "COMMIT":
+            real(self, query)
+            self.close()
+            monkeypatch.setattr(psycopg, "connect", no_way)
+            raise psycopg.OperationalError("the link broke")
+        return real(self, query, *args, **options)
+
+    def no_way(*args: Any, **options: Any) -> Any:
+        raise psycopg.OperationalError("there is no way")
+
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    outcomes = await kept.in_one_batch((take_note, "a"), (take_note, "b"))
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 2
+    monkeypatch.undo()
+    assert kept.notes() == ["a", "b"]  # as it happens
+    await kept.store.write(take_note, "c")
+    await until(lambda: [record.offset for record in kept.said] == [1, 2, 3])  # whatever became of it, is told
+
+
+async def test_a_disk_that_is_full_is_not_the_changes_fault(kept: Kept) -> None:
+    def change(tx: Transaction) -> None:
+        take_note(tx, "undone")
+        tx.execute("DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$")
+
+    with pytest.raises(StoreError, match="no space left"):
+        await kept.store.write(change)
+    assert kept.notes() == []
+
+
+# ── placeholders ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT ? + ?", "SELECT %s + %s"),
+        ("SELECT 5 % 2", "SELECT 5 %% 2"),
+        ("SELECT '?' || ? || 'it''s ? 5%'", "SELECT '?' || %s || 'it''s ? 5%%'"),
+        ('SELECT "a?" FROM t -- why?\nWHERE x = ?', 'SELECT "a?" FROM t -- why?\nWHERE x = %s'),
+        ("SELECT /* ? */ $$ ? $$, $a$ ? $$ $a$, ?", "SELECT /* ? */ $$ ? $$, $a$ ? $$ $a$, %s"),
+    ],
+)
+def test_placeholders_are_question_marks_where_they_are_placeholders(sql: str, expected: str) -> None:
+    assert to_postgres(sql) == expected
