@@ -1,0 +1,71 @@
+"""The page lives through a deploy of several servers: it moves to another one, and nobody sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser
+
+from peers import Balancer, Server
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def servers(tmp_path: Path, database: str) -> Iterator[list[Server]]:
+    """Three boards on one database."""
+    with ExitStack() as running:
+        folders = [tmp_path / f"node-{number}" for number in range(3)]
+        for folder in folders:
+            folder.mkdir()
+        yield [running.enter_context(Server(folder, "board", "--store", database)) for folder in folders]
+
+
+async def test_the_page_moves_to_another_server_and_shows_everything(servers: list[Server], browser: Browser) -> None:
+    balancer = Balancer(servers[:1])  # so that they are where they must leave
+    async with balancer as url:
+        page = await browser.new_page()
+        await page.goto(url)
+        await page.wait_for_selector("#status[data-state=live]")
+        await page.evaluate(
+            "async () => {"
+            " const { connect } = await import('/holdfast.js');"
+            " window.states = []; window.titles = []; window.gaps = 0;"
+            " window.shown = [];"
+            " const status = document.getElementById('status');"
+            " new MutationObserver(() => shown.push(status.dataset.state)).observe(status, { attributes: true });"
+            " window.client = connect(new URL('/ws', location.href).href);"
+            " client.on('status', (status) => states.push(status.detail));"
+            " const room = client.join('board-1');"
+            " room.on('resync', (item) => gaps += item.reason !== 'new');"
+            " room.on('event', (event) => event.type === 'task_created' && titles.push(event.task.title));"
+            " await new Promise((done) => room.on('resync', done));"
+            "}"
+        )
+        balancer.servers = servers
+        made = 0
+        for leaving in servers[:2]:
+            stopping = asyncio.create_task(asyncio.to_thread(leaving.stop))
+            while not stopping.done():
+                await servers[2].new_task(f"task number {made}")
+                made += 1
+                await asyncio.sleep(0.1)
+            await stopping
+        await servers[2].new_task("the last one")
+        await page.wait_for_selector("text=the last one")
+        async with asyncio.timeout(10):
+            while (titles := await page.evaluate("titles"))[-1:] != ["the last one"]:
+                await asyncio.sleep(0.05)
+        assert titles == [f"task number {number}" for number in range(made)] + ["the last one"]
+        assert await page.evaluate("gaps") == 0
+        states = await page.evaluate("states")
+        assert states.count("moving") >= 1
+        assert set(states[states.index("live") :]) == {"live", "moving"}
+        shown = await page.evaluate("shown")
+        assert set(shown) == {"live"}
+        for number in range(made):
+            assert await page.locator(".card", has_text=f"task number {number}").count() >= 1

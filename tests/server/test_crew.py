@@ -1,0 +1,125 @@
+"""Several processes serve one port: what one of them takes in all of them know, and none outlives the first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from peers import Peer, Server
+from store.conftest import until
+
+REFUSAL = "workers need a database that they can share: --store postgresql://user@host/name"
+
+
+@pytest.fixture
+def crew(tmp_path: Path, database: str) -> Iterator[Server]:
+    """Two workers on one port."""
+    with Server(tmp_path, "board", "--store", database, "--workers", "2") as server:
+        yield server
+
+
+def workers(server: Server) -> list[int]:
+    """Return the processes that the first has started."""
+    tasks = Path(f"/proc/{server.pid}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+def connections_of(pid: int, port: int) -> int:
+    """Return how many connections to a port a process holds."""
+    open_sockets = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            open_sockets.add(target[8:-1])
+    held = 0
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            is_established = fields[3] == "01" and int(fields[1].rpartition(":")[2], 16) == port
+            held += is_established and fields[9] in open_sockets
+    return held
+
+
+async def test_both_take_part_and_are_one_board(crew: Server) -> None:
+    peers: list[Peer] = [await crew.dial() for _ in range(40)]
+    try:
+        shares = [connections_of(pid, crew.port) for pid in workers(crew)]
+        assert sum(shares) == 40
+        assert min(shares) >= 5  # by chance fewer than one in a hundred thousand times
+        for peer in peers:
+            await peer.join()
+        made = await crew.new_task("for all")
+        for peer in peers:
+            assert (await peer.until("task_created"))["task"] == made
+        assert (await peers[0].join())["roomSize"] == 40
+    finally:
+        for peer in peers:
+            await peer.close()
+
+
+async def test_a_worker_that_is_killed_is_started_again(crew: Server) -> None:
+    first = workers(crew)
+    await asyncio.sleep(1.2)
+    os.kill(first[0], signal.SIGKILL)
+    await until(lambda: len(workers(crew)) == 2 and first[0] not in workers(crew))
+    for number in range(10):
+        await crew.new_task(f"task {number}")
+
+
+async def test_sigterm_ends_all_of_them(crew: Server) -> None:
+    peer = await crew.dial()
+    await peer.join()
+    children = workers(crew)
+    assert crew.stop() == 0
+    assert await peer.closed() == 1012
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+async def test_none_outlives_the_first_however_that_ended(crew: Server) -> None:
+    children = workers(crew)
+    crew.kill()
+    await until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()])
+    with pytest.raises(httpx2.ConnectError):
+        await crew.get("/healthz")
+
+
+def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path, crew: Server, database: str) -> None:
+    second = Server(tmp_path, "board", "--store", database, "--workers", "2")
+    second.command[-1] = str(crew.port)
+    done = subprocess.run(second.command, cwd=tmp_path, env=second.env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "choose another with --port" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["board.db", "memory:"])
+def test_on_a_file_it_is_refused_with_a_sentence(tmp_path: Path, place: str) -> None:
+    server = Server(tmp_path, "board", "--data", place, "--workers", "3")
+    done = subprocess.run(server.command, cwd=tmp_path, env=server.env, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: one process serves the file {place}; 3 {REFUSAL}\n"
+
+
+@pytest.mark.parametrize("place", ["chat.db", "memory:"])
+def test_so_is_an_application_of_ones_own(tmp_path: Path, place: str) -> None:
+    (tmp_path / "app.py").write_text(
+        "from fastapi import FastAPI\nfrom holdfast import Hub\n"
+        f"hub = Hub({place!r})\napp = FastAPI(lifespan=hub.lifespan)\n"
+    )
+    server = Server(tmp_path, "serve", "app:app", "--workers", "2")
+    done = subprocess.run(server.command, cwd=tmp_path, env=server.env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "one process serves a file, and this is one of several: drop --workers" in done.stderr
+    assert "Traceback" not in done.stderr
+    with socket.create_server(("127.0.0.1", server.port)):
+        pass  # nobody is left
