@@ -96,18 +96,26 @@ export function render(board, people, held) {
   slide();
 }
 
-/** Remember where every card is; returns what lets those that moved slide. @param {Element} container */
+/**
+ * Remember where every card is; returns what lets those that moved slide, as far as anybody can see them. All is
+ * read before anything is animated: else the browser would lay the whole board out again for each card.
+ *
+ * @param {Element} container
+ */
 function places(container) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return () => {};
   const before = new Map();
   for (const card of /** @type {NodeListOf<HTMLElement>} */ (container.querySelectorAll(".card"))) {
     before.set(card, { box: card.getBoundingClientRect(), list: card.parentElement, top: card.offsetTop });
   }
+  const isSeen = (/** @type {DOMRect} */ box) => box.bottom > 0 && box.top < innerHeight;
   return () => {
-    for (const [card, { box, list, top }] of before) {
-      if (!card.isConnected || (card.parentElement === list && card.offsetTop === top)) continue;
-      for (const animation of card.getAnimations()) animation.cancel(); // it goes on from where it is seen
-      const now = card.getBoundingClientRect();
+    const moved = new Map([...before].filter(([card, { list, top }]) => card.isConnected && (card.parentElement !== list || card.offsetTop !== top)));
+    for (const animation of container.getAnimations({ subtree: true })) { // it goes on from where it is seen
+      if (moved.has(/** @type {KeyframeEffect} */ (animation.effect).target)) animation.cancel();
+    }
+    const slides = [...moved].map(([card, { box }]) => ({ card, box, now: card.getBoundingClientRect() }));
+    for (const { card, box, now } of slides.filter(({ box, now }) => isSeen(box) || isSeen(now))) {
       const from = `${box.left - now.left}px ${box.top - now.top}px`;
       card.animate([{ translate: from }, { translate: "0 0" }], { duration: 180, easing: "ease-out" });
     }
