@@ -100,9 +100,14 @@ class Kept:
 
     async def in_one_batch(self, *changes: tuple[Any, ...]) -> list[Any]:
         """Have the writer find all of these at once; each is a change, its arguments, and perhaps a `Once`."""
-        free = threading.Event()
-        blocking = asyncio.ensure_future(self.store.write(lambda tx: free.wait(10)))
-        await asyncio.sleep(0.02)
+        begun, free = threading.Event(), threading.Event()
+
+        def block(tx: Transaction) -> bool:
+            begun.set()
+            return free.wait(10)
+
+        blocking = asyncio.ensure_future(self.store.write(block))
+        assert await asyncio.to_thread(begun.wait, 10)
         waiting: list[Awaitable[Any]] = []
         for change, *args in changes:
             once = args.pop() if args and isinstance(args[-1], Once) else None

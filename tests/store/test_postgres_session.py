@@ -252,6 +252,7 @@ async def test_a_commit_whose_fate_cannot_be_learned_is_said_to_be_so(
     assert postgres_session.FATE_SECONDS == 10.0
     monkeypatch.setattr(postgres_session, "FATE_SECONDS", 0.2)
     kept = await open_store()
+    kept.looks = False  # there is no way for it either
     real = psycopg.Connection.execute
 
     def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:

@@ -57,12 +57,13 @@ class PostgresSession:
         self._began = False  # at SERIALIZABLE, for a change
         self._saved: bool | None = None  # whether the savepoint stands before the change that runs; None: there is none
         self._failed: Exception | None = None  # a statement of the change that runs
+        self._counted = False  # the batch, in its transaction
         newest = self._connection.execute("SELECT coalesce(max(at), 0) FROM holdfast_room").fetchone()
         self.clock = newest[0] if newest is not None else 0
 
     def begin(self) -> None:
         """Be ready for a transaction; it begins with its first statement."""
-        self._began, self._saved, self._failed = False, None, None
+        self._began, self._saved, self._failed, self._counted = False, None, None, False
         if self._connection.closed or self._connection.broken or self._home is not self._database.home:
             try:
                 self.close()
@@ -127,9 +128,9 @@ class PostgresSession:
     def _save(self) -> None:
         """Have a savepoint to which what the change does can be undone."""
         if not self._began:
-            self._connection.execute(begin("SERIALIZABLE"))
+            self._connection.execute(begin("SERIALIZABLE") + b"; SAVEPOINT holdfast_change")
             self._began = True
-        if self._saved is None:
+        elif self._saved is None:
             self._connection.execute("SAVEPOINT holdfast_change")
         elif not self._saved:
             self._connection.execute("RELEASE SAVEPOINT holdfast_change; SAVEPOINT holdfast_change")
@@ -182,35 +183,41 @@ class PostgresSession:
         """Put publications, each with its time, into the logs; return their offsets."""
         if not published:
             return ()
-        if not self._began:
-            self._connection.execute(begin("READ COMMITTED"))
+        self._batch += 1
+        # One message to the server, and one answer; where nothing else is written, it begins the transaction too.
+        beginning = b"" if self._began else begin("READ COMMITTED") + b"; "
         try:
-            row = self._connection.execute(
-                "SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
+            cursor = psycopg.ClientCursor(self._connection).execute(
+                beginning + _COUNT + b"; SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
                 (
+                    self._id,
+                    self._batch,
                     [each.room for each, _ in published],
                     [each.type for each, _ in published],
                     [each.body.decode() for each, _ in published],
                     [clock for _, clock in published],
                     self._began,
                 ),
-            ).fetchone()
+            )
         except _SECOND as error:
             raise Again(_later(error)) from error
         except psycopg.OperationalError as error:
             if self._connection.broken:
                 raise Again from error
             raise
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
         assert row is not None
         offsets: list[int] = row[0]
+        self._counted = True
         return offsets
 
     def commit(self, clock: int) -> None:
         """Commit: when this returns, it is on the server's disk."""
         if self._connection.info.transaction_status != TransactionStatus.IDLE:
-            self._batch += 1
             try:
-                has_written = self._connection.execute(_COUNT, (self._batch, self._id)).rowcount == 1
+                has_written = self._counted or self._count()
             except psycopg.OperationalError as error:
                 raise Again from error
             try:
@@ -221,6 +228,11 @@ class PostgresSession:
                 if has_written:
                     self._learn(error)
         self.clock = clock
+
+    def _count(self) -> bool:
+        """Count the batch, if it has written anything; return whether it has."""
+        self._batch += 1
+        return self._connection.execute(_COUNT_IF_WRITTEN, (self._id, self._batch)).rowcount == 1
 
     def abandon(self) -> None:
         """Roll back what has not been committed."""
@@ -259,9 +271,11 @@ class PostgresSession:
 
 
 #: A batch that has written anything is counted with it.
-_COUNT = (
-    "UPDATE holdfast_writer SET batch = %s, at = now() WHERE id = %s AND pg_current_xact_id_if_assigned() IS NOT NULL"
-)
+_COUNT = b"""
+INSERT INTO holdfast_writer (id, batch) SELECT %s, %s
+    ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()
+"""
+_COUNT_IF_WRITTEN = _COUNT.replace(b"%s, %s", b"%s, %s WHERE pg_current_xact_id_if_assigned() IS NOT NULL")
 _COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"
 _TIDY = "DELETE FROM holdfast_writer WHERE at < now() - interval '1 day'"
 
