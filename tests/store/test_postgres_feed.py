@@ -84,6 +84,22 @@ async def test_hints_bring_news_before_the_poll(open_store: OpenStore, monkeypat
         await until(lambda: all(len(node.said) == number + 1 for node in nodes))  # noqa: B023
 
 
+async def test_to_ask_what_is_new_costs_no_more_however_long_the_log_is(open_store: OpenStore) -> None:
+    node = await open_store()
+    await node.store.write(say, "lobby", 1)
+    with psycopg.connect(node.dsn, autocommit=True) as somebody:
+        somebody.execute(
+            'INSERT INTO holdfast_log (room_id, "offset", at, type, body) '
+            "SELECT 1 + n % 50, n, n, 'said', '{}' FROM generate_series(2, 20000) n"
+        )
+        somebody.execute("ANALYZE holdfast_log")
+        since = somebody.execute("SELECT pg_current_snapshot()::text").fetchone()
+        asked = {"since": since and since[0], **postgres_feed._tails({"lobby": 19_000})}
+        plan = somebody.execute(f"EXPLAIN {postgres_feed._CHANGED}", asked).fetchall()
+    assert [line for (line,) in plan if "Scan" in line and "holdfast_log" in line]
+    assert not [line for (line,) in plan if "Seq Scan on holdfast_log" in line]
+
+
 async def test_a_node_reads_only_the_rooms_that_it_follows(open_store: OpenStore) -> None:
     writer, reader = await open_store(), await open_store()
     reader.followed = {"mine"}

@@ -13,8 +13,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
+from itertools import islice
+from typing import Any
 
 import psycopg
 
@@ -34,31 +34,29 @@ LATE_SECONDS = 0.5
 #: Publications that are read at once.
 TAIL_RECORDS = 256
 
-_MOMENT = "SELECT pg_current_snapshot()::text, (SELECT xid::text FROM holdfast_log ORDER BY xid DESC LIMIT 1)"
+_MOMENT = "SELECT pg_current_snapshot()::text, (SELECT xid FROM holdfast_log ORDER BY xid DESC LIMIT 1)::text AS newest"
+_TAILS = """
+SELECT wanted.name, log."offset", log.type, log.body
+  FROM unnest(%(rooms)s::text[], %(after)s::bigint[]) WITH ORDINALITY wanted(name, after, place)
+  JOIN holdfast_room room ON room.name = wanted.name
+  CROSS JOIN LATERAL (
+    SELECT "offset", type, body FROM holdfast_log
+     WHERE room_id = room.id AND "offset" > wanted.after ORDER BY "offset" LIMIT %(limit)s
+  ) log
+ ORDER BY place, log."offset" LIMIT %(limit)s
+"""
+#: What has changed, and what rooms that were hinted at have new: in most cases that is all there is to be asked.
 _CHANGED = f"""
 WITH moment AS ({_MOMENT})
-SELECT moment.*, holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch'), name, first, last
+SELECT moment.*, holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch'), name, first, last, NULL, NULL
   FROM moment LEFT JOIN (
     SELECT room_id, min("offset") AS first, max("offset") AS last
       FROM holdfast_log
      WHERE xid >= pg_snapshot_xmin(%(since)s::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, %(since)s::pg_snapshot)
      GROUP BY room_id
   ) news ON true LEFT JOIN holdfast_room ON holdfast_room.id = news.room_id
+UNION ALL SELECT NULL, NULL, NULL, NULL, name, "offset", NULL, type, body FROM ({_TAILS}) tails
 """  # noqa: S608 - all of it is ours
-_TAILS = """
-SELECT wanted.name, log."offset", log.type, log.body
-  FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) WITH ORDINALITY wanted(name, after, last, place)
-  JOIN holdfast_room room ON room.name = wanted.name
-  JOIN holdfast_log log ON log.room_id = room.id AND log."offset" > wanted.after AND log."offset" <= wanted.last
- ORDER BY place, log."offset" LIMIT %s
-"""
-
-
-@dataclass(slots=True)
-class _Tail:
-    room: str
-    after: int
-    last: int
 
 
 class Feed:
@@ -80,6 +78,7 @@ class Feed:
         self._since = ""  # the snapshot up to which everything was told
         self._told: dict[str, int] = {}  # the newest publication of a room that was told
         self._wanted = asyncio.Event()  # to ask before the time
+        self._hinted: set[str] = set()  # rooms that it is to be asked for
         self._kept = 0  # rooms in `_told`, when it was looked through last
         self._has_moved = False
         self._is_away = False
@@ -158,37 +157,38 @@ class Feed:
                     await self._wanted.wait()
 
     async def _ask(self, connection: AsyncConnection) -> None:
-        rows = await (await connection.execute(_CHANGED, {"since": self._since})).fetchall()
-        snapshot, newest, place, epoch = rows[0][:4]
+        hinted = {room: self._told[room] for room in self._hinted if room in self._told}
+        self._hinted.clear()
+        answer = await connection.execute(_CHANGED, {"since": self._since, **_tails(hinted)})
+        rows = await answer.fetchall()
+        changed = [row for row in rows if row[0] is not None]
+        snapshot, newest, place, epoch = changed[0][:4]
         self._database.check((place, epoch))
-        tails = []
-        for *_, room, first, last in rows:
+        self._deliver((room, offset, type, body) for at, *_, room, offset, _, type, body in rows if at is None)
+        behind: dict[str, tuple[int, int]] = {}
+        for *_, room, first, last, _, _ in changed:
             # Who begins to follow it later asks the store later: what is passed over here is in that answer.
             if room is not None and self._listener.follows(room):
-                after = max(self._told.get(room, 0), first - 1)
-                if after < last:
-                    tails.append(_Tail(room, after, last))
-        await self._tell(connection, tails)
+                behind[room] = max(self._told.get(room, 0), first - 1), last
+        await self._catch_up(connection, behind)
         self._since = up_to(snapshot, newest)
-        self._forget({room for *_, room, _, _ in rows})
+        self._forget({row[4] for row in changed})
 
-    async def _tell(self, connection: AsyncConnection, tails: list[_Tail]) -> None:
-        """Read what rooms have new, a page at a time, and tell it."""
-        while tails:
-            page = tails[:TAIL_RECORDS]
-            wanted = ([tail.room for tail in page], [tail.after for tail in page], [tail.last for tail in page])
-            rows = await (await connection.execute(_TAILS, (*wanted, TAIL_RECORDS))).fetchall()
-            records = [Record(room, offset, type, body.encode()) for room, offset, type, body in rows]
-            is_all = len(records) < TAIL_RECORDS
-            reached = {room: list(group)[-1].offset for room, group in groupby(records, lambda record: record.room)}
-            self._deliver(records)
-            for tail in page:
-                tail.after = reached.get(tail.room, tail.after)
-            done = {id(tail) for tail in page if is_all or tail.after >= tail.last}
-            tails = [tail for tail in tails if id(tail) not in done]
+    async def _catch_up(self, connection: AsyncConnection, behind: dict[str, tuple[int, int]]) -> None:
+        """Read what rooms have from one offset to another, a page at a time, and tell it."""
+        while behind := {room: (after, last) for room, (after, last) in behind.items() if after < last}:
+            page = {room: after for room, (after, _) in islice(behind.items(), TAIL_RECORDS)}
+            rows = await (await connection.execute(_TAILS, _tails(page))).fetchall()
+            self._deliver(rows)
+            reached = {room: offset for room, offset, _, _ in rows}
+            is_all = len(rows) < TAIL_RECORDS
+            for room in page:  # of a room that has less than it was said to have, the rest has been trimmed
+                last = behind[room][1]
+                behind[room] = (last if is_all else reached.get(room, page[room])), last
 
-    def _deliver(self, records: Iterable[Record]) -> None:
+    def _deliver(self, rows: Iterable[Sequence[Any]]) -> None:
         """Tell what was not told while it was read."""
+        records = (Record(room, offset, type, body.encode()) for room, offset, type, body in rows)
         new = [record for record in records if record.offset > self._told.get(record.room, 0)]
         self._told.update((record.room, record.offset) for record in new)
         if new:
@@ -202,7 +202,9 @@ class Feed:
             self._kept = len(self._told)
 
     def _take_hint(self, rooms: list[str]) -> None:
-        if not rooms or any(map(self._listener.follows, rooms)):
+        followed = set(filter(self._listener.follows, rooms))
+        self._hinted |= followed
+        if followed or not rooms:
             self._wanted.set()
 
     # Whether it is there at all.
@@ -242,6 +244,11 @@ class Feed:
         self._told.clear()
         logger.error("the database is another, or has another life (%s): everybody starts afresh", self._database.here)
         self._moved()
+
+
+def _tails(after: dict[str, int]) -> dict[str, Any]:
+    """Return the parameters that ask what rooms have after these offsets."""
+    return {"rooms": list(after), "after": list(after.values()), "limit": TAIL_RECORDS}
 
 
 async def _moment(connection: AsyncConnection) -> str:
