@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +29,6 @@ RUN = HERE / "requirements" / "run.txt"
 TEST = HERE / "requirements" / "test.txt"
 TYPESCRIPT = "typescript@7.0.2"
 DECLARATIONS = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--rootDir", "src/holdfast"]
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def lock() -> None:
     """Pin and hash what `pyproject.toml` asks for."""
     uv = shutil.which("uv") or sys.exit("pinning needs uv (pip install uv)")
     compile = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11",
-               "--no-header", "--upgrade", "pyproject.toml"]  # fmt: skip
+               "--no-header", "--upgrade", "--extra", "postgres", "--extra", "redis", "pyproject.toml"]  # fmt: skip
     step([*compile, "--group", "build", "-o", str(RUN)])
     step([*compile, "--group", "build", "--group", "test", "-c", str(RUN), "-o", str(TEST)])
 
@@ -127,13 +127,11 @@ def test_long(options: Sequence[str]) -> int:
 def pytest(options: Sequence[str]) -> int:
     """Run the tests, side by side, for many of them wait for real time to pass."""
     environment = {**os.environ}
-    browser = chromium()
+    browser = CHROMIUM.have()
     if browser is not None:
         environment["HOLDFAST_CHROMIUM"] = browser
-    postgres()
-    for proxy in ("nginx", "caddy"):
-        if shutil.which(proxy) is None:
-            say(f"NOT RUN: the tests of deploy/ with {proxy}, for it is not here (Debian: apt install {proxy})")
+    for program in PROGRAMS:
+        program.have()
     sys.stdout.flush()
     command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal", *options]
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
@@ -170,27 +168,41 @@ def tsc() -> list[str | Path] | None:
     return [compiler, "--project", "tsconfig.json"]
 
 
-def chromium() -> str | None:
-    """Return where Debian's chromium is; install it where that is possible, else say how to."""
-    found = os.environ.get("HOLDFAST_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None and apt("chromium", "for the browser tests"):
-        found = shutil.which("chromium")
-    if found is None:
-        say("NOT RUN: the browser tests, for there is no chromium (Debian: apt install chromium)")
-    return found
+@dataclass(frozen=True)
+class Program:
+    """A program of Debian's, which some tests need."""
+
+    package: str
+    tests: str
+    names: tuple[str, ...]  # what it may be called
+    given: str = ""  # the variable that says where it is, or where its server is
+
+    def found(self) -> str | None:
+        """Return where it is."""
+        folders = [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+        looked_for = (shutil.which(name, path=os.pathsep.join(folders)) for name in self.names)
+        return os.environ.get(self.given) or next(filter(None, looked_for), None)
+
+    def have(self) -> str | None:
+        """Return where it is; install it where that is possible, else say what is not run without it."""
+        found = self.found()
+        if found is None and apt(self.package, f"for the tests {self.tests}"):
+            found = self.found()
+        if found is None:
+            say(f"NOT RUN: the tests {self.tests}, for there is no {self.package} (Debian: apt install {self.package})")
+        return found
 
 
-def postgres() -> None:
-    """Have PostgreSQL's programs, unless the tests are given a server; say what is not run without."""
-    if os.environ.get("HOLDFAST_POSTGRES") or _has_postgres() or apt("postgresql", "for the tests of its store"):
-        return
-    say(
-        "NOT RUN: the tests on PostgreSQL, for there is none (Debian: apt install postgresql; or set HOLDFAST_POSTGRES)"
-    )
-
-
-def _has_postgres() -> bool:
-    return shutil.which("postgres") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+CHROMIUM = Program(
+    "chromium", "in a browser", ("chromium", "chromium-browser", "google-chrome"), given="HOLDFAST_CHROMIUM"
+)
+PROGRAMS = (
+    Program("postgresql", "on PostgreSQL", ("postgres",), given="HOLDFAST_POSTGRES"),
+    Program("redis-server", "with Redis", ("redis-server",)),
+    Program("pgbouncer", "with a pooler before PostgreSQL", ("pgbouncer",)),
+    Program("nginx", "of deploy/ with nginx", ("nginx",)),
+    Program("caddy", "of deploy/ with Caddy", ("caddy",)),
+)
 
 
 def apt(package: str, why: str) -> bool:
@@ -198,14 +210,15 @@ def apt(package: str, why: str) -> bool:
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         return False
     say(f"installing {package} {why}")
-    done = [
-        subprocess.run(
-            ["apt-get", "-q", *arguments], capture_output=True, check=False,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )
-        for arguments in (["update"], ["install", "-y", "--no-install-recommends", package])
-    ]  # fmt: skip
-    return done[-1].returncode == 0
+    return _apt_get("install", "-y", "--no-install-recommends", package) or (
+        _apt_get("update") and _apt_get("install", "-y", "--no-install-recommends", package)  # its lists were old
+    )
+
+
+def _apt_get(*arguments: str) -> bool:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(["apt-get", "-q", *arguments], capture_output=True, check=False, env=environment)
+    return done.returncode == 0
 
 
 # Saying and doing.

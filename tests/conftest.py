@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from databases import Cluster, binaries, create, drop
+from databases import Cluster, Redis, binaries, create, drop
 from peers import RawPeer, Server, StartBoard
 
 
@@ -75,3 +76,12 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("there is no PostgreSQL (Debian: apt install postgresql)")
     with Cluster(programs) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """A Redis to be ended."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no Redis (Debian: apt install redis-server)")
+    with Redis() as redis:
+        yield redis

@@ -1,4 +1,4 @@
-"""PostgreSQL for the tests: a cluster of our own on a private port, and a database of its own for whoever asks."""
+"""PostgreSQL and Redis for the tests, on private ports; and a database of its own for whoever asks."""
 
 from __future__ import annotations
 
@@ -85,6 +85,44 @@ class Cluster:
     def dsn(self, database: str) -> str:
         """Return how to connect to a database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+
+class Redis:
+    """A running Redis, which keeps nothing."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-redis-"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(["redis-server", *options], stdout=log, stderr=log)
+        until = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                assert time.monotonic() < until, (self.folder / "log").read_text()
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
 
 
 def create(dsn: str, name: str) -> str:

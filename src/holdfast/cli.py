@@ -55,6 +55,12 @@ def _listen_options(command: Any) -> Any:
     envvar="HOLDFAST_STORE",
     help="Keep it in a PostgreSQL database instead, that several servers may share: postgresql://user@host/name.",
 )
+@click.option("--listen", help="The way to that database past a pooler in transaction mode, for LISTEN.")
+@click.option(
+    "--redis",
+    envvar="HOLDFAST_REDIS",
+    help="A Redis by which those servers hint to each other that there is news: redis://host. Nothing is kept there.",
+)
 @click.option("--heartbeat-interval", type=_seconds, default=30.0, help="Ping every connection as often. Seconds.")
 @click.option(
     "--heartbeat-timeout", type=_seconds, default=10.0, help="Silent for so long after a ping: gone. Seconds."
@@ -83,7 +89,7 @@ def board(host: str, port: int, workers: int, speed: bool, log_level: str, **opt
         )
     try:
         app = create_app(place, **options)
-    except HoldfastError as error:
+    except (HoldfastError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     _serve(app, host, port, workers, speed, log_level, "The board")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from databases import Cluster, create
+from databases import Cluster, Redis, create
 from holdfast import Event, Resync
 from peers import Balancer, Peer, Server
 from store.conftest import until
@@ -310,3 +310,24 @@ async def test_who_knows_how_moves_before_it_leaves_and_nothing_is_missed_repeat
         assert numbers == list(range(numbers[0], len(made)))
     late = sorted(when - made[number] for mine in heard for number, when in mine)
     assert late[int(0.99 * len(late))] <= 1.0
+
+
+async def test_with_redis_the_other_server_is_told_by_it_and_when_it_is_killed_nothing_is_missed(
+    start: Start, redis: Redis
+) -> None:
+    one, two = start("--redis", redis.url), start("--redis", redis.url)
+    ann, _ = await arrive(one, await sign_in(one, "Ann"))
+    await ann.join()
+    bob, _ = await arrive(two, await sign_in(two, "Bob"))
+    await bob.join()
+    await asyncio.sleep(0.3)
+    await ann.send({"type": "typing", "boardId": "board-1"})
+    assert (await bob.until("user_typing"))["name"] == "Ann"
+    for number in range(20):
+        if number == 5:
+            redis.kill()
+        if number == 15:
+            await asyncio.to_thread(redis.start)
+        await one.new_task(str(number))
+    titles = [(await bob.until("task_created"))["task"]["title"] for _ in range(20)]
+    assert titles == [str(number) for number in range(20)]

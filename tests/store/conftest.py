@@ -14,6 +14,8 @@ import pytest
 
 from holdfast.protocol.codec import Codec
 from holdfast.store.postgres import PostgresStore
+from holdfast.store.postgres_database import Database
+from holdfast.store.postgres_hints import Carrier, Hints, Notify
 from holdfast.store.postgres_session import to_postgres
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import Once, Outcome, Record, Transaction
@@ -153,6 +155,29 @@ class Deaf:
         pass
 
     away = back = moved = lambda self: None
+
+
+class Caller:
+    """A node of which nothing is there but its calls."""
+
+    def __init__(self, database: Database, *carriers: Carrier) -> None:
+        self.hints = Hints(database, *carriers, Notify(database))
+        self.rooms: list[list[str]] = []
+        self.words: list[object] = []
+        self.hints.hinted["news"] = self.rooms.append
+        self.hints.heard = self.words.append
+
+
+@pytest.fixture
+async def shared(database: str) -> AsyncIterator[Database]:
+    """A database in which there is a store."""
+    store = PostgresStore(database, Codec())
+    await store.open(Deaf())
+    found = Database(database)
+    with found.connect() as connection:
+        found.identify(connection, "{}")
+    yield found
+    await store.close()
 
 
 OpenStore = Callable[..., Awaitable[Kept]]

@@ -31,6 +31,15 @@ def test_a_file_cannot(place: str) -> None:
     assert isinstance(store_at(place, Codec(), migrations=(), retention=RETENTION), SqliteStore)
     with pytest.raises(ValueError, match="PostgreSQL"):
         store_at(place, Codec(), migrations=(), retention=RETENTION, listen="postgresql://other/name")
+    with pytest.raises(ValueError, match="redis is for a store in PostgreSQL"):
+        store_at(place, Codec(), migrations=(), retention=RETENTION, redis="redis://host")
+
+
+def test_without_redis_py_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "holdfast.store.redis_carrier", raising=False)
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(StoreError, match=r"holdfast\[redis\]"):
+        store_at("postgresql://host/name", Codec(), migrations=(), retention=RETENTION, redis="redis://host")
 
 
 def test_without_psycopg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ def create_app(
     require_login: bool = False,
     token_lifetime: float = 7 * 24 * 3600.0,
     origins: Sequence[str] = (),
+    listen: str | None = None,
+    redis: str | None = None,
     limits: Limits | None = None,
 ) -> Starlette:
     """Return the board as an ASGI app; its data is in `store`, a file or a PostgreSQL database."""
@@ -60,6 +62,8 @@ def create_app(
         presence_grace=presence_grace,
         require_login=require_login,
         origins=origins,
+        listen=listen,
+        redis=redis,
         migrations={
             dialect: [files("holdfast.board").joinpath(f"schema-{dialect}.sql").read_text()]
             for dialect in ("sqlite", "postgresql")

@@ -61,6 +61,8 @@ class Hub:
         origins: Pages of other sites that may use this server, as `https://example.org`.
         server_key: Lets other programs publish by `POST …/publish` with `Authorization: Bearer <key>`.
         listen: How PostgreSQL is reached directly, if `store` leads through a pooler in transaction mode.
+        redis: A Redis or Valkey (`"redis://…"`) by which servers that share a PostgreSQL database tell each other where
+            there is news, and who types: faster than by way of the database. Nothing that may not be lost is there.
         migrations: SQL scripts for the application's own tables; each is run once on a store, in this order. If they
             differ, `{"sqlite": […], "postgresql": […]}`.
         limits: Everything else that is limited.
@@ -78,6 +80,7 @@ class Hub:
         origins: Sequence[str] = (),
         server_key: str | None = None,
         listen: str | None = None,
+        redis: str | None = None,
         migrations: Sequence[str] | Mapping[str, Sequence[str]] = (),
         limits: Limits | None = None,
     ) -> None:
@@ -103,7 +106,7 @@ class Hub:
         )
         retention = Retention(limits.log_records, limits.log_seconds, limits.verdict_seconds)
         self._store: Store = (
-            store_at(store, codec, migrations=migrations, retention=retention, listen=listen)
+            store_at(store, codec, migrations=migrations, retention=retention, listen=listen, redis=redis)
             if isinstance(store, str)
             else store
         )

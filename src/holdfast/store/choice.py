@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from holdfast.errors import StoreError
 from holdfast.protocol.codec import Codec
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import Retention, Store
+
+if TYPE_CHECKING:
+    from holdfast.store.redis_carrier import RedisCarrier
 
 #: libpq's connection strings: URIs, or keywords and values.
 _POSTGRES = re.compile(r"postgres(ql)?://|(\w+ *= *\S+ +)*(host|dbname|service) *=")
@@ -28,6 +32,7 @@ def store_at(
     migrations: Sequence[str] | Mapping[str, Sequence[str]],
     retention: Retention,
     listen: str | None = None,
+    redis: str | None = None,
 ) -> Store:
     """Return the store in a file, in `memory:`, or in a PostgreSQL database (`postgresql://…`)."""
     dialect = "postgresql" if is_shared(place) else "sqlite"
@@ -35,11 +40,20 @@ def store_at(
         raise ValueError(f"there are no migrations for {dialect}")
     scripts = migrations[dialect] if isinstance(migrations, Mapping) else migrations
     if not is_shared(place):
-        if listen is not None:
-            raise ValueError("listen is for a store in PostgreSQL")
+        if listen is not None or redis is not None:
+            raise ValueError(f"{'listen' if redis is None else 'redis'} is for a store in PostgreSQL")
         return SqliteStore(place, codec, migrations=scripts, retention=retention)
     try:
         from holdfast.store.postgres import PostgresStore
     except ImportError as error:
         raise StoreError(f"a store in PostgreSQL needs psycopg (pip install 'holdfast[postgres]'): {error}") from None
-    return PostgresStore(place, codec, listen=listen, migrations=scripts, retention=retention)
+    carrier = None if redis is None else _redis_at(redis)
+    return PostgresStore(place, codec, listen=listen, carrier=carrier, migrations=scripts, retention=retention)
+
+
+def _redis_at(url: str) -> RedisCarrier:
+    try:
+        from holdfast.store.redis_carrier import RedisCarrier
+    except ImportError as error:
+        raise StoreError(f"Redis needs redis-py (pip install 'holdfast[redis]'): {error}") from None
+    return RedisCarrier(url)

@@ -28,7 +28,7 @@ from holdfast.store import log
 from holdfast.store.commit import Committer
 from holdfast.store.postgres_database import LOCK, Connection, Database, begin
 from holdfast.store.postgres_feed import Feed
-from holdfast.store.postgres_hints import Hints
+from holdfast.store.postgres_hints import Carrier, Hints, Notify
 from holdfast.store.postgres_people import People
 from holdfast.store.postgres_session import PostgresConnection, PostgresSession
 from holdfast.store.retention import keep_house
@@ -63,7 +63,7 @@ class Lost(Unavailable):
 
 
 class PostgresStore:
-    """A store in the database that `dsn` names; `listen` as in `Database`."""
+    """A store in the database that `dsn` names; `listen` as in `Database`, `carrier` for calls, before NOTIFY."""
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class PostgresStore:
         codec: Codec,
         *,
         listen: str | None = None,
+        carrier: Carrier | None = None,
         migrations: Sequence[str] = (),
         retention: Retention | None = None,
         worker: Worker | None = None,
@@ -81,7 +82,8 @@ class PostgresStore:
         self._migrations = migrations
         self._retention = retention
         self._wall = wall
-        self._hints = Hints(self._database)
+        notify = Notify(self._database)
+        self._hints = Hints(self._database, *([notify] if carrier is None else [carrier, notify]))
         self.others = People(self._database, self._hints)
         self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
 

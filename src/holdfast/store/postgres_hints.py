@@ -1,9 +1,9 @@
 """
 What do the nodes call out to each other?
 
-By NOTIFY: where it is worth to look (hints), and what is said to those who are here now
-(words). It may be lost, so nothing that matters depends on it; what a node has to say
-within a millisecond goes out at once, outside of the transactions that it tells of.
+Where it is worth to look (hints), and what is said to those who are here now (words). It
+may be lost, so nothing that matters depends on it. The first call goes out at once, after
+the commit that it tells of; what comes up while the next may not go out yet goes with it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
 
 import psycopg
 
@@ -23,14 +24,16 @@ from holdfast.store.postgres_database import AsyncConnection, Database, hang_up
 
 logger = logging.getLogger("holdfast.store")
 
-#: Seconds for which is gathered what is called out at once.
-GATHER_SECONDS = 0.001
+#: Seconds between two calls of a node: what comes up meanwhile is one.
+GATHER_SECONDS = 0.002
 #: PostgreSQL takes payloads of less than 8,000 bytes.
 CALL_BYTES = 7_900
-#: The connection that listens is asked so often whether it still lives, and has so long to answer. Seconds.
+#: A link that is listened to is asked so often whether it still lives, and has so long to answer. Seconds.
 LISTEN_HEARTBEAT, LISTEN_TIMEOUT = 5.0, 5.0
-#: Seconds until it is tried again to reach a database that could not be.
+#: Seconds until it is tried again to reach what could not be reached.
 RETRY_SECONDS = 0.5
+#: … and until a carrier that could not be reached is tried again, where there is another.
+REST_SECONDS = 2.0
 #: Words that wait to be said; if they cannot be, the oldest are given up first.
 WAITING_WORDS = 1_000
 
@@ -38,9 +41,75 @@ WAITING_WORDS = 1_000
 KINDS = ("news", "people")
 
 
+Failures = tuple[type[Exception], ...]
+
+
+class Carrier(Protocol):
+    """
+    What carries calls from node to node, and may lose them.
+
+    Attributes:
+        failures: What its methods raise when it cannot be reached.
+    """
+
+    failures: Failures
+
+    async def call(self, channel: str, calls: Sequence[str]) -> None:
+        """Send calls to all who listen there."""
+
+    def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        """Yield what is called there. None: it listens, again or still; what was called before may be lost."""
+
+    async def close(self) -> None:
+        """Let go of whatever it calls through."""
+
+
+class Notify:
+    """PostgreSQL's LISTEN and NOTIFY."""
+
+    failures: Failures = (psycopg.Error, OSError, HoldfastError)  # a TimeoutError is an OSError
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: AsyncConnection | None = None
+
+    async def call(self, channel: str, calls: Sequence[str]) -> None:
+        """Send calls, in a transaction of their own: in that which they tell of they would halve its throughput."""
+        try:
+            if self._connection is None:
+                self._connection = await self._database.connect_async()
+            await self._connection.execute(
+                "SELECT pg_notify(%s, call) FROM unnest(%s::text[]) call", (channel, list(calls))
+            )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        """Yield what is called."""
+        connection = await self._database.connect_to_listen()
+        try:
+            await connection.execute(f'LISTEN "{channel}"'.encode())
+            while True:
+                yield None
+                async for notify in connection.notifies(timeout=LISTEN_HEARTBEAT):
+                    yield notify.payload
+                async with asyncio.timeout(LISTEN_TIMEOUT):
+                    await connection.execute("SELECT 1")  # a dead one is silent too
+        finally:
+            await hang_up(connection)
+
+    async def close(self) -> None:
+        """Hang up."""
+        connection, self._connection = self._connection, None
+        await hang_up(connection)
+
+
 class Hints:
     """
     The calls of one node.
+
+    They go out by the first of the `carriers` that can be reached; all of them are listened to.
 
     Attributes:
         node: The name of this node, in this life of it.
@@ -48,11 +117,13 @@ class Hints:
         heard: What is done with a word.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *carriers: Carrier) -> None:
         self.node = secrets.token_hex(8)
         self.hinted: dict[str, Callable[[list[str]], None]] = {}
         self.heard: Callable[[Any], None] = lambda word: None
         self._database = database
+        self._carriers = carriers
+        self._rests_until: dict[Carrier, float] = dict.fromkeys(carriers, 0.0)  # those that could not be reached
         self._rooms: dict[str, set[str]] = {kind: set() for kind in KINDS}  # to be hinted at
         self._words: deque[str] = deque(maxlen=WAITING_WORDS)
         self._wanted = asyncio.Event()
@@ -60,13 +131,16 @@ class Hints:
 
     def open(self) -> None:
         """Begin to listen, and to call."""
-        self._tasks = [asyncio.create_task(self._listen_for_ever()), asyncio.create_task(self._call_for_ever())]
+        self._tasks = [asyncio.create_task(self._listen_for_ever(carrier)) for carrier in self._carriers]
+        self._tasks.append(asyncio.create_task(self._call_for_ever()))
 
     async def close(self) -> None:
         """End."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for carrier in self._carriers:
+            await carrier.close()
 
     def hint(self, kind: str, rooms: Iterable[str]) -> None:
         """Tell the others that it is worth to look at some rooms."""
@@ -89,25 +163,19 @@ class Hints:
     # Calling.
 
     async def _call_for_ever(self) -> None:
-        connection: AsyncConnection | None = None
         while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            now = asyncio.get_running_loop().time()
+            carrier = min(self._carriers, key=lambda each: self._rests_until[each] > now)
             try:
-                if connection is None:
-                    connection = await self._database.connect_async()
-                await self._wanted.wait()
-                await asyncio.sleep(GATHER_SECONDS)
-                self._wanted.clear()
-                calls = self._calls()
-                await connection.execute(
-                    "SELECT pg_notify(%s, call) FROM unnest(%s::text[]) call", (self.channel, calls)
-                )
-            except (psycopg.Error, OSError, HoldfastError):  # a poll makes up for hints; words are for now
-                await hang_up(connection)
-                connection = None
-                await asyncio.sleep(RETRY_SECONDS)
-            except asyncio.CancelledError:
-                await hang_up(connection)
-                raise
+                await carrier.call(self.channel, self._calls())
+            except carrier.failures:  # a poll makes up for hints; words are for now
+                if carrier is self._carriers[-1]:
+                    await asyncio.sleep(RETRY_SECONDS)
+                else:
+                    self._rests_until[carrier] = now + REST_SECONDS
+            await asyncio.sleep(GATHER_SECONDS)
 
     def _calls(self) -> list[str]:
         """Return everything that is to be called out now, in as many calls as it takes."""
@@ -124,25 +192,29 @@ class Hints:
 
     # Listening.
 
-    async def _listen_for_ever(self) -> None:
-        connection: AsyncConnection | None = None
+    async def _listen_for_ever(self, carrier: Carrier) -> None:
         while True:
             try:
-                connection = await self._database.connect_to_listen()
                 channel = self.channel
-                await connection.execute(f'LISTEN "{channel}"'.encode())
-                for hinted in self.hinted.values():
-                    hinted([])  # whatever was missed while nobody listened
-                while channel == self.channel:
-                    async for notify in connection.notifies(timeout=LISTEN_HEARTBEAT):
-                        self._take(notify.payload)
-                    async with asyncio.timeout(LISTEN_TIMEOUT):
-                        await connection.execute("SELECT 1")  # a dead one is silent too
-            except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
-                logger.warning("no hints from the database (%s): news come a little later", str(error).strip())
+                async with aclosing(carrier.listen(channel)) as heard:
+                    async for call in heard:
+                        if call is not None:
+                            self._take(call)
+                        elif channel != self.channel:
+                            break
+                        else:
+                            self._look_everywhere()
+            except carrier.failures as error:
+                logger.warning(
+                    "%s cannot be listened to (%s): news come a little later",
+                    type(carrier).__name__,
+                    str(error).strip(),
+                )
                 await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await hang_up(connection)
+
+    def _look_everywhere(self) -> None:
+        for hinted in self.hinted.values():
+            hinted([])
 
     def _take(self, payload: str) -> None:
         try:

@@ -1,0 +1,77 @@
+"""What is called out goes by Redis while there is one, and by NOTIFY while there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from databases import Redis
+from holdfast.store.postgres_database import Database
+from holdfast.store.redis_carrier import RedisCarrier
+from store.conftest import Caller, until
+
+
+@pytest.fixture
+async def served(shared: Database, redis: Redis) -> AsyncIterator[tuple[Caller, Caller]]:
+    one, two = (Caller(shared, RedisCarrier(redis.url)) for _ in range(2))
+    for node in (one, two):
+        node.hints.open()
+    await until(lambda: one.rooms == two.rooms == [[], []])
+    yield one, two
+    for node in (one, two):
+        await node.hints.close()
+
+
+async def say_until_heard(speaker: Caller, listener: Caller, word: str) -> None:
+    """Say it again and again: one that is said just as a carrier goes may be lost."""
+    async with asyncio.timeout(10):
+        while word not in listener.words:
+            speaker.hints.say(word)
+            await asyncio.sleep(0.05)
+
+
+def published(redis: Redis) -> int:
+    with socket.create_connection(("127.0.0.1", redis.port), 2) as link, link.makefile("rb") as answer:
+        link.sendall(b"INFO commandstats\r\nQUIT\r\n")
+        found = re.search(rb"cmdstat_publish:calls=(\d+)", answer.read())
+    return 0 if found is None else int(found[1])
+
+
+async def test_what_goes_by_redis_does_not_go_by_notify(served: tuple[Caller, Caller], redis: Redis) -> None:
+    one, two = served
+    for number in range(20):
+        one.hints.say(number)
+        await until(lambda: len(two.words) > number)  # noqa: B023 - it is awaited here
+    assert two.words == list(range(20))
+    assert published(redis) == 20
+
+
+async def test_while_there_is_no_redis_calls_go_by_notify_and_by_redis_when_it_is_back(
+    served: tuple[Caller, Caller], redis: Redis
+) -> None:
+    one, two = served
+    await say_until_heard(one, two, "before")
+    redis.kill()
+    await say_until_heard(one, two, "without")
+    await say_until_heard(two, one, "without")
+    await asyncio.to_thread(redis.start)
+    async with asyncio.timeout(20):
+        while not published(redis):
+            one.hints.say("?")
+            await asyncio.sleep(0.05)
+    await say_until_heard(one, two, "after")
+
+
+async def test_a_redis_that_stands_still_holds_nobody_up_for_long(served: tuple[Caller, Caller], redis: Redis) -> None:
+    one, two = served
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        await say_until_heard(one, two, "frozen")
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    await say_until_heard(two, one, "thawed")
