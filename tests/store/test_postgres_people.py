@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
+from typing import Any
 
 import psycopg
 import pytest
@@ -157,3 +159,50 @@ async def test_a_crash_of_the_database_makes_nobody_leave(cluster: Cluster, monk
     finally:
         for node in nodes:
             await node.store.close()
+
+
+async def test_a_crowd_that_comes_from_another_node_is_taken_over_and_meets_its_rooms_with_a_few_questions(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await open_store(), await open_store()
+    rooms = [f"room-{number}" for number in range(50)]
+    for number in range(1000):
+        one.store.others.attend(rooms[number % 50], f"s{number}", User(f"user-{number}", "Somebody"))
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1000,)])
+    two.followed = set(rooms)
+    asked = Counter[str]()
+    real = psycopg.AsyncConnection.execute
+
+    async def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        asked[query if isinstance(query, str) else query.decode()] += 1
+        return await real(self, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
+    others = two.store.others
+    taken = await asyncio.gather(*(others.take_over(f"s{number}", f"user-{number}") for number in range(1000)))
+    await asyncio.gather(*(others.meet(room) for room in rooms * 20))
+    assert taken == [(rooms[number % 50],) for number in range(1000)]
+    assert asked[postgres_people._TAKE_OVER] <= 2
+    assert asked[postgres_people._IN_ROOMS] <= 2
+
+
+async def test_who_goes_away_while_their_session_is_taken_over_has_left(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = [await open_store() for _ in range(3)]
+    await follow(three, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(three) == {"s1": "ann"})
+    asks = asyncio.create_task(two.store.others.take_over("s1", "ann"))
+    real = psycopg.AsyncConnection.execute
+
+    async def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        done = await real(self, query, *args, **options)
+        if query == postgres_people._TAKE_OVER:
+            asks.cancel()
+        return done
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
+    with pytest.raises(asyncio.CancelledError):
+        await asks
+    await until(lambda: three.told_people == ["ann came to lobby", "ann left lobby"])

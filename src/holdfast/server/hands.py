@@ -29,6 +29,7 @@ from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position
 from holdfast.server.connection import Connection
 from holdfast.server.limits import Limits
+from holdfast.server.shared import Shared
 from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
@@ -114,6 +115,7 @@ class Hands:
         self._beat = beat
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[str, tuple[int, int]] = {}  # rooms the store is being asked about: by how many, and the news
+        self._ask_span = Shared(self._look_into)  # a crowd that returns to a room is answered at once
         self._filled: list[Connection] = []
         self._carrying = False
         self._alarm = Alarm(self.loop, self._tick)
@@ -238,14 +240,17 @@ class Hands:
         watchers, newest = self._asked.get(room, (0, 0))
         self._asked[room] = (watchers + 1, newest)
         try:
-            if self._others is not None:
-                await self._others.meet(room)
-            span = await self._store.span(room)
+            span = await self._ask_span(room)
         finally:
             watchers, newest = self._asked.pop(room)
             if watchers > 1:
                 self._asked[room] = (watchers - 1, newest)
         return Span(span.floor, max(span.head, newest))
+
+    async def _look_into(self, room: str) -> Span:
+        if self._others is not None:
+            await self._others.meet(room)
+        return await self._store.span(room)
 
     def elsewhere(self, room: str) -> inputs.Elsewhere:
         """Return who is in a room at other nodes."""

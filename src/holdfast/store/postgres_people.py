@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import psycopg
 from holdfast.core.inputs import Elsewhere
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.protocol.messages import User
+from holdfast.store.errands import Errands
 from holdfast.store.postgres_database import AsyncConnection, Database, hang_up, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener
@@ -55,8 +56,15 @@ UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at =
  WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
 """
 _TAKE_OVER = """
-UPDATE holdfast_people SET node = %s, xid = pg_current_xact_id(), at = now()
- WHERE session = %s AND "user" = %s AND here AND node <> %s RETURNING room, name
+UPDATE holdfast_people people SET node = %(node)s, xid = pg_current_xact_id(), at = now()
+  FROM (SELECT room, session, "user", name FROM holdfast_people
+          JOIN unnest(%(sessions)s::text[], %(users)s::text[]) one(session, "user") USING (session, "user")
+         WHERE here AND node <> %(node)s ORDER BY room, session FOR UPDATE) taken
+ WHERE people.room = taken.room AND people.session = taken.session RETURNING taken.*
+"""
+_EXPEL = """
+INSERT INTO holdfast_expulsion ("user", room, node)
+SELECT "user", room, %s FROM unnest(%s::text[], %s::text[]) one("user", room)
 """
 _MOMENT = """
 SELECT pg_current_snapshot()::text,
@@ -111,16 +119,17 @@ class People:
         self._looked = 0.0
         self._renewed = 0.0
         self._tidied = 0.0
+        self._meetings: Errands[str, None] = Errands()  # by room
+        self._returns: Errands[tuple[str, str], tuple[str, ...]] = Errands()  # by session and user
+        self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
         self._connection: AsyncConnection | None = None
-        self._turn = asyncio.Lock()
         self._wanted = asyncio.Event()
 
     async def open(self, listener: Listener) -> None:
         """Have a lease, and know where it begins; `listener` is told of people."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        async with self._turn:
-            await self._look(await self._connected())
+        await self._look(await self._connected())
 
     def start(self) -> None:
         """Begin to look."""
@@ -132,7 +141,7 @@ class People:
         self._looking.cancel()
         await asyncio.gather(self._looking, return_exceptions=True)
         with suppress(psycopg.Error, OSError, HoldfastError):
-            async with asyncio.timeout(ASK_SECONDS), self._turn:
+            async with asyncio.timeout(ASK_SECONDS):
                 await self._write(await self._connected())
                 await (await self._connected()).execute(
                     "UPDATE holdfast_node SET until = least(until, now() + make_interval(secs => %s)) WHERE id = %s",
@@ -160,15 +169,8 @@ class People:
 
     async def meet(self, room: str) -> None:
         """Learn who is in a room at other nodes."""
-
-        async def ask(connection: AsyncConnection) -> None:
-            rows = await (await connection.execute(_IN_ROOMS, ([room], self._hints.node))).fetchall()
-            if room not in self._theirs:
-                self._theirs[room] = {session: (node, User(user, name)) for _, session, user, name, node in rows}
-                self._alive.update(node for *_, node in rows)
-
         if room not in self._theirs:
-            await self._ask(ask)
+            await self._run(self._meetings.add(room))
 
     def known(self, room: str) -> Elsewhere:
         """Return who is in a room at other nodes."""
@@ -176,32 +178,22 @@ class People:
 
     async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
         """Take a user's session over from another node."""
-
-        async def ask(connection: AsyncConnection) -> tuple[str, ...]:
-            node = self._hints.node
-            rows = await (await connection.execute(_TAKE_OVER, (node, session, user_id, node))).fetchall()
-            for room, name in rows:
-                self._mine[room, session] = User(user_id, name)
-                self._theirs.get(room, {}).pop(session, None)
-            self._hints.hint("people", [room for room, _ in rows])
-            return tuple(room for room, _ in rows)
-
         try:
-            return await self._ask(ask)
+            return await self._run(self._returns.add((session, user_id)))
         except Unavailable:
             return ()  # it comes as a new one, and is seen to
 
     async def expel(self, user_id: str, room: str | None) -> None:
         """Have the other nodes put a user out."""
+        await self._run(self._expulsions.add((user_id, room)))
 
-        async def ask(connection: AsyncConnection) -> None:
-            await connection.execute(
-                'INSERT INTO holdfast_expulsion ("user", room, node) VALUES (%s, %s, %s)',
-                (user_id, room, self._hints.node),
-            )
-
-        await self._ask(ask)
-        self._hints.hint("people", [])
+    async def _run(self, errand: asyncio.Future[T]) -> T:
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await errand
+        except TimeoutError:
+            raise Unavailable("the database does not say who is where") from None
 
     def say(self, word: Any) -> None:
         """Tell the other nodes something."""
@@ -215,20 +207,13 @@ class People:
         self._doubtful.clear()
         self._since = ""
 
-    # The connection, which one uses at a time.
+    # The connection, which is used for one thing after the other.
 
     async def _connected(self) -> AsyncConnection:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = await self._database.connect_async()
             self._since = ""  # whatever was seen through the last one may be gone
         return self._connection
-
-    async def _ask(self, ask: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
-        try:
-            async with asyncio.timeout(ASK_SECONDS), self._turn:
-                return await ask(await self._connected())
-        except (psycopg.Error, OSError) as error:
-            raise Unavailable(f"the database does not say who is where: {error}") from error
 
     # Looking.
 
@@ -240,7 +225,7 @@ class People:
         while True:
             self._wanted.clear()
             try:
-                async with asyncio.timeout(2 * ASK_SECONDS), self._turn:
+                async with asyncio.timeout(2 * ASK_SECONDS):
                     await self._look(await self._connected())
             except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
                 logger.warning("the database does not say who is where (%s)", str(error).strip())
@@ -260,6 +245,7 @@ class People:
             await self._renew(connection)
             self._renewed = now
         await self._write(connection)
+        await self._run_errands(connection)
         for room in [room for room in self._theirs if not self._listener.follows(room)]:
             del self._theirs[room]
         if not self._since or now > self._looked + FORGET_SECONDS / 2:
@@ -294,6 +280,42 @@ class People:
                 if key in self._unwritten and self._unwritten[key] is user:
                     del self._unwritten[key]
             self._hints.hint("people", {room for room, _ in batch})
+
+    async def _run_errands(self, connection: AsyncConnection) -> None:
+        """Do what was asked for since it was looked last."""
+        node = self._hints.node
+        if rooms := self._meetings.keys():
+            rows = await (await connection.execute(_IN_ROOMS, (rooms, node))).fetchall()
+            met: dict[str, dict[str, tuple[str, User]]] = {room: {} for room in rooms}
+            for room, session, user, name, at in rows:
+                met[room][session] = at, User(user, name)
+                self._alive.add(at)
+            for room in rooms:
+                self._theirs.setdefault(room, met[room])
+                self._meetings.answer(room, None)
+        if returns := self._returns.keys():
+            sessions, users = map(list, zip(*returns, strict=True))
+            taken = await connection.execute(_TAKE_OVER, {"node": node, "sessions": sessions, "users": users})
+            self._take_over(returns, await taken.fetchall())
+        if expulsions := self._expulsions.keys():
+            await connection.execute(_EXPEL, (node, *map(list, zip(*expulsions, strict=True))))
+            self._hints.hint("people", [])
+            for each in expulsions:
+                self._expulsions.answer(each, None)
+
+    def _take_over(self, returns: Iterable[tuple[str, str]], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Give those who return the places that were taken for them; who has gone meanwhile leaves them again."""
+        places: dict[str, list[str]] = {}
+        for room, session, user, name in rows:
+            places.setdefault(session, []).append(room)
+            self._mine[room, session] = User(user, name)
+            self._theirs.get(room, {}).pop(session, None)
+        self._hints.hint("people", {room for rooms in places.values() for room in rooms})
+        for session, user in returns:
+            rooms = tuple(places.get(session, ()))
+            if not self._returns.answer((session, user), rooms):
+                for room in rooms:
+                    self.depart(room, session)
 
     async def _look_anew(self, connection: AsyncConnection) -> None:
         """Compare everything that is known with everything that is written down."""
