@@ -24,6 +24,7 @@ from holdfast.store.errands import Errands
 from holdfast.store.postgres_database import AsyncConnection, Database, hang_up, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener
+from holdfast.store.whereabouts import Key, Whereabouts
 
 logger = logging.getLogger("holdfast.store")
 
@@ -101,7 +102,6 @@ _TIDY = (
 )
 
 T = TypeVar("T")
-Key = tuple[str, str]  # room and session
 
 
 class People:
@@ -112,9 +112,6 @@ class People:
         self._hints = hints
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
-        self._theirs: dict[str, dict[str, tuple[str, User]]] = {}  # by room and session: at which node, and who
-        self._doubtful: dict[Key, float] = {}  # of theirs, who are not written down, and until when that is borne
-        self._alive: set[str] = set()  # nodes
         self._since = ""
         self._looked = 0.0
         self._renewed = 0.0
@@ -128,6 +125,7 @@ class People:
     async def open(self, listener: Listener) -> None:
         """Have a lease, and know where it begins; `listener` is told of people."""
         self._listener = listener
+        self._theirs = Whereabouts(listener)
         self._loop = asyncio.get_running_loop()
         await self._look(await self._connected())
 
@@ -154,7 +152,7 @@ class People:
     @property
     def are_none(self) -> bool:
         """Whether there is no other node at work now."""
-        return self._alive <= {self._hints.node}
+        return self._theirs.alive <= {self._hints.node}
 
     def attend(self, room: str, session: str, user: User) -> None:
         """Write down that a session of this node is in a room."""
@@ -174,7 +172,7 @@ class People:
 
     def known(self, room: str) -> Elsewhere:
         """Return who is in a room at other nodes."""
-        return tuple((session, user) for session, (_, user) in self._theirs.get(room, {}).items())
+        return self._theirs.known(room)
 
     async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
         """Take a user's session over from another node."""
@@ -204,7 +202,6 @@ class People:
         self._mine.clear()
         self._unwritten.clear()
         self._theirs.clear()
-        self._doubtful.clear()
         self._since = ""
 
     # The connection, which is used for one thing after the other.
@@ -246,8 +243,7 @@ class People:
             self._renewed = now
         await self._write(connection)
         await self._run_errands(connection)
-        for room in [room for room in self._theirs if not self._listener.follows(room)]:
-            del self._theirs[room]
+        self._theirs.forget(self._listener.follows)
         if not self._since or now > self._looked + FORGET_SECONDS / 2:
             await self._look_anew(connection)
         rows = await (await connection.execute(_CHANGED, {"since": self._since})).fetchall()
@@ -286,12 +282,11 @@ class People:
         node = self._hints.node
         if rooms := self._meetings.keys():
             rows = await (await connection.execute(_IN_ROOMS, (rooms, node))).fetchall()
-            met: dict[str, dict[str, tuple[str, User]]] = {room: {} for room in rooms}
+            people: dict[str, list[tuple[str, str, User]]] = {room: [] for room in rooms}
             for room, session, user, name, at in rows:
-                met[room][session] = at, User(user, name)
-                self._alive.add(at)
+                people[room].append((session, at, User(user, name)))
             for room in rooms:
-                self._theirs.setdefault(room, met[room])
+                self._theirs.meet(room, people[room])
                 self._meetings.answer(room, None)
         if returns := self._returns.keys():
             sessions, users = map(list, zip(*returns, strict=True))
@@ -309,7 +304,7 @@ class People:
         for room, session, user, name in rows:
             places.setdefault(session, []).append(room)
             self._mine[room, session] = User(user, name)
-            self._theirs.get(room, {}).pop(session, None)
+            self._theirs.take(room, session)
         self._hints.hint("people", {room for rooms in places.values() for room in rooms})
         for session, user in returns:
             rooms = tuple(places.get(session, ()))
@@ -325,15 +320,9 @@ class People:
         self._since = up_to(row[0], row[1])
         for user, room in await (await connection.execute(_EXPELLED, (self._hints.node, missed))).fetchall():
             self._listener.expelled(user, room)
-        rows = await (await connection.execute(_IN_ROOMS, (list(self._theirs), self._hints.node))).fetchall()
-        written = {(room, session): (node, User(user, name)) for room, session, user, name, node in rows}
-        until = self._loop.time() + DOUBT_SECONDS
-        for room, theirs in self._theirs.items():
-            for session in theirs:
-                if (room, session) not in written:
-                    self._doubtful[room, session] = until
-        for (room, session), (node, user) in written.items():
-            self._come(room, session, node, user)
+        rows = await (await connection.execute(_IN_ROOMS, (self._theirs.rooms(), self._hints.node))).fetchall()
+        written = [(room, session, node, User(user, name)) for room, session, user, name, node in rows]
+        self._theirs.compare(written, self._loop.time() + DOUBT_SECONDS)
         await self._look_for_mine(connection, set(row[2]))
 
     async def _look_for_mine(self, connection: AsyncConnection, alive: set[str]) -> None:
@@ -358,45 +347,14 @@ class People:
             elif node != self._hints.node and self._mine.pop((room, session), None) is not None:
                 self._unwritten.pop((room, session), None)
                 taken.setdefault(session, []).append(room)
-                if room in self._theirs:
-                    self._theirs[room][session] = node, User(user, name)
+                self._theirs.give(room, session, node, User(user, name))
         for session, rooms in taken.items():
             self._listener.taken(session, tuple(rooms))
         for room, session, user, name, node, here in rows:
-            if session is None or room not in self._theirs or node == self._hints.node:
+            if session is None or node == self._hints.node:
                 continue
             if here and node in alive:
-                self._come(room, session, node, User(user, name))
+                self._theirs.come(room, session, node, User(user, name))
             else:
-                self._go(room, session)
-        self._bury(alive)
-        self._alive = alive
-
-    def _come(self, room: str, session: str, node: str, user: User) -> None:
-        self._alive.add(node)  # if it is not among them when they are looked at next, it is gone
-        known = self._theirs[room].get(session)
-        self._theirs[room][session] = node, user
-        self._doubtful.pop((room, session), None)
-        if known is None:
-            self._listener.met(room, ((session, user),), ())
-
-    def _go(self, room: str, session: str) -> None:
-        self._doubtful.pop((room, session), None)
-        gone = self._theirs.get(room, {}).pop(session, None)
-        if gone is not None:
-            self._listener.met(room, (), ((session, gone[1]),))
-
-    def _bury(self, alive: set[str]) -> None:
-        """Let go of the people of nodes that are gone, and of those who were not written down again."""
-        dead = self._alive - alive - {self._hints.node}
-        now = self._loop.time()
-        lost = [key for key, until in self._doubtful.items() if now >= until]
-        if dead:
-            lost += [
-                (room, session)
-                for room, theirs in self._theirs.items()
-                for session, (node, _) in theirs.items()
-                if node in dead and (room, session) not in self._doubtful
-            ]
-        for room, session in lost:
-            self._go(room, session)
+                self._theirs.go(room, session)
+        self._theirs.bury(alive | {self._hints.node}, self._loop.time())

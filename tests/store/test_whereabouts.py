@@ -1,0 +1,80 @@
+"""Who is at other nodes is told once when they come and once when they go, whatever becomes of their node."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.core.inputs import Elsewhere
+from holdfast.protocol.messages import User
+from holdfast.store.whereabouts import Whereabouts
+
+ANN, BOB = User("ann", "Ann"), User("bob", "Bob")
+
+
+class World:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.people = Whereabouts(self)
+        self.people.meet("lobby", [])
+
+    def met(self, room: str, came: Elsewhere, went: Elsewhere) -> None:
+        self.told += [f"{user.user_id} came to {room}" for _, user in came]
+        self.told += [f"{user.user_id} left {room}" for _, user in went]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_who_comes_and_goes_is_told_once(world: World) -> None:
+    for _ in range(2):
+        world.people.come("lobby", "s1", "one", ANN)
+    assert world.people.known("lobby") == (("s1", ANN),)
+    for _ in range(2):
+        world.people.go("lobby", "s1")
+    assert world.told == ["ann came to lobby", "ann left lobby"]
+
+
+def test_of_a_room_that_nobody_has_met_nothing_is_told(world: World) -> None:
+    world.people.come("attic", "s1", "one", ANN)
+    world.people.go("attic", "s1")
+    assert "attic" not in world.people
+    assert world.told == []
+
+
+def test_who_is_there_when_a_room_is_met_has_not_just_come(world: World) -> None:
+    world.people.meet("attic", [("s1", "one", ANN)])
+    world.people.meet("attic", [])  # it is known already
+    assert world.people.known("attic") == (("s1", ANN),)
+    world.people.forget(lambda room: room == "lobby")
+    assert world.people.rooms() == ["lobby"]
+    assert world.told == []
+
+
+def test_a_session_that_is_handed_over_has_neither_come_nor_gone(world: World) -> None:
+    world.people.give("lobby", "s1", "one", ANN)
+    world.people.come("lobby", "s1", "two", ANN)
+    world.people.take("lobby", "s1")
+    world.people.go("lobby", "s1")
+    assert world.told == []
+
+
+def test_the_people_of_a_node_that_is_gone_have_left(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.come("lobby", "s2", "two", BOB)
+    world.people.bury({"two"}, 0.0)
+    assert world.told[2:] == ["ann left lobby"]
+    assert world.people.alive == {"two"}
+
+
+def test_who_is_not_written_down_any_more_has_a_while_to_be(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.come("lobby", "s2", "one", BOB)
+    world.people.compare([], until=5.0)
+    world.people.bury(set(), 4.9)  # with their node: the database has forgotten that too
+    assert len(world.people.known("lobby")) == 2
+    world.people.compare([("lobby", "s1", "one", ANN)], until=6.0)
+    world.people.bury({"one"}, 6.0)
+    assert world.told[2:] == ["bob left lobby"]
+    assert world.people.known("lobby") == (("s1", ANN),)
