@@ -223,9 +223,7 @@ def main() -> None:
                 server = Servers(alone, dsn, arguments.redis).start("--workers", str(workers))
                 costs.setdefault(workers, []).append(asyncio.run(fan_out(server)))
         one, two = sum(costs[1]) / 2, costs[2][0]
-        print(
-            f"a delivery, {FAN_RATE} publications/s to {FAN_MEMBERS} members in each of {FAN_ROOMS} rooms, processor time:"
-        )
+        print(f"processor time of a delivery, {FAN_RATE} publications/s, {FAN_ROOMS} rooms of {FAN_MEMBERS} members:")
         print(
             f"  one server {one:.1f} µs ({costs[1][0]:.1f} before, {costs[1][1]:.1f} after), two workers {two:.1f} µs:",
             end=" ",
