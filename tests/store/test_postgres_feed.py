@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from databases import Cluster, create
+from holdfast import Limits
 from holdfast.protocol.codec import Codec
 from holdfast.store import postgres_feed
 from holdfast.store.postgres import PostgresStore
@@ -73,11 +74,11 @@ async def test_without_hints_news_come_within_the_poll(open_store: OpenStore) ->
         await nodes[0].store.write(say, "lobby", number)
         await until(lambda: len(nodes[1].said) == number + 1)  # noqa: B023 - it is awaited here
         assert time.monotonic() - began < postgres_feed.POLL_SECONDS + 0.5
+    assert postgres_feed.POLL_SECONDS == Limits().news_seconds == 0.25
 
 
-async def test_hints_bring_news_before_the_poll(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_feed, "POLL_SECONDS", 60.0)
-    nodes = [await open_store() for _ in range(2)]
+async def test_hints_bring_news_before_the_poll(open_store: OpenStore) -> None:
+    nodes = [await open_store(poll=60.0) for _ in range(2)]
     await asyncio.sleep(0.1)  # until they listen
     for number in range(20):
         await nodes[number % 2].store.write(say, "lobby", number)

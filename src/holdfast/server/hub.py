@@ -106,7 +106,15 @@ class Hub:
         )
         retention = Retention(limits.log_records, limits.log_seconds, limits.verdict_seconds)
         self._store: Store = (
-            store_at(store, codec, migrations=migrations, retention=retention, listen=listen, redis=redis)
+            store_at(
+                store,
+                codec,
+                migrations=migrations,
+                retention=retention,
+                listen=listen,
+                redis=redis,
+                poll=limits.news_seconds,
+            )
             if isinstance(store, str)
             else store
         )

@@ -33,6 +33,7 @@ def store_at(
     retention: Retention,
     listen: str | None = None,
     redis: str | None = None,
+    poll: float = 0.25,
 ) -> Store:
     """Return the store in a file, in `memory:`, or in a PostgreSQL database (`postgresql://…`)."""
     dialect = "postgresql" if is_shared(place) else "sqlite"
@@ -48,7 +49,9 @@ def store_at(
     except ImportError as error:
         raise StoreError(f"a store in PostgreSQL needs psycopg (pip install 'holdfast[postgres]'): {error}") from None
     carrier = None if redis is None else _redis_at(redis)
-    return PostgresStore(place, codec, listen=listen, carrier=carrier, migrations=scripts, retention=retention)
+    return PostgresStore(
+        place, codec, listen=listen, carrier=carrier, poll=poll, migrations=scripts, retention=retention
+    )
 
 
 def _redis_at(url: str) -> RedisCarrier:

@@ -27,7 +27,7 @@ from holdfast.protocol.messages import RESERVED_TYPES
 from holdfast.store import log
 from holdfast.store.commit import Committer
 from holdfast.store.postgres_database import LOCK, Connection, Database, begin
-from holdfast.store.postgres_feed import Feed
+from holdfast.store.postgres_feed import POLL_SECONDS, Feed
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
 from holdfast.store.postgres_people import People
 from holdfast.store.postgres_session import PostgresConnection, PostgresSession
@@ -63,7 +63,14 @@ class Lost(Unavailable):
 
 
 class PostgresStore:
-    """A store in the database that `dsn` names; `listen` as in `Database`, `carrier` for calls, before NOTIFY."""
+    """
+    A store in a PostgreSQL database.
+
+    Args:
+        dsn: The database; `listen` as in `Database`.
+        carrier: What carries calls to the other nodes, before NOTIFY does.
+        poll: Seconds after which is asked for news without a hint.
+    """
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class PostgresStore:
         *,
         listen: str | None = None,
         carrier: Carrier | None = None,
+        poll: float = POLL_SECONDS,
         migrations: Sequence[str] = (),
         retention: Retention | None = None,
         worker: Worker | None = None,
@@ -79,6 +87,7 @@ class PostgresStore:
     ) -> None:
         self._database = Database(dsn, listen)
         self._codec = codec
+        self._poll = poll
         self._migrations = migrations
         self._retention = retention
         self._wall = wall
@@ -103,7 +112,7 @@ class PostgresStore:
         """Open it; from now on `listener` is told what was committed, by whichever node."""
         with ExitStack() as held:
             self._listener = listener
-            self._feed = Feed(self._database, self._hints, listener, self._identify_again, self._moved)
+            self._feed = Feed(self._database, self._hints, listener, self._identify_again, self._moved, self._poll)
             self._hints.heard = listener.heard
             try:
                 with closing(self._database.connect()) as connection:

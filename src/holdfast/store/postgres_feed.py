@@ -25,7 +25,7 @@ from holdfast.store.store import Listener, Record
 
 logger = logging.getLogger("holdfast.store")
 
-#: Seconds after which is asked without a hint.
+#: Seconds after which is asked without a hint, unless the store is told otherwise.
 POLL_SECONDS = 0.25
 #: Seconds without an answer from the database after which a node says that it does not know what is true.
 AWAY_SECONDS = 5.0
@@ -69,12 +69,14 @@ class Feed:
         listener: Listener,
         identify: Callable[[], None],
         moved: Callable[[], None],
+        poll: float = POLL_SECONDS,
     ) -> None:
         self._database = database
         self._hints = hints
         self._listener = listener
         self._identify = identify
         self._moved = moved
+        self._poll = poll
         self._since = ""  # the snapshot up to which everything was told
         self._told: dict[str, int] = {}  # the newest publication of a room that was told
         self._wanted = asyncio.Event()  # to ask before the time
@@ -153,7 +155,7 @@ class Feed:
                 await self._ask(connection)
             self._heard_from()
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(self._poll):
                     await self._wanted.wait()
 
     async def _ask(self, connection: AsyncConnection) -> None:
