@@ -75,7 +75,7 @@ class Limits:
     """… unless they are older than this. A client that was away longer takes a snapshot, which is then cheaper."""
 
     news_seconds: float = 0.25
-    """Servers that share a database look for news as often as this, unless one hints at some: so late is a hint that was lost."""
+    """Servers that share a database look for news as often as this, also if no hint comes: so late is a lost one."""
 
     verdict_seconds: float = 24 * 3600.0
     """How long the answer to a keyed command is remembered: longer than any client goes on retrying."""
