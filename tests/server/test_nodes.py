@@ -264,6 +264,19 @@ async def test_a_server_without_its_database_serves_nothing_and_comes_back(start
     assert (await again.until("task_created"))["task"]["title"] == "after"
 
 
+CROWDED = """
+import os
+from holdfast import Hub
+from holdfast.server import hands
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+hands.RETURNS_PER_SECOND = 1  # so that a few are a crowd
+hub = Hub(os.environ["STORE"])
+app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
+"""
+
+
 # ── deploys ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -331,3 +344,20 @@ async def test_with_redis_the_other_server_is_told_by_it_and_when_it_is_killed_n
         await one.new_task(str(number))
     titles = [(await bob.until("task_created"))["task"]["title"] for _ in range(20)]
     assert titles == [str(number) for number in range(20)]
+
+
+async def test_a_crowd_is_given_no_more_time_to_move_than_the_server_has(tmp_path: Path, database: str) -> None:
+    (tmp_path / "crowded.py").write_text(CROWDED)
+    with ExitStack() as running:
+        one, _ = (
+            running.enter_context(Server(tmp_path, "serve", "crowded:app", env={"STORE": database})) for _ in range(2)
+        )
+        crowd = [await one.dial(subprotocols=["holdfast.1"]) for _ in range(20)]
+        stopping = asyncio.create_task(asyncio.to_thread(one.stop))
+        told = [await peer.until("goodbye") for peer in crowd]
+        assert {(each["after_ms"], each["spread_ms"]) for each in told} == {
+            (0, 6000)
+        }  # of 10 s; 2 s for the last, 2 more
+        for peer in crowd:
+            await peer.close()
+        await stopping

@@ -51,6 +51,15 @@ async def test_too_many_rooms_are_any(nodes: tuple[Caller, Caller]) -> None:
     assert two.rooms == [[]]
 
 
+async def test_somewhere_is_any_room_too(nodes: tuple[Caller, Caller]) -> None:
+    one, two = nodes
+    one.hints.hint("news", None)
+    await until(lambda: two.rooms == [[]])
+    one.hints.hint("news", ["lobby"])
+    one.hints.hint("news", None)
+    await until(lambda: two.rooms == [[], []])
+
+
 async def test_words_come_in_their_order_whatever_is_in_them(nodes: tuple[Caller, Caller]) -> None:
     one, two = nodes
     words = [["say", "ünï \"quoted\" \\ 'all'", number, None, {"a": [True]}] for number in range(50)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections import Counter
 from typing import Any
 
@@ -111,11 +112,18 @@ async def test_a_node_that_ends_leaves_its_people_a_grace_to_return_elsewhere(
     assert len(two.told_people) == 3
 
 
-async def test_who_is_asked_to_leave_is_asked_at_every_node(open_store: OpenStore) -> None:
+async def test_who_is_asked_to_leave_is_asked_at_every_node_at_once(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_people, "LOOK_SECONDS", 3.0)
     one, two = await open_store(), await open_store()
+    await until(lambda: not one.store.others.are_none and not two.store.others.are_none, 1.0)  # that too
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
     await one.store.others.expel("ann", "lobby")
     await one.store.others.expel("bob", None)
     await until(lambda: two.told_people == ["ann is to leave lobby", "bob is to leave everything"])
+    assert time.monotonic() - began < postgres_people.LOOK_SECONDS  # it was hinted at
     await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
     assert one.told_people == []
     assert len(two.told_people) == 2

@@ -146,9 +146,12 @@ class Hands:
             self.lost(connection, ending)
             connection.close(code, reason)
 
-    def say_goodbye(self, connection: Connection, reason: str, after: float = RESTART_SECONDS) -> None:
+    def say_goodbye(
+        self, connection: Connection, reason: str, after: float = RESTART_SECONDS, spread: float | None = None
+    ) -> None:
         """Tell a client that it will be closed for no fault of its own, and when to come back."""
-        connection.say(messages.Goodbye(reason, round(1000 * after), round(1000 * self.spread())))
+        spread = self.spread() if spread is None else spread
+        connection.say(messages.Goodbye(reason, round(1000 * after), round(1000 * spread)))
 
     def spread(self) -> float:
         """Return over how many seconds a crowd of this size should return: faster, and it would be a storm."""
@@ -169,10 +172,11 @@ class Hands:
         self.refuses = reason
         for stream in tuple(self.streams):
             stream.end(reason)
-        until = self.now() + min(seconds, self.spread() + MOVE_SECONDS)
+        spread = min(self.spread(), seconds - MOVE_SECONDS)  # faster than a server likes, if it must be
+        until = self.now() + spread + MOVE_SECONDS
         for connection in tuple(self.connections):
             if connection.knows_us:
-                self.say_goodbye(connection, reason, after=0.0)
+                self.say_goodbye(connection, reason, 0.0, spread)
             else:
                 self.say_goodbye(connection, reason)
                 self.end(connection, CloseCode.RESTART, reason, Ending.UNCLEAN)

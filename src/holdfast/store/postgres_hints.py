@@ -125,6 +125,7 @@ class Hints:
         self._carriers = carriers
         self._rests_until: dict[Carrier, float] = dict.fromkeys(carriers, 0.0)  # those that could not be reached
         self._rooms: dict[str, set[str]] = {kind: set() for kind in KINDS}  # to be hinted at
+        self._anywhere: set[str] = set()  # kinds of which it is not said in which rooms
         self._words: deque[str] = deque(maxlen=WAITING_WORDS)
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -142,9 +143,12 @@ class Hints:
         for carrier in self._carriers:
             await carrier.close()
 
-    def hint(self, kind: str, rooms: Iterable[str]) -> None:
-        """Tell the others that it is worth to look at some rooms."""
-        self._rooms[kind].update(rooms)
+    def hint(self, kind: str, rooms: Iterable[str] | None) -> None:
+        """Tell the others that it is worth to look at some rooms; None: at any."""
+        if rooms is None:
+            self._anywhere.add(kind)
+        else:
+            self._rooms[kind].update(rooms)
         self._wanted.set()
 
     def say(self, word: Any) -> None:
@@ -182,10 +186,13 @@ class Hints:
         head: dict[str, Any] = {"from": self.node}
         calls = []
         for kind, rooms in self._rooms.items():
-            if rooms:
-                call = _json({**head, kind: sorted(rooms)})
-                calls.append(call if _fits(call) else _json({**head, kind: []}))
-                rooms.clear()
+            call = _json({**head, kind: sorted(rooms)})
+            if kind in self._anywhere or not _fits(call):
+                call = _json({**head, kind: []})
+            if rooms or kind in self._anywhere:
+                calls.append(call)
+            rooms.clear()
+        self._anywhere.clear()
         calls += self._words
         self._words.clear()
         return calls

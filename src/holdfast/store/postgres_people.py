@@ -132,6 +132,7 @@ class People:
     def start(self) -> None:
         """Begin to look."""
         self._hints.hinted["people"] = self._take_hint
+        self._hints.hint("people", None)  # one of them may be about to end, and must know that it is not alone
         self._looking = asyncio.create_task(self._look_for_ever())
 
     async def close(self) -> None:
@@ -294,7 +295,7 @@ class People:
             self._take_over(returns, await taken.fetchall())
         if expulsions := self._expulsions.keys():
             await connection.execute(_EXPEL, (node, *map(list, zip(*expulsions, strict=True))))
-            self._hints.hint("people", [])
+            self._hints.hint("people", None)
             for each in expulsions:
                 self._expulsions.answer(each, None)
 
