@@ -1,4 +1,7 @@
-"""PostgreSQL and Redis for the tests, on private ports; and a database of its own for whoever asks."""
+"""
+PostgreSQL, with standbys and poolers, and Redis for the tests, on private ports; and a database of its own for whoever
+asks.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from psycopg import conninfo
+
+from peers import free_port
 
 SETTINGS = """
 listen_addresses = '127.0.0.1'
@@ -21,7 +29,22 @@ unix_socket_directories = '{folder}'
 port = {port}
 fsync = off            # what is killed here are processes, and not the machine
 max_connections = 200
+wal_retrieve_retry_interval = 100ms  # a standby that waits to try again is not promoted sooner
 shared_buffers = 32MB
+"""
+
+POOLER = """
+[databases]
+* = host=127.0.0.1 port={to} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+max_client_conn = 500
+; by default 15 s, for which it would not notice that the database is back
+server_login_retry = 1
 """
 
 
@@ -33,25 +56,23 @@ def binaries() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
+def as_postgres() -> dict[str, Any]:
+    """Return as whom PostgreSQL's programs are started: they refuse to run as root."""
+    return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+
+
 class Cluster:
     """A running PostgreSQL."""
 
     def __init__(self, bin: Path) -> None:
-        self._bin = bin
-        # It refuses to run as root.
-        self._user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
-        if self._user:
-            os.chown(self.folder, pwd.getpwnam("postgres").pw_uid, -1)
+        self.bin = bin
+        self._user = as_postgres()
+        self.folder = _folder()
         self.data = self.folder / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     def __enter__(self) -> Self:
-        command = [self._bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **self._user)
-        assert done.returncode == 0, done.stderr
+        self._make()
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(SETTINGS.format(folder=self.folder, port=self.port))
         self.start()
@@ -61,11 +82,19 @@ class Cluster:
         self.stop(signal.SIGINT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _make(self) -> None:
+        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8")
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [self.bin / program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **self._user)
+        assert done.returncode == 0, done.stderr
+
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.data], stdout=log, stderr=log, cwd="/", **self._user
+                [self.bin / "postgres", "-D", self.data], stdout=log, stderr=log, cwd="/", **self._user
             )
         until = time.monotonic() + 30
         while True:
@@ -82,9 +111,117 @@ class Cluster:
         self.process.send_signal(how)
         self.process.wait(30)
 
+    def kill(self) -> None:
+        """kill -9, all of its processes at once; nobody is at its port any more."""
+        os.kill(self.process.pid, signal.SIGSTOP)  # so that it starts no others meanwhile
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in (*map(int, children), self.process.pid):
+            with suppress(ProcessLookupError):  # a session that has just ended
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(30)
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", self.port)) != 0
+
     def dsn(self, database: str) -> str:
         """Return how to connect to a database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; return its rows."""
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return [] if cursor.description is None else cursor.fetchall()
+
+    def wait_for_standby(self) -> None:
+        """From now on nothing is committed before a standby has it."""
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.execute("SELECT pg_reload_conf()")
+        until = time.monotonic() + 30
+        while self.execute("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def wait_until_followed(self) -> None:
+        """Wait until a standby has everything that is committed by now."""
+        now = self.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
+        until = time.monotonic() + 30
+        while self.execute(f"SELECT count(*) FROM pg_stat_replication WHERE flush_lsn >= '{now}'") == [(0,)]:
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+
+class Standby(Cluster):
+    """A copy of a primary that follows it, by way of some port, until it is promoted."""
+
+    def __init__(self, primary: Cluster, port: int | None = None) -> None:
+        super().__init__(primary.bin)
+        self._from = primary.port if port is None else port
+
+    def _make(self) -> None:
+        source = f"host=127.0.0.1 port={self._from} user=postgres"
+        self._run("pg_basebackup", "-D", self.data, "-d", source, "--write-recovery-conf", "--checkpoint=fast")
+
+    def promote(self) -> None:
+        """Be the primary from now on."""
+        assert self.execute("SELECT pg_promote()") == [(True,)]
+
+
+class Pooler:
+    """PgBouncer before a PostgreSQL, in transaction mode: whoever connects has a session only while it is in one."""
+
+    def __init__(self, to: int) -> None:
+        self.port = free_port()
+        self.folder = _folder()
+        (self.folder / "pgbouncer.ini").write_text(POOLER.format(to=to, port=self.port))
+
+    @staticmethod
+    def program() -> str | None:
+        """Return where it is, if it is installed."""
+        return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+    def __enter__(self) -> Self:
+        program = self.program()
+        assert program is not None
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                [program, self.folder / "pgbouncer.ini"], stdout=log, stderr=log, cwd="/", **as_postgres()
+            )
+        until = time.monotonic() + 30
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def whichever(clusters: Sequence[Cluster], database: str) -> str:
+    """Return how to connect to a database in that of some clusters that is the primary then."""
+    hosts, ports = (",".join(those) for those in zip(*(("127.0.0.1", str(one.port)) for one in clusters), strict=True))
+    return f"postgresql://postgres@/{database}?host={hosts}&port={ports}&target_session_attrs=read-write"
+
+
+def by_way_of(dsn: str, port: int) -> str:
+    """Return how to connect to the same database by another port."""
+    return conninfo.make_conninfo(dsn, host="127.0.0.1", port=port)
+
+
+def port_of(dsn: str) -> int:
+    """Return the port that a connection string leads to."""
+    return int(conninfo.conninfo_to_dict(dsn)["port"])
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
+    if as_postgres():
+        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+    return folder
 
 
 class Redis:
@@ -92,9 +229,7 @@ class Redis:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-redis-"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -129,7 +264,7 @@ def create(dsn: str, name: str) -> str:
     """Make a database in the cluster that `dsn` leads to; return how to connect to it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    return psycopg.conninfo.make_conninfo(dsn, dbname=name)
+    return conninfo.make_conninfo(dsn, dbname=name)
 
 
 def drop(dsn: str, name: str) -> None:

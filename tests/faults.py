@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
 
@@ -53,7 +55,7 @@ class Proxy:
         self._cables: list[Cable] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
-        self._is_silent = False  # also for those that come
+        self.is_silent = False  # also for those that come
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -75,7 +77,10 @@ class Proxy:
             near.transport.abort()
             return
         cable = Cable(near, far)
-        cable.silent = self._is_silent
+        cable.silent = self.is_silent
+        if not self._server.is_serving():  # it came while this ended
+            cable.reset()
+            return
         self._cables.append(cable)
         pumps = (self._spawn(cable.pump(near_reader, far)), self._spawn(cable.pump(far_reader, near)))
         await asyncio.wait(pumps)
@@ -102,13 +107,13 @@ class Proxy:
 
     def silence(self) -> None:
         """Let nothing pass, and tell nobody, until `restore`."""
-        self._is_silent = True
+        self.is_silent = True
         for cable in self._cables:
             cable.silent = True
 
     def restore(self) -> None:
         """Let new connections pass; the old ones are lost."""
-        self._is_silent = False
+        self.is_silent = False
 
     def fall_silent(self, share: float, dice: random.Random) -> int:
         """Let a share of the connections fall silent, half-open: nothing passes, nobody is told."""
@@ -116,6 +121,22 @@ class Proxy:
         for cable in cables:
             cable.silent = True
         return len(cables)
+
+
+@contextmanager
+def in_a_thread(proxy: Proxy) -> Iterator[Proxy]:
+    """Run a proxy beside the event loop, for who waits without leaving that."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(30)
+        yield proxy
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 class Middlebox(Proxy):

@@ -259,7 +259,7 @@ async def test_a_commit_whose_fate_cannot_be_learned_is_said_to_be_so(
         if query == "COMMIT":
             real(self, query)
             self.close()
-            monkeypatch.setattr(psycopg, "connect", no_way)
+            monkeypatch.setattr(psycopg.Connection, "connect", no_way)
             raise psycopg.OperationalError("the link broke")
         return real(self, query, *args, **options)
 

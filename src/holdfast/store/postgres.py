@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from importlib.resources import files
+from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -115,7 +116,7 @@ class PostgresStore:
             self._feed = Feed(self._database, self._hints, listener, self._identify_again, self._moved, self._poll)
             self._hints.heard = listener.heard
             try:
-                with closing(self._database.connect()) as connection:
+                with closing(self._database.connect(patience=inf)) as connection:  # a migration takes what it takes
                     self._migrate(connection)
                     self._identify(connection)
                 session = held.enter_context(closing(PostgresSession(self._database, self._codec)))
@@ -256,7 +257,7 @@ class PostgresStore:
     def _reader(self) -> tuple[Connection, str]:
         """Return this thread's own connection, and the epoch that it leads to."""
         kept: tuple[Connection, str] | None = getattr(self._local, "kept", None)
-        if kept is not None and not kept[0].closed and kept[1] == self.epoch:
+        if kept is not None and not kept[0].closed and kept[0].is_trusted() and kept[1] == self.epoch:
             return kept
         if kept is not None:
             kept[0].close()

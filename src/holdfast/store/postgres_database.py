@@ -1,18 +1,21 @@
 """
 How is the PostgreSQL database reached, and is it still the one that it was?
 
-A connection that would be silent for ever is ended by the kernel. One that leads somewhere
-else than the first did (to a copy, to a server that was promoted) is refused: what was
-acknowledged there may be missing here, so the positions of clients would be misread.
+A connection that would be silent for ever is ended: by the kernel, or, where something on the
+way still acknowledges what it does not pass on, by us. One that leads somewhere else than the
+first did (to a copy, to a server that was promoted) is refused: what was acknowledged there
+may be missing here, so the positions of clients would be misread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import time
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -21,8 +24,14 @@ from holdfast.errors import Unavailable
 from holdfast.store import transaction
 from holdfast.store.store import new_epoch
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
+T = TypeVar("T")
+
+#: A thread gives up a connection that has sent nothing for so long. The server ends a statement sooner. Seconds.
+SILENCE_SECONDS = 10.0
+#: … and the event loop, whose questions are small, before it is to say that it does not know what is true.
+ASYNC_SILENCE_SECONDS = 4.0
+#: Whoever waits looks at the clock more often than this, unless the process stands still.
+STEP_SECONDS = 0.5
 
 #: What is asked of libpq, unless the connection string says otherwise. Seconds, but for the last (milliseconds).
 DEFAULTS = {
@@ -36,6 +45,64 @@ DEFAULTS = {
 }
 
 _WHERE = "SELECT holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch')"
+
+
+class Silent(psycopg.OperationalError):
+    """The server sends nothing; what became of the last statement is not known."""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """
+    A connection that ends when its server falls silent.
+
+    Attributes:
+        patience: Seconds for which that is borne.
+        is_trusted: Whether the database has answered, if not here, ever since this was dialled.
+    """
+
+    patience: float = SILENCE_SECONDS
+    is_trusted: Callable[[], bool] = staticmethod(lambda: True)
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
+        """Wait for what a statement comes to."""
+        try:
+            return super().wait(_unless_silent(gen, self.patience, self.is_trusted), *args, **options)
+        except Silent:
+            self.pgconn.finish()
+            raise
+
+
+class AsyncConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """The same, in an event loop."""
+
+    patience: float = ASYNC_SILENCE_SECONDS
+
+    async def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
+        """Wait for what a statement comes to."""
+        try:
+            return await super().wait(_unless_silent(gen, self.patience), *args, **options)
+        except Silent:
+            self.pgconn.finish()
+            raise
+
+
+def _unless_silent(
+    waiting: Generator[Any, Any, T], patience: float, is_trusted: Callable[[], bool] = lambda: True
+) -> Generator[Any, Any, T]:
+    """Go on with what waits for the server's bytes (it is sent 0 when there are none yet), but not for ever."""
+    silence, before = 0.0, time.monotonic()
+    try:
+        wanted = next(waiting)
+        while True:
+            ready = yield wanted
+            now = time.monotonic()
+            silence = 0.0 if ready else silence + min(now - before, STEP_SECONDS)
+            before = now
+            if silence > patience or (not ready and not is_trusted()):
+                raise Silent("the server has fallen silent")
+            wanted = waiting.send(ready)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 class Moved(Unavailable):
@@ -57,10 +124,16 @@ class Database:
     Args:
         dsn: libpq's connection string or URI.
         listen: A second one, if the first leads through a pooler that gives connections away between transactions.
+
+    Attributes:
+        home: Where it is; once it is known, all further connections must lead there.
+        answers: Whether it does. While it does not, no thread tries to reach it: who waits is told at once.
     """
 
     def __init__(self, dsn: str, listen: str | None = None) -> None:
-        self.home: Home | None = None  # once it is known, all further connections must lead there
+        self.home: Home | None = None
+        self.answers = True
+        self._silences = 0
         self._dsn = with_defaults(dsn)
         self._listen = with_defaults(listen or dsn)
         # A statement that was prepared on one connection of a pooler is not known on the next.
@@ -73,9 +146,19 @@ class Database:
             raise Moved("it is being asked where the database is now")
         return self.home
 
-    def connect(self) -> Connection:
-        """Connect; raises `psycopg.Error`, or `Moved`."""
-        connection: Connection = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
+    def fell_silent(self) -> None:
+        """It does not answer; what was dialled before may lead nowhere for ever."""
+        self.answers = False
+        self._silences += 1
+
+    def connect(self, *, patience: float | None = None) -> Connection:
+        """Connect; raises `psycopg.Error`, or `Unavailable`, which may be `Moved`."""
+        if not self.answers and self.home is not None:
+            raise Unavailable("the database does not answer")
+        silences = self._silences
+        connection = Connection.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
+        connection.patience = SILENCE_SECONDS if patience is None else patience
+        connection.is_trusted = lambda: self._silences == silences
         try:
             if self.home is not None:
                 self.check(connection.execute(_WHERE).fetchone())
@@ -96,12 +179,14 @@ class Database:
 
     async def connect_to_listen(self) -> AsyncConnection:
         """Connect where LISTEN is possible."""
-        return await self._dial(self._listen, None)
+        connection = await self._dial(self._listen, None)
+        connection.patience = SILENCE_SECONDS  # there is not always something to be heard
+        return connection
 
     @staticmethod
     async def _dial(dsn: str, prepare_threshold: int | None) -> AsyncConnection:
         connecting = asyncio.ensure_future(
-            psycopg.AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=prepare_threshold)
+            AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=prepare_threshold)
         )
         try:
             return await asyncio.shield(connecting)

@@ -218,6 +218,7 @@ class Feed:
         self._expect_word()
         if self._is_away:
             self._is_away = False
+            self._database.answers = True
             logger.warning("the database answers again")
             self._listener.back()
 
@@ -233,6 +234,7 @@ class Feed:
             "the database has not answered for %g s: this node sends everybody away until it does", AWAY_SECONDS
         )
         self._is_away = True
+        self._database.fell_silent()
         self._listener.away()
 
     async def _begin_anew(self) -> None:

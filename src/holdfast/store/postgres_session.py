@@ -64,7 +64,8 @@ class PostgresSession:
     def begin(self) -> None:
         """Be ready for a transaction; it begins with its first statement."""
         self._began, self._saved, self._failed, self._counted = False, None, None, False
-        if self._connection.closed or self._connection.broken or self._home is not self._database.home:
+        connection = self._connection
+        if connection.closed or not connection.is_trusted() or self._home is not self._database.home:
             try:
                 self.close()
                 self._home = self._database.here
@@ -257,11 +258,11 @@ class PostgresSession:
                 self._connection.execute(begin("READ COMMITTED"))
                 row = self._connection.execute(_COUNTED, (self._id,)).fetchone()  # waits for one that is still at it
                 self._connection.execute("ROLLBACK")
-            except psycopg.Error:
-                time.sleep(0.1)
-                continue
             except Moved:
                 break
+            except (psycopg.Error, Unavailable):
+                time.sleep(0.1)
+                continue
             if row is None:
                 break
             if row[0] == self._batch:
