@@ -63,6 +63,6 @@ async def test_a_transaction_ends_by_itself_if_it_takes_too_long(open_store: Ope
         connection.execute(begin("SERIALIZABLE"))
         assert connection.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
         assert connection.execute("SHOW statement_timeout").fetchone() == ("5s",)
-        assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("1min",)
+        assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("10s",)
         connection.execute("ROLLBACK")
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)  # others may be given it next

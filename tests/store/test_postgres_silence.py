@@ -20,7 +20,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.store import postgres_database, postgres_feed
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_database import Database
-from holdfast.store.store import ReadTransaction
+from holdfast.store.store import ReadTransaction, Transaction
 from store.conftest import POSTGRES_NOTES, Kept, OpenStore, take_note, until
 
 
@@ -106,3 +106,48 @@ async def test_everybody_who_waits_is_told_when_the_node_finds_that_it_knows_not
     await far.store.write(take_note, "after")
     assert time.monotonic() - began < 4.0  # nothing that was dialled before is used again
     assert far.notes() == ["before", "after"]
+
+
+async def test_what_a_silent_node_has_locked_is_free_again_soon(far: Kept, wire: Proxy, open_store: OpenStore) -> None:
+    near = await open_store()
+    far.looks = near.looks = False
+
+    def write_and_fall_silent(tx: Transaction) -> None:
+        take_note(tx, "the same")
+        wire.silence()
+
+    first = asyncio.ensure_future(far.store.write(write_and_fall_silent))
+    await until(lambda: wire.is_silent)
+    began = time.monotonic()
+    while True:
+        try:
+            await near.store.write(take_note, "the same")
+            break
+        except Exception:  # it waits for the first for as long as a change may take
+            assert time.monotonic() - began < 20.0
+    wire.restore()
+    outcome = (await asyncio.gather(first, return_exceptions=True))[0]
+    assert isinstance(outcome, Exception)
+    assert near.notes() == ["the same"]
+
+
+async def test_a_commit_that_was_swallowed_is_made_again(
+    far: Kept, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swallowed: list[bool] = []
+    real = psycopg.Connection.execute
+
+    def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        if query == "COMMIT" and not swallowed:
+            swallowed.append(True)
+            wire.silence()
+        return real(self, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    writing = asyncio.ensure_future(far.store.write(take_note, "hello"))
+    await until(lambda: bool(swallowed))
+    await asyncio.sleep(1.0)
+    wire.restore()
+    assert await writing == "hello"
+    await until(lambda: [record.offset for record in far.said] == [1])
+    assert far.notes() == ["hello"]

@@ -237,9 +237,11 @@ def with_defaults(dsn: str) -> str:
 
 def begin(isolation: str) -> bytes:
     """Return what begins a transaction that ends by itself if it takes too long."""
+    limit = int(transaction.CHANGE_SECONDS * 1000)
+    # Of one whose node is cut off the server hears no more; others wait for what it has locked.
     return (
-        f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL statement_timeout = {int(transaction.CHANGE_SECONDS * 1000)}; "
-        "SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 60000"
+        f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = 0; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {2 * limit}"
     ).encode()
 
 
