@@ -221,6 +221,50 @@ async def test_a_link_that_breaks_before_the_commit_costs_nothing(open_store: Op
     assert [record.offset for record in kept.said] == [1]
 
 
+def takes_a_number(tx: Transaction, text: str) -> str:
+    tx.new_id("note")
+    return take_note(tx, text)
+
+
+def says(tx: Transaction, text: str) -> str:
+    tx.publish("lobby", "noted", {"text": text})
+    return text
+
+
+@pytest.mark.parametrize("change", [takes_a_number, take_note, says])
+@pytest.mark.parametrize("once", [None, Once("ann", "key", "noting")])
+async def test_links_that_broke_since_the_last_change_cost_nothing(
+    open_store: OpenStore, change: Callable[..., str], once: Once | None
+) -> None:
+    kept = await open_store()
+    await kept.commit(takes_a_number, "before")
+    kept.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert (await kept.commit(change, "after", once=once)).result == "after"
+    assert [body for *_, body in kept.log()] == ['{"text":"before"}', '{"text":"after"}']
+
+
+async def test_a_link_that_breaks_before_a_verdict_is_kept_costs_nothing(open_store: OpenStore) -> None:
+    kept = await open_store()
+    broke: list[int] = []
+
+    def change(tx: Transaction) -> str:
+        tx.execute("INSERT INTO note (text) VALUES ('hello')")
+        row = tx.one("SELECT pg_backend_pid() AS pid")
+        assert row is not None
+        if not broke:
+            broke.append(row["pid"])
+            kept.rows("SELECT pg_terminate_backend(?)", row["pid"])
+        return "done"
+
+    once = Once("ann", "key", "noting")
+    assert (await kept.commit(change, once=once)).result == "done"
+    assert (await kept.commit(change, once=once)).result == "done"
+    assert kept.notes() == ["hello"]
+
+
 @pytest.mark.parametrize("committed", [True, False])
 async def test_a_commit_whose_answer_is_lost_is_known_all_the_same(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, committed: bool

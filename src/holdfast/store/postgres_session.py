@@ -104,13 +104,17 @@ class PostgresSession:
             raise ChangeFailed(f"an id begins with lower-case letters, digits and _, not {kind!r}")
         sequence = f"holdfast_id_{kind}"
         # By a connection of its own: nobody waits for a number, and a sequence that is made is there for everybody.
-        if self._numbers is None or self._numbers.closed or self._numbers.broken:
-            self._numbers = self._database.connect()
         try:
-            row = self._numbers.execute("SELECT nextval(%s::regclass)", (sequence,)).fetchone()
-        except errors.UndefinedTable:
-            self._numbers.execute(f"CREATE SEQUENCE IF NOT EXISTS {sequence}".encode())
-            return self.new_id(kind)
+            if self._numbers is None or self._numbers.closed:
+                self._numbers = self._database.connect()
+            try:
+                row = self._numbers.execute("SELECT nextval(%s::regclass)", (sequence,)).fetchone()
+            except errors.UndefinedTable:
+                self._numbers.execute(f"CREATE SEQUENCE IF NOT EXISTS {sequence}".encode())
+                return self.new_id(kind)
+        except (psycopg.OperationalError, Unavailable) as error:
+            self.close()  # both are dialled anew, or everybody who waits is told that they cannot be
+            raise Again from error
         assert row is not None
         return int(row[0])
 
@@ -154,12 +158,12 @@ class PostgresSession:
             raise error
         if isinstance(failed, _SECOND):
             raise Again(_later(failed)) from failed
-        if self._connection.broken or self._connection.closed:
+        if self._connection.closed:
             raise Again from failed
         if error is None and failed is not None:
             error = self.named(failed)
         if error is not None and self._saved:
-            self._connection.execute("ROLLBACK TO SAVEPOINT holdfast_change")
+            self._execute("ROLLBACK TO SAVEPOINT holdfast_change")
         return error
 
     def is_doubtful(self, error: Exception) -> bool:
@@ -176,8 +180,8 @@ class PostgresSession:
     def execute(self, sql: str, parameters: Sequence[object]) -> None:
         """Run a statement of the log's own."""
         try:
-            self._connection.execute(to_postgres(sql), tuple(parameters))
-        except (*_SECOND, errors.UniqueViolation) as error:  # somebody has just decided under the same key
+            self._execute(to_postgres(sql), tuple(parameters))
+        except errors.UniqueViolation as error:  # somebody has just decided under the same key
             raise Again from error
 
     def append(self, published: Sequence[tuple[Published, int]]) -> Sequence[int]:
@@ -187,25 +191,19 @@ class PostgresSession:
         self._batch += 1
         # One message to the server, and one answer; where nothing else is written, it begins the transaction too.
         beginning = b"" if self._began else begin("READ COMMITTED") + b"; "
-        try:
-            cursor = psycopg.ClientCursor(self._connection).execute(
-                beginning + _COUNT + b"; SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
-                (
-                    self._id,
-                    self._batch,
-                    [each.room for each, _ in published],
-                    [each.type for each, _ in published],
-                    [each.body.decode() for each, _ in published],
-                    [clock for _, clock in published],
-                    self._began,
-                ),
-            )
-        except _SECOND as error:
-            raise Again(_later(error)) from error
-        except psycopg.OperationalError as error:
-            if self._connection.broken:
-                raise Again from error
-            raise
+        cursor = self._execute(
+            beginning + _COUNT + b"; SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
+            (
+                self._id,
+                self._batch,
+                [each.room for each, _ in published],
+                [each.type for each, _ in published],
+                [each.body.decode() for each, _ in published],
+                [clock for _, clock in published],
+                self._began,
+            ),
+            psycopg.ClientCursor(self._connection),
+        )
         while cursor.nextset():
             pass
         row = cursor.fetchone()
@@ -213,6 +211,19 @@ class PostgresSession:
         offsets: list[int] = row[0]
         self._counted = True
         return offsets
+
+    def _execute(
+        self, sql: str | bytes, parameters: Sequence[object] | None = None, by: psycopg.Cursor[Any] | None = None
+    ) -> Any:
+        """Run a statement; `Again` if others were first, or if the link is lost, for then nothing has happened."""
+        try:
+            return (self._connection if by is None else by).execute(sql, parameters)
+        except _SECOND as error:
+            raise Again(_later(error)) from error
+        except psycopg.OperationalError as error:
+            if self._connection.closed:
+                raise Again from error
+            raise
 
     def commit(self, clock: int) -> None:
         """Commit: when this returns, it is on the server's disk."""
