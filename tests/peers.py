@@ -150,6 +150,7 @@ class Balancer:
     def __init__(self, servers: list[Server]) -> None:
         self.servers = servers
         self.turn = 0
+        self._carrying: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> str:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
@@ -157,17 +158,34 @@ class Balancer:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for task in self._carrying:
+            task.cancel()
+        await asyncio.gather(*self._carrying, return_exceptions=True)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._carrying.add(task)
+        try:
+            await self._carry_on(reader, writer)
+        except asyncio.CancelledError:
+            pass  # who started this task reports it otherwise
+        finally:
+            writer.transport.abort()
+            self._carrying.discard(task)
+
+    async def _carry_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in self.servers:
             self.turn += 1
             try:
                 there = await asyncio.open_connection("127.0.0.1", self.servers[self.turn % len(self.servers)].port)
             except OSError:
                 continue
-            await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
+            try:
+                await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
+            finally:
+                there[1].transport.abort()
             return
-        writer.close()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,6 +194,8 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()  # what was written goes out before the link ends
 
 
 StartBoard = Callable[..., Server]
