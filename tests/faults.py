@@ -131,8 +131,10 @@ def in_a_thread(proxy: Proxy) -> Iterator[Proxy]:
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(30)
-        yield proxy
-        asyncio.run_coroutine_threadsafe(proxy.__aexit__(), loop).result(30)
+        try:
+            yield proxy
+        finally:
+            asyncio.run_coroutine_threadsafe(proxy.__aexit__(), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -12,11 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from databases import by_way_of, port_of
 from faults import Proxy, in_a_thread
 from holdfast.errors import Unavailable
 from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import User
 from holdfast.store import postgres_database, postgres_feed
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_database import Database
@@ -151,3 +153,25 @@ async def test_a_commit_that_was_swallowed_is_made_again(
     assert await writing == "hello"
     await until(lambda: [record.offset for record in far.said] == [1])
     assert far.notes() == ["hello"]
+
+
+async def test_hosts_that_are_dark_are_passed_over_one_after_the_other(database: str, open_store: OpenStore) -> None:
+    near = await open_store()
+    with in_a_thread(Proxy(port_of(database))) as one, in_a_thread(Proxy(port_of(database))) as two:
+        ports = f"{one.port},{two.port},{port_of(database)}"
+        dsn = conninfo.make_conninfo(database, host="127.0.0.1,127.0.0.1,127.0.0.1", port=ports, connect_timeout=4)
+        far = Kept(PostgresStore(dsn, Codec(), migrations=[POSTGRES_NOTES]), database)
+        far.looks = near.looks = False
+        await far.store.open(far)
+        try:
+            await far.store.others.meet("lobby")
+            one.silence()
+            two.silence()
+            near.store.others.attend("lobby", "session", User("ann", "Ann"))
+            await until(lambda: far.told_people == ["ann came to lobby"], 60.0)
+            await near.store.write(take_note, "hello")
+            await until(lambda: [record.offset for record in far.said] == [1], 30.0)
+            assert far.turns[-1:] in ([], ["back"])
+            await far.store.write(take_note, "here too")
+        finally:
+            await far.store.close()

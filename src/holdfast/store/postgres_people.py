@@ -223,8 +223,9 @@ class People:
         while True:
             self._wanted.clear()
             try:
+                connection = await self._connected()  # of several hosts each has its time, also those that are dark
                 async with asyncio.timeout(2 * ASK_SECONDS):
-                    await self._look(await self._connected())
+                    await self._look(connection)
             except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
                 logger.warning("the database does not say who is where (%s)", str(error).strip())
                 await hang_up(self._connection)
