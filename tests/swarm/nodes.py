@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from databases import Cluster, by_way_of, port_of
+from databases import Cluster, Redis, by_way_of, port_of
 from faults import Proxy
 from peers import Balancer, Server
 from store.conftest import until
@@ -29,17 +29,19 @@ class Nodes:
     Args:
         dsn: How they reach their database.
         listen: How they reach it to LISTEN. None: as they do otherwise.
+        redis: By which they call out to each other, if there is one.
 
     Attributes:
         url: Where the balancer is.
         wire, ear: Between the first server and the database: by which it asks and writes, and by which it listens.
     """
 
-    def __init__(self, folder: Path, dsn: str, listen: str | None) -> None:
+    def __init__(self, folder: Path, dsn: str, listen: str | None, redis: Redis | None) -> None:
         (folder / "swarm_app.py").write_text(APP)
         self._folder = folder
         self._dsn = dsn
         self._listen = listen
+        self._redis = redis
         self.wire = Proxy(port_of(dsn))
         self.ear = Proxy(port_of(listen or dsn))
 
@@ -48,10 +50,10 @@ class Nodes:
         async with AsyncExitStack() as held:
             await held.enter_async_context(self.wire)
             await held.enter_async_context(self.ear)
-            self.servers = [
-                Server(self._folder, "serve", "swarm_app:app", env={"STORE": self._dsn, "LISTEN": self._listen or ""})
-                for _ in range(3)
-            ]
+            ways = {"STORE": self._dsn, "LISTEN": self._listen or self._dsn}
+            if self._redis is not None:
+                ways["REDIS"] = self._redis.url
+            self.servers = [Server(self._folder, "serve", "swarm_app:app", env=ways) for _ in range(3)]
             self.servers[0].env["STORE"] = by_way_of(self._dsn, self.wire.port)
             self.servers[0].env["LISTEN"] = by_way_of(self._listen or self._dsn, self.ear.port)
             for place, server in enumerate(self.servers):
@@ -96,6 +98,20 @@ class Nodes:
             return 1
 
         return [("database restarted", restart)]
+
+    def of_redis(self, dice: random.Random) -> list[tuple[str, Fault]]:
+        """Return what befalls Redis, if there is one."""
+        redis = self._redis
+        if redis is None:
+            return []
+
+        async def kill() -> int:
+            redis.kill()
+            await asyncio.sleep(dice.uniform(0.5, 3))
+            await asyncio.to_thread(redis.start)
+            return 1
+
+        return [("Redis killed", kill)]
 
     def of_first(self, dice: random.Random) -> list[tuple[str, Fault]]:
         """Return what befalls the links of the first server to the database."""

@@ -28,8 +28,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-store, listen = os.environ.get("STORE", "swarm.db"), os.environ.get("LISTEN") or None
-hub = Hub(store, listen=listen, heartbeat_interval=1, heartbeat_timeout=1, presence_grace=2)
+store, listen, redis = os.environ.get("STORE", "swarm.db"), os.environ.get("LISTEN"), os.environ.get("REDIS")
+hub = Hub(store, listen=listen, redis=redis, heartbeat_interval=1, heartbeat_timeout=1, presence_grace=2)
 
 @hub.on("say")
 async def say(request):

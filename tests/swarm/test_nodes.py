@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import Cluster, Pooler, by_way_of, create
+from databases import Cluster, Pooler, Redis, by_way_of, create
 from faults import Proxy
 from swarm.network import of_links, of_servers
 from swarm.nodes import Nodes
@@ -20,6 +20,7 @@ async def on_three_servers(
     cluster: Cluster,
     dsn: str,
     listen: str | None = None,
+    redis: Redis | None = None,
     *,
     seed: int,
     clients: int,
@@ -28,7 +29,7 @@ async def on_three_servers(
     seconds: float,
 ) -> None:
     dice = random.Random(seed)
-    async with Nodes(folder, dsn, listen).running() as nodes, Proxy(nodes.port) as proxy:
+    async with Nodes(folder, dsn, listen, redis).running() as nodes, Proxy(nodes.port) as proxy:
         await swarm(
             f"http://127.0.0.1:{proxy.port}",
             nodes.url,
@@ -37,6 +38,7 @@ async def on_three_servers(
                 # One that is started needs its database: so these happen one after the other, and not to the first.
                 [*of_servers(nodes.servers[1:], dice), *nodes.of_database(cluster, dice)],
                 nodes.of_first(dice),
+                *([nodes.of_redis(dice)] if redis is not None else []),
             ],
             clients=clients,
             rooms=rooms,
@@ -56,10 +58,12 @@ def pooler(cluster: Cluster) -> Iterator[Pooler]:
 
 
 async def test_a_small_swarm_on_three_servers_misses_nothing_and_hears_nothing_twice(
-    tmp_path: Path, cluster: Cluster
+    tmp_path: Path, cluster: Cluster, redis: Redis
 ) -> None:
     dsn = create(cluster.dsn("postgres"), "swarm")
-    await on_three_servers(tmp_path, cluster, dsn, clients=30, rooms=3, publications=300, seconds=8, seed=1)
+    await on_three_servers(
+        tmp_path, cluster, dsn, None, redis, clients=30, rooms=3, publications=300, seconds=8, seed=1
+    )
 
 
 async def test_a_small_swarm_through_a_pooler(tmp_path: Path, cluster: Cluster, pooler: Pooler) -> None:
@@ -70,9 +74,11 @@ async def test_a_small_swarm_through_a_pooler(tmp_path: Path, cluster: Cluster, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_two_hundred_clients_on_three_servers(tmp_path: Path, cluster: Cluster, seed: int) -> None:
+async def test_two_hundred_clients_on_three_servers(tmp_path: Path, cluster: Cluster, redis: Redis, seed: int) -> None:
     dsn = create(cluster.dsn("postgres"), "swarm")
-    await on_three_servers(tmp_path, cluster, dsn, clients=200, rooms=10, publications=2000, seconds=40, seed=seed)
+    await on_three_servers(
+        tmp_path, cluster, dsn, None, redis, clients=200, rooms=10, publications=2000, seconds=40, seed=seed
+    )
 
 
 @pytest.mark.long
