@@ -174,8 +174,8 @@ async def shared(database: str) -> AsyncIterator[Database]:
     store = PostgresStore(database, Codec())
     await store.open(Deaf())
     found = Database(database)
-    with found.connect() as connection:
-        found.identify(connection, "{}")
+    with found.connect_anywhere() as connection:
+        found.home, _ = found.identify(connection, "{}")
     yield found
     await store.close()
 

@@ -34,8 +34,11 @@ async def test_a_connection_that_leads_elsewhere_is_refused_and_closed(open_stor
     database = Database(kept.dsn)
     with pytest.raises(Moved):
         _ = database.here
-    with database.connect() as connection:
-        assert database.identify(connection, "{}") == kept.store.secret
+    with pytest.raises(Moved):
+        database.connect()
+    with database.connect_anywhere() as connection:
+        database.home, secret = database.identify(connection, "{}")
+    assert secret == kept.store.secret
     assert database.here.epoch == kept.store.epoch
     database.connect().close()
     await (await database.connect_async()).close()
@@ -45,6 +48,7 @@ async def test_a_connection_that_leads_elsewhere_is_refused_and_closed(open_stor
             database.connect()
         with pytest.raises(Moved):
             await database.connect_async()
+    database.connect_anywhere().close()
     assert issubclass(Moved, Unavailable)
 
 
@@ -53,7 +57,7 @@ async def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.Monkey
         database = Database(f"postgresql://postgres@127.0.0.1:{mute.getsockname()[1]}/x?connect_timeout=2")
         began = time.monotonic()
         with pytest.raises(psycopg.OperationalError):
-            await asyncio.to_thread(database.connect)
+            await asyncio.to_thread(database.connect_anywhere)
         assert time.monotonic() - began < 5.0
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import threading
 import time
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +16,8 @@ from databases import Cluster, create
 from holdfast import Limits
 from holdfast.protocol.codec import Codec
 from holdfast.store import postgres_feed
-from holdfast.store.postgres import PostgresStore
+from holdfast.store.postgres import READERS, PostgresStore, renew_epoch
+from holdfast.store.postgres_database import Database, Moved
 from holdfast.store.store import Transaction
 from store.conftest import POSTGRES_NOTES, Kept, OpenStore, take_note, until
 
@@ -258,3 +261,46 @@ async def test_tables_that_were_restored_from_a_dump_are_another_store(open_stor
         operator.execute("INSERT INTO holdfast_meta SELECT * FROM restored")
     await until(lambda: bool(node.turns))
     assert node.store.epoch != old
+
+
+async def test_what_was_asked_of_one_life_of_the_log_is_not_answered_from_the_next(open_store: OpenStore) -> None:
+    node = await open_store()
+    await node.store.write(take_note, "before")
+    are_free = threading.Event()
+    blocking = [asyncio.ensure_future(node.store.read(lambda tx: are_free.wait(10))) for _ in range(READERS)]
+    waiting = [asyncio.ensure_future(node.store.span("lobby")), asyncio.ensure_future(node.store.page("lobby", 0))]
+    await asyncio.sleep(0.1)
+    renew_epoch(node.dsn)
+    await until(lambda: bool(node.turns))
+    are_free.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Moved, Moved]
+    await asyncio.gather(*blocking, return_exceptions=True)
+    assert (await node.store.span("lobby")).head == 1
+
+
+async def test_while_it_is_asked_where_the_database_is_now_nobody_reads_from_wherever_that_is(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await open_store()
+    await node.store.write(take_note, "before")
+    asked, may_answer = threading.Event(), threading.Event()
+    identify = Database.identify
+
+    def hesitate(self: Database, *args: Any) -> Any:
+        asked.set()
+        may_answer.wait(10)
+        return identify(self, *args)
+
+    monkeypatch.setattr(Database, "identify", hesitate)
+    renew_epoch(node.dsn)
+    await until(asked.is_set)
+    for _ in range(2 * READERS):
+        with pytest.raises(Moved):
+            await node.store.span("lobby")
+    with pytest.raises(Moved):
+        await node.store.write(take_note, "meanwhile")
+    assert node.turns == []
+    may_answer.set()
+    await until(lambda: bool(node.turns))
+    assert (await node.store.span("lobby")).head == 1

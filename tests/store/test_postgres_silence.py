@@ -53,7 +53,7 @@ def count(tx: ReadTransaction) -> Any:
 
 async def test_a_connection_that_hears_nothing_is_given_up(wire: Proxy, database: str) -> None:
     assert (postgres_database.SILENCE_SECONDS, postgres_database.ASYNC_SILENCE_SECONDS) == (10.0, 4.0)
-    connection = await asyncio.to_thread(Database(by_way_of(database, wire.port)).connect, patience=1.0)
+    connection = await asyncio.to_thread(Database(by_way_of(database, wire.port)).connect_anywhere, patience=1.0)
     assert connection.execute("SELECT pg_sleep(0.1)::text").fetchone() == ("",)
     wire.silence()
     began = time.monotonic()
@@ -64,7 +64,7 @@ async def test_a_connection_that_hears_nothing_is_given_up(wire: Proxy, database
 
 
 async def test_a_long_answer_is_no_silence(database: str) -> None:
-    connection = await asyncio.to_thread(Database(database).connect, patience=0.5)
+    connection = await asyncio.to_thread(Database(database).connect_anywhere, patience=0.5)
     slowly = "SELECT pg_sleep(0.2)::text, repeat('x', 10000) FROM generate_series(1, 10)"
     rows = await asyncio.to_thread(lambda: connection.execute(slowly).fetchall())
     assert len(rows) == 10

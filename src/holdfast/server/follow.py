@@ -181,7 +181,7 @@ class Follow:
         ready = room.after(offset)
         if ready is not None:
             return [self._seen(room.name, frame) for frame in ready]
-        items = self._hands.items(await self._store.page(room.name, offset))
+        items = self._hands.items(await self._hands.page(room.name, offset))
         if not items or items[0].offset != offset + 1:
             self._offsets[room.name] = room.head
             return [Gap(room.name, "trimmed", self.cursor)]

@@ -22,7 +22,7 @@ from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
 from holdfast.core.ready import Item, Span
-from holdfast.errors import Closed
+from holdfast.errors import Closed, Unavailable
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode
@@ -249,7 +249,19 @@ class Hands:
             watchers, newest = self._asked.pop(room)
             if watchers > 1:
                 self._asked[room] = (watchers - 1, newest)
+        self._check_life()
         return Span(span.floor, max(span.head, newest))
+
+    async def page(self, room: str, after: int) -> list[Record]:
+        """Return what the store has in a room after an offset."""
+        records = await self._store.page(room, after)
+        self._check_life()
+        return records
+
+    def _check_life(self) -> None:
+        """Raise `Unavailable` if the log has begun anew: what was read just now may not get positions of before."""
+        if self._store.epoch != self.mind.epoch:
+            raise Unavailable("the log has begun anew; come back in a moment")
 
     async def _look_into(self, room: str) -> Span:
         if self._others is not None:

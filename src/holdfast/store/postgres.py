@@ -27,7 +27,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import RESERVED_TYPES
 from holdfast.store import log
 from holdfast.store.commit import Committer
-from holdfast.store.postgres_database import LOCK, Connection, Database, begin
+from holdfast.store.postgres_database import LOCK, Connection, Database, Home, Moved, begin
 from holdfast.store.postgres_feed import POLL_SECONDS, Feed
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
 from holdfast.store.postgres_people import People
@@ -50,7 +50,7 @@ def renew_epoch(dsn: str) -> str:
     """Give a database a new epoch, and return it. The servers that use it notice, and everybody starts afresh."""
     epoch = new_epoch()
     try:
-        with closing(Database(dsn).connect()) as connection:
+        with closing(Database(dsn).connect_anywhere()) as connection:
             changed = connection.execute("UPDATE holdfast_meta SET value = %s WHERE key = 'epoch'", (epoch,))
     except psycopg.Error as error:
         raise StoreError(f"cannot write the database: {error}") from None
@@ -116,9 +116,10 @@ class PostgresStore:
             self._feed = Feed(self._database, self._hints, listener, self._identify_again, self._moved, self._poll)
             self._hints.heard = listener.heard
             try:
-                with closing(self._database.connect(patience=inf)) as connection:  # a migration takes what it takes
+                # A migration takes what it takes.
+                with closing(self._database.connect_anywhere(patience=inf)) as connection:
                     self._migrate(connection)
-                    self._identify(connection)
+                    self._database.home = self._identify(connection)
                 session = held.enter_context(closing(PostgresSession(self._database, self._codec)))
                 await self.others.open(listener)
                 await self._feed.open()
@@ -167,14 +168,14 @@ class PostgresStore:
                         raise StoreError(f"migration {number} of {owner}: {error}") from error
                     connection.execute("INSERT INTO holdfast_migration VALUES (%s, %s)", (owner, number))
 
-    def _identify(self, connection: Connection) -> None:
+    def _identify(self, connection: Connection) -> Home:
         words = {"types": sorted(RESERVED_TYPES), "keys": ["type", "id", self._codec.room_key]}
-        self._secret = self._database.identify(connection, msgspec.json.encode(words).decode())
+        home, self._secret = self._database.identify(connection, msgspec.json.encode(words).decode())
+        return home
 
-    def _identify_again(self) -> None:
-        self._database.home = None
-        with closing(self._database.connect()) as connection:
-            self._identify(connection)
+    def _identify_again(self) -> Home:
+        with closing(self._database.connect_anywhere()) as connection:
+            return self._identify(connection)
 
     def _moved(self) -> None:
         self.others.begin_anew()
@@ -222,21 +223,22 @@ class PostgresStore:
         """Run `query` on one moment of the store, and return what it returned."""
         if not self._writer.accepting:
             raise Closed("the store is closed")
+        home = self._database.here  # whoever asks now wants to know of this one, and of no other that comes meanwhile
 
         def run() -> T:
             try:
-                return self._read(query, args, kwargs)
+                return self._read(home, query, args, kwargs)
             except Lost:  # perhaps long ago; a query can be run again
-                return self._read(query, args, kwargs)
+                return self._read(home, query, args, kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reads, run)
 
-    def _read(self, query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        connection, epoch = self._reader()
+    def _read(self, home: Home, query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        connection = self._reader(home)
         try:
             connection.execute(begin("REPEATABLE READ READ ONLY"))
             try:
-                return query(OpenReadTransaction(PostgresConnection(connection), epoch), *args, **kwargs)
+                return query(OpenReadTransaction(PostgresConnection(connection), home.epoch), *args, **kwargs)
             finally:
                 if not connection.broken:
                     connection.execute("ROLLBACK")
@@ -254,17 +256,18 @@ class PostgresStore:
         """Return what follows `after`: from the first that is left, as much as fits a page."""
         return await self.read(log.page, room, after)
 
-    def _reader(self) -> tuple[Connection, str]:
-        """Return this thread's own connection, and the epoch that it leads to."""
-        kept: tuple[Connection, str] | None = getattr(self._local, "kept", None)
-        if kept is not None and not kept[0].closed and kept[0].is_trusted() and kept[1] == self.epoch:
-            return kept
+    def _reader(self, home: Home) -> Connection:
+        """Return this thread's own connection, which leads to `home`."""
+        if home is not self._database.home:
+            raise Moved("the log has begun anew since this was asked")
+        kept: tuple[Connection, Home] | None = getattr(self._local, "kept", None)
         if kept is not None:
+            if not kept[0].closed and kept[0].is_trusted() and kept[1] is home:
+                return kept[0]
             kept[0].close()
-        epoch = self.epoch
         try:
-            connection = self._readers.enter_context(closing(self._database.connect()))
+            connection = self._readers.enter_context(closing(self._database.connect(home)))
         except psycopg.Error as error:
             raise Unavailable(f"the database cannot be reached: {error}") from error
-        self._local.kept = connection, epoch
-        return connection, epoch
+        self._local.kept = connection, home
+        return connection

@@ -126,7 +126,8 @@ class Database:
         listen: A second one, if the first leads through a pooler that gives connections away between transactions.
 
     Attributes:
-        home: Where it is; once it is known, all further connections must lead there.
+        home: Where it is, and where connections must lead; None while that is being asked. It changes in one step with
+            what depends on it, so that nothing that is read there is taken for a part of another life of the log.
         answers: Whether it does. While it does not, no thread tries to reach it: who waits is told at once.
     """
 
@@ -151,27 +152,32 @@ class Database:
         self.answers = False
         self._silences += 1
 
-    def connect(self, *, patience: float | None = None) -> Connection:
-        """Connect; raises `psycopg.Error`, or `Unavailable`, which may be `Moved`."""
-        if not self.answers and self.home is not None:
+    def connect(self, home: Home | None = None) -> Connection:
+        """Connect to `home`, or else to where it is now; raises `psycopg.Error`, or `Unavailable`, perhaps `Moved`."""
+        home = self.here if home is None else home
+        if not self.answers:
             raise Unavailable("the database does not answer")
-        silences = self._silences
-        connection = Connection.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
-        connection.patience = SILENCE_SECONDS if patience is None else patience
-        connection.is_trusted = lambda: self._silences == silences
+        connection = self.connect_anywhere()
         try:
-            if self.home is not None:
-                self.check(connection.execute(_WHERE).fetchone())
+            self.check(connection.execute(_WHERE).fetchone(), home)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    async def connect_async(self) -> AsyncConnection:
+    def connect_anywhere(self, *, patience: float | None = None) -> Connection:
+        """Connect to wherever this leads."""
+        silences = self._silences
+        connection = Connection.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
+        connection.patience = SILENCE_SECONDS if patience is None else patience
+        connection.is_trusted = lambda: self._silences == silences
+        return connection
+
+    async def connect_async(self, home: Home | None = None) -> AsyncConnection:
         """Connect, in an event loop."""
         connection = await self._dial(self._dsn, self._prepare_threshold)
         try:
-            self.check(await (await connection.execute(_WHERE)).fetchone())
+            self.check(await (await connection.execute(_WHERE)).fetchone(), home)
         except BaseException:
             await connection.close()
             raise
@@ -196,14 +202,15 @@ class Database:
                 await connecting.result().close()
             raise
 
-    def check(self, row: tuple[Any, ...] | None) -> None:
-        """Raise `Moved` unless what a connection leads to is what was identified."""
-        if row != (self.here.place, self.here.epoch):
+    def check(self, row: tuple[Any, ...] | None, home: Home | None = None) -> None:
+        """Raise `Moved` unless what a connection leads to is `home`, or else what was identified."""
+        home = self.here if home is None else home
+        if row != (home.place, home.epoch):
             raise Moved("the database is not the one that it was")
 
-    def identify(self, connection: Connection, words: str) -> str:
+    def identify(self, connection: Connection, words: str) -> tuple[Home, str]:
         """
-        Learn where this is, and in which epoch, or begin an epoch if it was never here; return the signing key.
+        Return where this is, and in which epoch, which begins if it was never here; and the signing key.
 
         `words` are what `holdfast_append` must refuse, as JSON.
         """
@@ -221,8 +228,7 @@ class Database:
                     "WHERE holdfast_meta.value <> excluded.value",
                     (key, value),
                 )
-        self.home = Home(place, meta["epoch"])
-        return meta["secret"]
+        return Home(place, meta["epoch"]), meta["secret"]
 
 
 #: One process at a time makes tables, or an epoch.

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from holdfast.errors import HoldfastError
-from holdfast.store.postgres_database import AsyncConnection, Database, Moved, hang_up, up_to
+from holdfast.store.postgres_database import AsyncConnection, Database, Home, Moved, hang_up, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener, Record
 
@@ -67,7 +67,7 @@ class Feed:
         database: Database,
         hints: Hints,
         listener: Listener,
-        identify: Callable[[], None],
+        identify: Callable[[], Home],
         moved: Callable[[], None],
         poll: float = POLL_SECONDS,
     ) -> None:
@@ -238,12 +238,14 @@ class Feed:
         self._listener.away()
 
     async def _begin_anew(self) -> None:
-        await asyncio.to_thread(self._identify)
-        connection = await self._database.connect_async()
+        self._database.home = None
+        home = await asyncio.to_thread(self._identify)
+        connection = await self._database.connect_async(home)
         try:
             self._since = await _moment(connection)
         finally:
             await hang_up(connection)
+        self._database.home = home
         self._has_moved = False
         self._told.clear()
         logger.error("the database is another, or has another life (%s): everybody starts afresh", self._database.here)

@@ -69,7 +69,7 @@ class PostgresSession:
             try:
                 self.close()
                 self._home = self._database.here
-                self._connection = self._database.connect()
+                self._connection = self._database.connect(self._home)
                 self._enlist()
             except psycopg.Error as error:
                 raise Unavailable(f"the database cannot be reached: {error}") from error
