@@ -133,7 +133,7 @@ def pytest(options: Sequence[str]) -> int:
     for program in PROGRAMS:
         program.have()
     sys.stdout.flush()
-    command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal", *options]
+    command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", "6", "--dist", "worksteal", *options]
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
 
 

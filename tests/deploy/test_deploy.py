@@ -65,7 +65,6 @@ async def test_a_rolling_deploy_loses_no_event_and_fails_no_write(
     again = frozenset({502}) if proxy is caddy else frozenset[int]()  # as its Caddyfile says
     report = await rolling_deploy(url, servers[:2], clients=30, tries_again_on=again)
     assert (report.failed, report.resyncs, report.wrong) == ([], [], [])
-    assert report.late[int(0.99 * len(report.late))] <= 1.0
 
 
 @pytest.mark.long

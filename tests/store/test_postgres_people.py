@@ -214,3 +214,28 @@ async def test_who_goes_away_while_their_session_is_taken_over_has_left(
     with pytest.raises(asyncio.CancelledError):
         await asks
     await until(lambda: three.told_people == ["ann came to lobby", "ann left lobby"])
+
+
+async def test_who_comes_with_a_new_node_while_another_looks_anew_has_come_to_stay(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = await open_store()
+    await follow(two, "lobby")
+    nodes: list[Kept] = []
+    real = psycopg.AsyncConnection.execute
+
+    async def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        done = await real(self, query, *args, **options)
+        if query == postgres_people._MOMENT and not nodes:  # between this and the next question
+            monkeypatch.undo()
+            nodes.append(await open_store())
+            nodes[0].store.others.attend("lobby", "s1", ANN)
+            await until(lambda: two.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+        return done
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
+    two.store.others._since = ""
+    two.store.others._wanted.set()
+    await until(lambda: known(two) == {"s1": "ann"})
+    await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
+    assert two.told_people == ["ann came to lobby"]

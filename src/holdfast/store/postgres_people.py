@@ -325,36 +325,40 @@ class People:
         rows = await (await connection.execute(_IN_ROOMS, (self._theirs.rooms(), self._hints.node))).fetchall()
         written = [(room, session, node, User(user, name)) for room, session, user, name, node in rows]
         self._theirs.compare(written, self._loop.time() + DOUBT_SECONDS)
-        await self._look_for_mine(connection, set(row[2]))
+        await self._look_for_mine(connection)
 
-    async def _look_for_mine(self, connection: AsyncConnection, alive: set[str]) -> None:
+    async def _look_for_mine(self, connection: AsyncConnection) -> None:
         """Give up what of this node's was taken over meanwhile."""
         sessions = list({session for _, session in self._mine})
         rows = await (
             await connection.execute(
-                'SELECT room, session, "user", name, node, here FROM holdfast_people '
+                'SELECT room, session, "user", name, node FROM holdfast_people '
                 "WHERE session = ANY(%s) AND node <> %s AND here",
                 (sessions, self._hints.node),
             )
         ).fetchall()
-        self._take(rows, alive)
+        self._give_up(rows)
 
-    def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str]) -> None:
-        """Take in what has changed, and which nodes are alive."""
-        rows = list(rows)
+    def _give_up(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Let go of those of this node's people who are written down at another."""
         taken: dict[str, list[str]] = {}
-        for room, session, user, name, node, _ in rows:
-            if session is None and node != self._hints.node:
-                self._listener.expelled(user, room)
-            elif node != self._hints.node and self._mine.pop((room, session), None) is not None:
+        for room, session, user, name, node in rows:
+            if self._mine.pop((room, session), None) is not None:
                 self._unwritten.pop((room, session), None)
                 taken.setdefault(session, []).append(room)
                 self._theirs.give(room, session, node, User(user, name))
         for session, rooms in taken.items():
             self._listener.taken(session, tuple(rooms))
-        for room, session, user, name, node, here in rows:
-            if session is None or node == self._hints.node:
-                continue
+
+    def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str]) -> None:
+        """Take in what has changed, and which nodes were alive then."""
+        theirs = [row for row in rows if row[4] != self._hints.node]
+        people = [row for row in theirs if row[1] is not None]
+        for room, session, user, *_ in theirs:
+            if session is None:
+                self._listener.expelled(user, room)
+        self._give_up(row[:5] for row in people)
+        for room, session, user, name, node, here in people:
             if here and node in alive:
                 self._theirs.come(room, session, node, User(user, name))
             else:
