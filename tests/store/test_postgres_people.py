@@ -234,8 +234,10 @@ async def test_who_comes_with_a_new_node_while_another_looks_anew_has_come_to_st
         return done
 
     monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
-    two.store.others._since = ""
-    two.store.others._wanted.set()
+    while not nodes:  # it may be looking just now
+        two.store.others._since = ""
+        two.store.others._wanted.set()
+        await asyncio.sleep(0.02)
     await until(lambda: known(two) == {"s1": "ann"})
     await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
     assert two.told_people == ["ann came to lobby"]
