@@ -18,7 +18,7 @@ What can go wrong, and who can act.
     ├── StoreError              the store cannot do what it promises; an operator must act
     │   └── ChangeFailed        one change broke a rule of `hub.write`; its author must act
     ├── NotSent                 a command that was given to a client never left it; give it again
-    ├── OutcomeUnknown          it did, and its answer cannot be had any more; look before you give it again
+    ├── OutcomeUnknown          it did, and nobody can say any more what came of it; look before you give it again
     └── Closed                  a client or hub is closed for good; make a new one
 
 A network that comes and goes is not an error: it is a status that one can watch.
@@ -137,7 +137,9 @@ class NotSent(HoldfastError):
 
 
 class OutcomeUnknown(HoldfastError):
-    """A command was sent, and its answer can no longer be had: look at what there is."""
+    """A command was sent, and what it came to can no longer be learned: look at what there is."""
+
+    code: ClassVar[str] = "outcome_unknown"
 
 
 class Closed(HoldfastError):

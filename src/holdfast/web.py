@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from holdfast.errors import Invalid, Malformed, Refused, TooLarge, TooSlow, Unavailable
+from holdfast.errors import Invalid, Malformed, OutcomeUnknown, Refused, TooLarge, TooSlow, Unavailable
 
 T = TypeVar("T")
 
@@ -111,5 +111,10 @@ async def refuse(request: Request, error: Exception) -> Response:
     return Json({"error": error.message}, error.status, headers)
 
 
+async def unknown(request: Request, error: Exception) -> Response:
+    """Answer a request of which nobody can say what it came to (an exception handler of Starlette)."""
+    return Json({"error": str(error)}, 500)
+
+
 #: For `Starlette(exception_handlers=REFUSALS)`: whatever goes wrong is said in one form.
-REFUSALS: Any = {Refused: refuse, 404: not_found, 405: not_allowed, 500: failed}
+REFUSALS: Any = {Refused: refuse, OutcomeUnknown: unknown, 404: not_found, 405: not_allowed, 500: failed}

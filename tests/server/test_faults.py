@@ -28,7 +28,7 @@ APP = """
 import asyncio
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from holdfast import Hub, User
+from holdfast import Hub, OutcomeUnknown, User
 
 hub = Hub("memory:", heartbeat_interval=1.0, heartbeat_timeout=1.0)
 
@@ -36,6 +36,10 @@ hub = Hub("memory:", heartbeat_interval=1.0, heartbeat_timeout=1.0)
 async def who(token, request):
     await asyncio.sleep(0.3)
     return User("somebody", "Somebody")
+
+@hub.on("doubt")
+async def doubt(request):
+    raise OutcomeUnknown("nobody can say")
 
 app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
 """
@@ -200,3 +204,13 @@ async def test_a_subscriber_that_reads_the_log_is_told_when_it_can_be_read(
         while len(heard) < 20:
             await asyncio.sleep(0.01)
     assert heard == list(range(20))
+
+
+async def test_whoever_commands_what_nobody_can_say_the_outcome_of_is_told_just_that(server: Server) -> None:
+    async with holdfast.connect(f"{server.url}/ws") as client, client.join("lobby") as room:
+        with pytest.raises(holdfast.OutcomeUnknown, match="nobody can say"):
+            await room.command("doubt")
+    for ref in ({}, {"ref": 1}):
+        answer = await server.request("POST", "/send", {"type": "doubt", **ref})
+        assert (answer.status_code, "nobody can say" in answer.text) == (500, True)
+    assert "Traceback" not in server.log.read_text()

@@ -27,7 +27,16 @@ from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.reader import Reader
 from holdfast.core.replica import Outcome, Replica, Resync
-from holdfast.errors import Closed, Forbidden, Malformed, Refused, Unauthorized, Unavailable, refusal_called
+from holdfast.errors import (
+    Closed,
+    Forbidden,
+    Malformed,
+    OutcomeUnknown,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    refusal_called,
+)
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
@@ -393,7 +402,8 @@ class Client:
             value = None if message.data is UNSET else message.data
         else:
             problem = messages.Problem("", "") if message.error is UNSET else message.error
-            value = refusal_called(problem.code)(problem.error)
+            is_known = problem.code != OutcomeUnknown.code
+            value = (refusal_called(problem.code) if is_known else OutcomeUnknown)(problem.error)
         answer = outbox.Answered(str(message.ref), message.ok, value)
         self._carry_outbox(room, room.outbox.receive(answer, self._now()))
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from holdfast.core import inputs
-from holdfast.errors import Conflict, Forbidden, Invalid, Refused, TooMany, Unauthorized
+from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized
 from holdfast.protocol import messages
 from holdfast.protocol.codec import problem
 from holdfast.protocol.cursor import decode_position
@@ -83,6 +83,8 @@ class Conversation:
                 self._gate.turn_away(connection, error)
         except Refused as refusal:
             self._refuse(connection, message, problem(refusal))
+        except OutcomeUnknown as error:
+            self._refuse(connection, message, messages.Problem(str(error), error.code))
         except Exception:
             logger.exception("a message could not be handled")
             unexpected = messages.Problem("something went wrong on the server", "internal")

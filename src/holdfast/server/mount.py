@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from holdfast.errors import Invalid, Malformed, Refused, Unauthorized
+from holdfast.errors import Invalid, Malformed, OutcomeUnknown, Refused, Unauthorized
 from holdfast.protocol.codec import problem
-from holdfast.protocol.messages import Auth, Message, Ping, Pong, Reply
+from holdfast.protocol.messages import Auth, Message, Ping, Pong, Problem, Reply
 from holdfast.server import eventstream, polling
 from holdfast.server.auth import Identity
 from holdfast.server.conversation import Request
@@ -126,6 +126,10 @@ async def _handled(hub: OpenHub, identity: Identity, message: Message) -> Respon
         if message.ref is None:
             raise
         return Json(Reply(message.ref, False, error=problem(refusal)), refusal.status)
+    except OutcomeUnknown as error:
+        if message.ref is None:
+            raise
+        return Json(Reply(message.ref, False, error=Problem(str(error), error.code)), 500)
     return Json({"data": result} if message.ref is None else Reply(message.ref, True, data=result))
 
 

@@ -279,7 +279,9 @@ class PostgresSession:
             if row[0] == self._batch:
                 return
             raise Again from cause
-        raise OutcomeUnknown("the database was lost in the middle of a commit; look at what there is") from cause
+        raise OutcomeUnknown(
+            "the database was lost in the middle of a commit: look at what there is, or try again under the same key"
+        ) from cause
 
 
 #: A batch that has written anything is counted with it.
