@@ -164,7 +164,7 @@ class Hands:
 
     async def hand_over(self, reason: str, seconds: float) -> None:
         """
-        Have everybody move to the other servers, and wait until they have, but no longer than this.
+        Have everybody move to the other servers, and wait as long as they do, but no longer than this.
 
         Who knows how to (it offered the subprotocol) goes there before it leaves here; the others are sent away.
         """
@@ -173,18 +173,21 @@ class Hands:
         for stream in tuple(self.streams):
             stream.end(reason)
         spread = min(self.spread(), seconds - MOVE_SECONDS)  # faster than a server likes, if it must be
-        until = self.now() + spread + MOVE_SECONDS
+        until, end = self.now() + spread + MOVE_SECONDS, self.now() + seconds
         for connection in tuple(self.connections):
             if connection.knows_us:
                 self.say_goodbye(connection, reason, 0.0, spread)
             else:
                 self.say_goodbye(connection, reason)
                 self.end(connection, CloseCode.RESTART, reason, Ending.UNCLEAN)
-        if self.connections:
+        before = len(self.connections) + 1
+        while 0 < len(self.connections) < before and until <= end:  # they still go, if not as fast as was thought
+            before = len(self.connections)
             self._emptied.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self._emptied.wait()
+            until += MOVE_SECONDS
 
     def close(self, reason: str) -> None:
         """Send everybody away, kindly, and take nobody in until it is opened again."""
