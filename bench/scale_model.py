@@ -176,7 +176,7 @@ class Node:
         self._rest = rest
         self._waiting: list[Publication] = []
         self._committing = False
-        self._committed = 0.0  # when
+        self._began = self._used = 0.0  # the last commit, and what was used by then
         self._rooms: set[int] = set()  # to be called out
         self._calling = False
         self._heard = 0.0  # when
@@ -206,7 +206,10 @@ class Node:
         if not self._committing and self._waiting:
             self._committing = True
             world = self._world
-            self._fresh = rested(world.clock.now - self._committed)
+            # It rests while its server does nothing.
+            mine = world.used[self.name]
+            self._fresh = rested(world.clock.now - self._began - max(0.0, mine - self._used))
+            self._began, self._used = world.clock.now, mine
             self._commit_cost = world.costs["commit"] + world.costs["commit_rested"] * self._fresh
             self._each_cost = world.costs["publication"] / 2 + world.costs["publication_rested"] * self._fresh
             self._work(self._commit_cost / 4, self._commit_batch)
@@ -225,7 +228,6 @@ class Node:
             self._wanted |= any(each.room in rooms and each.node is not self for each in world.log[self._told :])
             world.log.extend(batch)
             self._committing = False
-            self._committed = world.clock.now
             self._commit()
             here = sum(self.members.get(each.room, 0) for each in batch)
             mine = self._commit_cost / 2 + self._each_cost * len(batch) / 2
@@ -396,14 +398,11 @@ def points(
     """Yield the points of `scale.py` as the model has them."""
     for name, point in measured.items():
         if name.startswith("race_"):
-            others = (0.0, 0.0)
-            for _ in range(2):
-                world = measured_machine(costs, [{}], seed, others)
-                racing(world.nodes[0], 64, int(name.removeprefix("race_")))
-                world.clock.run(0.5)
-                world.begin_to_count()
-                world.clock.run(2.5)
-                others = left_to(point, world.share("here"), world.share("database"))
+            world = measured_machine(costs, [{}], seed)
+            racing(world.nodes[0], 64, int(name.removeprefix("race_")))
+            world.clock.run(0.5)
+            world.begin_to_count()
+            world.clock.run(2.5)
             yield name, {"publications": world.rate("published")}
         elif name == "latency":
             rooms: list[dict[int, int]] = [{}, dict.fromkeys(range(50), 1), {}]
