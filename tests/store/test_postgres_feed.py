@@ -119,6 +119,19 @@ async def test_a_node_reads_only_the_rooms_that_it_follows(open_store: OpenStore
     assert len(offsets(reader, "theirs")) <= 2  # the last before may have been new just then
 
 
+async def test_what_a_node_publishes_where_nobody_follows_makes_it_ask_nothing(open_store: OpenStore) -> None:
+    one, two = await open_store(poll=60.0), await open_store(poll=60.0)
+    one.followed = {"elsewhere"}
+    await one.store.write(say, "lobby", 0)
+    await two.store.write(say, "lobby", 1)
+    await asyncio.sleep(0.2)
+    since = one.store._feed._since
+    for number in range(20):
+        await one.store.write(say, "lobby", 2 + number)
+    await asyncio.sleep(0.2)
+    assert one.store._feed._since == since  # it moves with each answer
+
+
 async def test_a_transaction_that_began_early_and_committed_late_is_heard_of(open_store: OpenStore) -> None:
     node = await open_store()
     async with await psycopg.AsyncConnection.connect(node.dsn) as slow:

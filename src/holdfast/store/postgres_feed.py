@@ -119,7 +119,7 @@ class Feed:
             if told == record.offset - 1:
                 self._told[record.room] = record.offset
                 at_once.append(record)
-            elif told is None or told < record.offset:
+            elif (told is None or told < record.offset) and self._listener.follows(record.room):
                 self._wanted.set()
         self._hints.hint("news", {record.room for record in records})
         if at_once:
