@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from holdfast.errors import ChangeFailed, Conflict, Invalid, NotFound, Refused, StoreError
+from holdfast.store.commit import Committer
 from holdfast.store.store import Once, Transaction
 from store.conftest import Kept, OpenStore, take_note
 
@@ -203,3 +204,42 @@ async def test_each_part_of_a_command_takes_effect_once_and_another_command_unde
     assert third.result == "third"
     assert isinstance(other, Invalid)
     assert kept.notes() == ["first", "second", "third"]
+
+
+async def test_what_fails_after_all_changes_have_run_makes_none_of_them_twice(kept: Kept) -> None:
+    def unspeakable(tx: Transaction) -> object:
+        raise Conflict(ValueError("a refusal that is no text"))  # type: ignore[arg-type]
+
+    def endless(tx: Transaction) -> float:
+        tx.publish("lobby", "said", {"text": "x"})
+        tx.execute("INSERT INTO note (text) VALUES ('endless')")
+        return object()  # type: ignore[return-value]  # which no verdict can hold
+
+    outcomes = await kept.in_one_batch(
+        (take_note, "good"),
+        (unspeakable, Once("u", "k1", "f")),
+        (endless, Once("u", "k2", "f")),
+        (take_note, "better"),
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Outcome", "Conflict", "ChangeFailed", "Outcome"]
+    assert kept.notes() == ["good", "better"]
+    assert [text for _, _, _, text in kept.log("lobby")] == ['{"text":"good"}', '{"text":"better"}']
+
+
+async def test_a_batch_that_cannot_be_remembered_is_undone_before_its_changes_are_run_alone(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Committer._remember, []
+
+    def remember(self: Committer, batch: Any) -> None:
+        if len(batch) > 1:
+            failed.append(len(batch))
+            raise UnicodeError("of a kind that nobody thought of")
+        real(self, batch)
+
+    monkeypatch.setattr(Committer, "_remember", remember)
+    outcomes = await kept.in_one_batch((take_note, "one"), (take_note, "two"))
+    assert failed
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Outcome", "Outcome"]
+    assert kept.notes() == ["one", "two"]
+    assert [record.offset for record in kept.said] == [1, 2]

@@ -126,32 +126,39 @@ class Committer:
     def _until_nobody_is_first(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         doubts = 0
         for _ in range(ATTEMPTS):
-            try:
-                self._session.begin()
-            except HoldfastError as error:
-                return [error for _ in jobs]
-            try:
-                outcomes = self._together(jobs)
-                if len(jobs) == 1 and isinstance(outcomes[0], Exception) and self._session.is_doubtful(outcomes[0]):
-                    doubts += 1
-                    if doubts <= DOUBTS:
-                        continue
+            outcomes = self._attempt(jobs)
+            if isinstance(outcomes, Again):
+                self._session.clock = max(self._session.clock, outcomes.clock)
+            elif isinstance(outcomes, OutcomeUnknown):
+                return [outcomes for _ in jobs]
+            elif isinstance(
+                outcomes, Exception
+            ):  # the whole transaction is gone, with changes that had succeeded in it
+                return [outcomes] if len(jobs) == 1 else [outcome for job in jobs for outcome in self.commit([job])]
+            elif len(jobs) == 1 and isinstance(outcomes[0], Exception) and self._session.is_doubtful(outcomes[0]):
+                doubts += 1
+                if doubts > DOUBTS:
+                    return outcomes
+            else:
                 return outcomes
-            except Again as again:
-                self._session.clock = max(self._session.clock, again.clock)
-            except OutcomeUnknown as error:
-                return [error for _ in jobs]
-            except Exception as error:  # the whole transaction is gone, with the changes that had succeeded in it
-                if len(jobs) > 1:
-                    return [outcome for job in jobs for outcome in self.commit([job])]
-                if isinstance(error, HoldfastError):
-                    return [error]
-                failure = StoreError(f"the change could not be committed: {error}")
-                failure.__cause__ = error
-                return [failure]
-            finally:
-                self._session.abandon()
         return [Unavailable(f"others were first {ATTEMPTS} times; try again") for _ in jobs]
+
+    def _attempt(self, jobs: Sequence[Job]) -> list[Outcome | BaseException] | Exception:
+        """Run all of them in one transaction; when this returns, it is over. An error is that of all of them."""
+        try:
+            self._session.begin()
+        except HoldfastError as error:
+            return [error for _ in jobs]
+        try:
+            return self._together(jobs)
+        except (Again, HoldfastError) as error:
+            return error
+        except Exception as error:
+            failure = StoreError(f"the change could not be committed: {error}")
+            failure.__cause__ = error
+            return failure
+        finally:
+            self._session.abandon()
 
     def _together(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         batch: list[_Done] = []
@@ -227,7 +234,7 @@ class Committer:
             if done.once is None:
                 continue
             if isinstance(done.outcome, Refused):
-                refusal, answer = done.outcome.code, _encode([done.outcome.message, done.outcome.field])
+                refusal, answer = done.outcome.code, _encode([str(done.outcome.message), done.outcome.field])
             else:
                 refusal, answer = None, _encode(done.outcome)
             self._session.execute(

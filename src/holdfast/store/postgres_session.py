@@ -248,10 +248,12 @@ class PostgresSession:
 
     def abandon(self) -> None:
         """Roll back what has not been committed."""
-        if self._connection.broken or self._connection.closed:
-            self._connection.close()
-        elif self._connection.info.transaction_status != TransactionStatus.IDLE:
+        if not self._connection.closed and self._connection.info.transaction_status == TransactionStatus.IDLE:
+            return
+        try:
             self._connection.execute("ROLLBACK")
+        except psycopg.Error:  # the server rolls back what nobody holds any more
+            self._connection.close()
 
     def close(self) -> None:
         """Give the connections back."""
