@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError
+from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError, Unavailable
 from holdfast.store import postgres_session, transaction
 from holdfast.store.postgres_session import to_postgres
 from holdfast.store.store import Once, Transaction
@@ -344,3 +344,36 @@ async def test_a_disk_that_is_full_is_not_the_changes_fault(kept: Kept) -> None:
 )
 def test_placeholders_are_question_marks_where_they_are_placeholders(sql: str, expected: str) -> None:
     assert to_postgres(sql) == expected
+
+
+async def test_changes_of_three_nodes_in_one_room_all_get_on(open_store: OpenStore) -> None:
+    nodes = [await open_store() for _ in range(3)]
+
+    async def work(node: Kept, name: str) -> None:
+        for number in range(15):
+            await node.store.write(take_note, f"{name} {number}")
+
+    async def publish_elsewhere() -> None:  # as another program does, which holds the room for a while each time
+        async with await psycopg.AsyncConnection.connect(nodes[0].dsn) as connection:
+            while working:
+                await connection.execute("SELECT holdfast_append('lobby', 'said', '{}')")
+                await asyncio.sleep(0.01)
+                await connection.commit()
+
+    working = True
+    elsewhere = asyncio.create_task(publish_elsewhere())
+    await asyncio.gather(*(work(node, f"{place} {writer}") for place, node in enumerate(nodes) for writer in range(8)))
+    working = False
+    await elsewhere
+    assert len(nodes[0].notes()) == 3 * 8 * 15
+
+
+async def test_a_room_that_somebody_holds_is_unavailable_and_not_broken(hasty: Kept) -> None:
+    with psycopg.connect(hasty.dsn) as somebody:
+        somebody.execute("SELECT holdfast_append('lobby', 'said', '{}')")
+        with pytest.raises(Unavailable, match="does not come to an end"):
+            await hasty.store.write(take_note, "meanwhile")
+        with pytest.raises(Unavailable, match="does not come to an end"):
+            await hasty.store.write(lambda tx: tx.publish("lobby", "said", {}))
+        assert await hasty.store.write(take_note, "elsewhere", "attic") == "elsewhere"
+    assert await hasty.store.write(take_note, "after") == "after"

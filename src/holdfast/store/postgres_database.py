@@ -58,10 +58,16 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     Attributes:
         patience: Seconds for which that is borne.
         is_trusted: Whether the database has answered, if not here, ever since this was dialled.
+        warned: Whether the server has warned of something since this was last set to False.
     """
 
     patience: float = SILENCE_SECONDS
     is_trusted: Callable[[], bool] = staticmethod(lambda: True)
+    warned: bool = False
+
+    def take_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Take in what the server has to say beside its answers."""
+        self.warned |= notice.severity_nonlocalized == "WARNING"
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
         """Wait for what a statement comes to."""
@@ -170,6 +176,7 @@ class Database:
         silences = self._silences
         connection = Connection.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
         connection.patience = SILENCE_SECONDS if patience is None else patience
+        connection.add_notice_handler(connection.take_notice)
         connection.is_trusted = lambda: self._silences == silences
         return connection
 

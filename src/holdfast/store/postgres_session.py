@@ -29,6 +29,8 @@ from holdfast.store.transaction import OpenTransaction, Published
 
 #: Seconds for which the fate of a commit whose answer was lost is asked for.
 FATE_SECONDS = 10.0
+#: Milliseconds that whoever came too late waits for the others to come to an end; none begins meanwhile.
+TURN_MS = 200
 
 
 class PostgresConnection:
@@ -58,6 +60,7 @@ class PostgresSession:
         self._saved: bool | None = None  # whether the savepoint stands before the change that runs; None: there is none
         self._failed: Exception | None = None  # a statement of the change that runs
         self._counted = False  # the batch, in its transaction
+        self._is_late = False  # others were first: now it is our turn
         newest = self._connection.execute("SELECT coalesce(max(at), 0) FROM holdfast_room").fetchone()
         self.clock = newest[0] if newest is not None else 0
 
@@ -133,13 +136,35 @@ class PostgresSession:
     def _save(self) -> None:
         """Have a savepoint to which what the change does can be undone."""
         if not self._began:
-            self._connection.execute(begin("SERIALIZABLE") + b"; SAVEPOINT holdfast_change")
+            self._take_turn()
             self._began = True
         elif self._saved is None:
             self._connection.execute("SAVEPOINT holdfast_change")
         elif not self._saved:
             self._connection.execute("RELEASE SAVEPOINT holdfast_change; SAVEPOINT holdfast_change")
         self._saved = True
+
+    def _take_turn(self) -> None:
+        """
+        Begin. Changes run side by side, but one that has come too late runs alone, or it might for ever.
+
+        A lock on a table is waited for before the transaction sees anything (LOCK takes no snapshot).
+        """
+        while True:
+            waits, mode = (TURN_MS, "EXCLUSIVE") if self._is_late else (0, "ROW SHARE")
+            lock = (
+                f"SET LOCAL lock_timeout = {waits}; LOCK TABLE holdfast_turn IN {mode} MODE; SET LOCAL lock_timeout = 0"
+            )
+            statements = f"{begin('SERIALIZABLE').decode()}; {lock}; SAVEPOINT holdfast_change"
+            try:
+                self._connection.execute(statements.encode())
+                return
+            except errors.LockNotAvailable:  # somebody takes long; they are not to hold everybody up
+                self._connection.execute("ROLLBACK")
+                self._is_late = False
+            except errors.QueryCanceled as error:
+                self._connection.execute("ROLLBACK")
+                raise Unavailable("somebody else holds what is to be written, and does not come to an end") from error
 
     def named(self, error: BaseException) -> Exception:
         """Return the error that the change's caller is told."""
@@ -157,7 +182,7 @@ class PostgresSession:
         if isinstance(error, Again):
             raise error
         if isinstance(failed, _SECOND):
-            raise Again(_later(failed)) from failed
+            raise self._again(failed) from failed
         if self._connection.closed:
             raise Again from failed
         if error is None and failed is not None:
@@ -219,32 +244,38 @@ class PostgresSession:
         try:
             return (self._connection if by is None else by).execute(sql, parameters)
         except _SECOND as error:
-            raise Again(_later(error)) from error
+            raise self._again(error) from error
+        except errors.QueryCanceled as error:
+            raise Unavailable("somebody else publishes there, and does not come to an end") from error
         except psycopg.OperationalError as error:
             if self._connection.closed:
                 raise Again from error
             raise
 
+    def _again(self, error: psycopg.Error) -> Again:
+        """Return what has the batch run again; others were first this time."""
+        self._is_late = True
+        detail = error.diag.message_detail or ""
+        return Again(int(detail) if detail.isdigit() else 0)
+
     def commit(self, clock: int) -> None:
         """Commit: when this returns, it is on the server's disk."""
         if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            if not self._counted:
+                # Also if it has only read: what it has read was committed, and is to be as safe as its answer says.
+                self._batch += 1
+                self._execute(_COUNT, (self._id, self._batch))
             try:
-                has_written = self._counted or self._count()
-            except psycopg.OperationalError as error:
-                raise Again from error
-            try:
+                self._connection.warned = False
                 self._connection.execute("COMMIT")
+                if self._connection.warned:  # "… might not have been replicated to the standby"
+                    raise psycopg.OperationalError("the commit was not waited for")
             except _SECOND as error:
-                raise Again from error
+                raise self._again(error) from error
             except psycopg.OperationalError as error:
-                if has_written:
-                    self._learn(error)
+                self._learn(error)
+            self._is_late = False
         self.clock = clock
-
-    def _count(self) -> bool:
-        """Count the batch, if it has written anything; return whether it has."""
-        self._batch += 1
-        return self._connection.execute(_COUNT_IF_WRITTEN, (self._id, self._batch)).rowcount == 1
 
     def abandon(self) -> None:
         """Roll back what has not been committed."""
@@ -270,7 +301,12 @@ class PostgresSession:
                 self._connection = self._database.connect()
                 self._connection.execute(begin("READ COMMITTED"))
                 row = self._connection.execute(_COUNTED, (self._id,)).fetchone()  # waits for one that is still at it
-                self._connection.execute("ROLLBACK")
+                # A commit of our own is as far as that one, or further, also at a standby that is waited for.
+                self._connection.execute("UPDATE holdfast_writer SET at = now() WHERE id = %s", (self._id,))
+                self._connection.warned = False
+                self._connection.execute("COMMIT")
+                if self._connection.warned:
+                    continue
             except Moved:
                 break
             except (psycopg.Error, Unavailable):
@@ -286,12 +322,11 @@ class PostgresSession:
         ) from cause
 
 
-#: A batch that has written anything is counted with it.
+#: A batch is counted with what it has written.
 _COUNT = b"""
 INSERT INTO holdfast_writer (id, batch) SELECT %s, %s
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()
 """
-_COUNT_IF_WRITTEN = _COUNT.replace(b"%s, %s", b"%s, %s WHERE pg_current_xact_id_if_assigned() IS NOT NULL")
 _COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"
 _TIDY = "DELETE FROM holdfast_writer WHERE at < now() - interval '1 day'"
 
@@ -321,8 +356,3 @@ _KIND = re.compile(r"[a-z0-9_]{1,40}")
 _SECOND = (errors.SerializationFailure, errors.DeadlockDetected)
 #: Classes of SQLSTATE for which the change is not to blame: no resources, the operator, the system, the disk.
 _BEYOND_THE_CHANGE = {"53", "57", "58", "XX"}
-
-
-def _later(error: psycopg.Error) -> int:
-    detail = error.diag.message_detail or ""
-    return int(detail) if detail.isdigit() else 0

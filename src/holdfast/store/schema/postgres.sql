@@ -77,6 +77,9 @@ CREATE UNLOGGED TABLE holdfast_expulsion (
   at     timestamptz NOT NULL DEFAULT now()
 );
 
+-- Empty. Who changes or publishes anything holds a weak lock on it; whoever was too late too often, a strong one.
+CREATE TABLE holdfast_turn ();
+
 -- Put publications into the logs, with the transaction that calls it, and return their offsets. Each room's head row is
 -- locked until the commit, in the order of their names: so offsets are dense, and in the order of commits.
 --
@@ -88,6 +91,7 @@ DECLARE
   newest bigint;
   offsets bigint[];
 BEGIN
+  LOCK TABLE holdfast_turn IN ROW SHARE MODE;
   INSERT INTO holdfast_room (name) SELECT DISTINCT name FROM unnest(names) name ORDER BY name ON CONFLICT DO NOTHING;
   PERFORM 1 FROM holdfast_room WHERE name = ANY(names) ORDER BY name FOR UPDATE;
   IF given THEN
