@@ -114,18 +114,18 @@ def test(options: Sequence[str]) -> int:
     failed = [name for name, command in checks.items() if not passes(name, command)]
     if failed:
         say(f"FAILED: {', '.join(failed)}")
-    status = pytest(["-m", "not long", *options])
+    status = pytest(["-m", "not long", *options], at_once=6)
     return status or bool(failed)
 
 
 def test_long(options: Sequence[str]) -> int:
     """Run only the long tests."""
     install(TEST)
-    return pytest(["-m", "long", *options])
+    return pytest(["-m", "long", *options], at_once=2)
 
 
-def pytest(options: Sequence[str]) -> int:
-    """Run the tests, side by side, for many of them wait for real time to pass."""
+def pytest(options: Sequence[str], at_once: int) -> int:
+    """Run the tests, some at once, for many of them wait for real time to pass; the long ones are heavy, too."""
     environment = {**os.environ}
     browser = CHROMIUM.have()
     if browser is not None:
@@ -133,7 +133,7 @@ def pytest(options: Sequence[str]) -> int:
     for program in PROGRAMS:
         program.have()
     sys.stdout.flush()
-    command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", "6", "--dist", "worksteal", *options]
+    command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", str(at_once), "--dist", "worksteal", *options]
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
 
 

@@ -81,6 +81,10 @@ def board(host: str, port: int, workers: int, speed: bool, log_level: str, **opt
     Open it in two windows, move a card, then stop the server, or pull the plug, and see what happens.
     """
     data, store = options.pop("data"), options.pop("store")
+    if store is not None and not is_shared(store):
+        raise click.ClickException(
+            f"--store is a PostgreSQL database (postgresql://user@host/name); a file is --data {store}"
+        )
     place = data if store is None else store
     if workers > 1 and not is_shared(place):
         raise click.ClickException(

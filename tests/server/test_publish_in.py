@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -90,3 +92,31 @@ async def _start(shop: Server) -> str:
     await shop.post("/orders?what=water")
     await peer.close()
     return cursor
+
+
+def test_another_role_needs_no_rights_but_to_publish_and_reads_no_secrets(database: str) -> None:
+    async def make() -> None:
+        async with Hub(database):
+            pass
+
+    asyncio.run(make())
+    role = f"reporter_{secrets.token_hex(4)}"
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role}".encode())
+        owner.execute("CREATE SCHEMA theirs")
+        try:
+            owner.execute(f"GRANT USAGE ON SCHEMA theirs TO {role}".encode())
+            owner.execute(f"SET ROLE {role}".encode())
+            owner.execute("SET search_path = theirs")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                owner.execute("SELECT public.holdfast_append('lobby', 'said', '{}')")
+            owner.execute("RESET ROLE")
+            owner.execute(f"GRANT EXECUTE ON FUNCTION public.holdfast_append TO {role}".encode())
+            owner.execute(f"SET ROLE {role}".encode())
+            assert owner.execute("SELECT public.holdfast_append('lobby', 'said', '{}')").fetchone() == (1,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                owner.execute("SELECT value FROM public.holdfast_meta")
+        finally:
+            owner.execute("RESET ROLE")
+            owner.execute(f"DROP OWNED BY {role}".encode())
+            owner.execute(f"DROP ROLE {role}".encode())

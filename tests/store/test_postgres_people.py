@@ -241,3 +241,13 @@ async def test_who_comes_with_a_new_node_while_another_looks_anew_has_come_to_st
     await until(lambda: known(two) == {"s1": "ann"})
     await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
     assert two.told_people == ["ann came to lobby"]
+
+
+async def test_who_is_written_down_here_and_is_not_here_is_struck_out(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(two) == {"s1": "ann"})
+    one.store.others._mine.clear()  # as when the log begins anew, or the answer to a take-over was lost
+    one.store.others._since = ""
+    await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"])

@@ -51,6 +51,15 @@ async def test_what_goes_by_redis_does_not_go_by_notify(served: tuple[Caller, Ca
     assert published(redis) == 20
 
 
+async def test_nonsense_from_somebody_else_deafens_nobody(served: tuple[Caller, Caller], redis: Redis) -> None:
+    one, two = served
+    with socket.create_connection(("127.0.0.1", redis.port), 2) as link:
+        channel = one.hints.channel.encode()
+        link.sendall(b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$2\r\n\xff\xfe\r\n" % (len(channel), channel))
+        assert link.recv(100).startswith(b":2")
+    await say_until_heard(one, two, "sense")
+
+
 async def test_while_there_is_no_redis_calls_go_by_notify_and_by_redis_when_it_is_back(
     served: tuple[Caller, Caller], redis: Redis
 ) -> None:

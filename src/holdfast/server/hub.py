@@ -255,7 +255,7 @@ class Hub:
         outcome = await self._store.commit(change, (), {}, next_once(f"{type} in {room}"))
         ((_, offset),) = outcome.positions
         body = self._settings.codec.encode_body(type, data)
-        return to_publication(Record(room, offset, type, body), self._store.epoch)
+        return to_publication(Record(room, offset, type, body), outcome.epoch)
 
     def publish_from_thread(self, room: str, type: str, data: Any) -> Publication:
         """Publish from a thread that is not the event loop's, and wait until it is on the disk."""

@@ -88,9 +88,8 @@ class Subscriber:
             del self._behind[room]
 
     async def _tell(self, record: Record) -> None:
-        publication = to_publication(record, self._store.epoch)
         try:
-            answer = self._handler(publication)
+            answer = self._handler(to_publication(record, self._store.epoch))
             if inspect.isawaitable(answer):
                 await answer
         except Exception:

@@ -58,6 +58,10 @@ class Session(Protocol):
 
     clock: int
 
+    @property
+    def epoch(self) -> str:
+        """That of the log which it writes."""
+
     def begin(self) -> None:
         """Begin a transaction; raises what everybody who waits is told if there can be none."""
 
@@ -170,7 +174,9 @@ class Committer:
         self._remember(batch)
         self._session.commit(clock)
         return [
-            done.outcome if isinstance(done.outcome, BaseException) else Outcome(done.outcome, mine, done.positions)
+            done.outcome
+            if isinstance(done.outcome, BaseException)
+            else Outcome(done.outcome, mine, done.positions, self._session.epoch)
             for done, mine in zip(batch, records, strict=True)
         ]
 

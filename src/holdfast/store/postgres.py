@@ -126,7 +126,8 @@ class PostgresStore:
             except (psycopg.Error, OSError) as error:
                 raise StoreError(f"cannot open the database: {error}") from error
             self._local = threading.local()
-            self._readers = held.enter_context(ExitStack())
+            self._readers: set[Connection] = set()
+            held.callback(self._close_readers)
             self._reads = held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
             self._held = held.pop_all()
         # From here on nothing waits: the listener is told of nothing before it knows that this is open.
@@ -152,10 +153,10 @@ class PostgresStore:
         schema = [files("holdfast.store.schema").joinpath(name).read_text() for name in _SCHEMA]
         with connection.transaction():
             connection.execute(LOCK)
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS holdfast_migration "
-                "(owner text, number integer, PRIMARY KEY (owner, number))"
-            )
+            if connection.execute("SELECT to_regclass('holdfast_migration')").fetchone() == (None,):
+                connection.execute(
+                    "CREATE TABLE holdfast_migration (owner text, number integer, PRIMARY KEY (owner, number))"
+                )
             for owner, scripts in (("holdfast", schema), ("app", self._migrations)):
                 row = connection.execute(
                     "SELECT coalesce(max(number), 0) FROM holdfast_migration WHERE owner = %s", (owner,)
@@ -256,6 +257,10 @@ class PostgresStore:
         """Return what follows `after`: from the first that is left, as much as fits a page."""
         return await self.read(log.page, room, after)
 
+    def _close_readers(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
     def _reader(self, home: Home) -> Connection:
         """Return this thread's own connection, which leads to `home`."""
         if home is not self._database.home:
@@ -265,9 +270,11 @@ class PostgresStore:
             if not kept[0].closed and kept[0].is_trusted() and kept[1] is home:
                 return kept[0]
             kept[0].close()
+            self._readers.discard(kept[0])
         try:
-            connection = self._readers.enter_context(closing(self._database.connect(home)))
+            connection = self._database.connect(home)
         except psycopg.Error as error:
             raise Unavailable(f"the database cannot be reached: {error}") from error
         self._local.kept = connection, home
+        self._readers.add(connection)
         return connection

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import conninfo
 
-from holdfast.errors import Unavailable
+from holdfast.errors import StoreError, Unavailable
 from holdfast.store import transaction
 from holdfast.store.store import new_epoch
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 SILENCE_SECONDS = 10.0
 #: … and the event loop, whose questions are small, before it is to say that it does not know what is true.
 ASYNC_SILENCE_SECONDS = 4.0
+#: So far may the clocks of a server and of the database be apart. Seconds.
+CLOCK_SECONDS = 30.0
 #: Whoever waits looks at the clock more often than this, unless the process stands still.
 STEP_SECONDS = 0.5
 
@@ -221,6 +223,7 @@ class Database:
 
         `words` are what `holdfast_append` must refuse, as JSON.
         """
+        _check_settings(connection)
         with connection.transaction():
             connection.execute(LOCK)
             place = str(_one(connection.execute("SELECT holdfast_home()").fetchone()))
@@ -238,13 +241,29 @@ class Database:
         return Home(place, meta["epoch"]), meta["secret"]
 
 
+def _check_settings(connection: Connection) -> None:
+    """Raise `StoreError` where promises could not be kept."""
+    settings = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8, * FROM current_setting(%s)",
+                                  ("synchronous_commit",)).fetchone()  # fmt: skip
+    assert settings is not None
+    late = time.time() - settings[0]
+    if abs(late) > CLOCK_SECONDS:
+        # It would take young publications for old ones, and forget them.
+        raise StoreError(f"the clocks of this machine and of the database are {abs(late):.0f} s apart; set them right")
+    if settings[1] == "off":
+        raise StoreError("with synchronous_commit = off the database acknowledges what it may lose; set it to on")
+
+
 #: One process at a time makes tables, or an epoch.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('holdfast_migration'))"
 
 
 def with_defaults(dsn: str) -> str:
     """Return a connection string that says everything that it does not say itself as `DEFAULTS` do."""
-    given: dict[str, Any] = conninfo.conninfo_to_dict(dsn)
+    try:
+        given: dict[str, Any] = conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ValueError(f"this is no way to a PostgreSQL database: {str(error).strip()}") from None
     return conninfo.make_conninfo("", **{**DEFAULTS, **given})
 
 

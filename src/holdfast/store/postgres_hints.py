@@ -179,6 +179,9 @@ class Hints:
                     await asyncio.sleep(RETRY_SECONDS)
                 else:
                     self._rests_until[carrier] = now + REST_SECONDS
+            except Exception:  # a mistake of ours, that must not be the end of it
+                logger.exception("the other servers could not be told")
+                await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(GATHER_SECONDS)
 
     def _calls(self) -> list[str]:
@@ -217,6 +220,9 @@ class Hints:
                     type(carrier).__name__,
                     str(error).strip(),
                 )
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # whoever may call out there may call out anything
+                logger.exception("what other servers say could not be heard")
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _look_everywhere(self) -> None:

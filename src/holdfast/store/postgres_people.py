@@ -86,6 +86,7 @@ SELECT room, session, "user", name, node FROM holdfast_people
  WHERE room = ANY(%s) AND here AND node <> %s AND node IN (SELECT id FROM holdfast_node WHERE until > now())
  ORDER BY at
 """
+_AT_NODE = "SELECT room, session FROM holdfast_people WHERE node = %s AND here"
 _EXPELLED = """
 SELECT "user", room FROM holdfast_expulsion WHERE node <> %s AND at > now() - make_interval(secs => %s)
 """
@@ -328,7 +329,12 @@ class People:
         await self._look_for_mine(connection)
 
     async def _look_for_mine(self, connection: AsyncConnection) -> None:
-        """Give up what of this node's was taken over meanwhile."""
+        """Give up what of this node's was taken over meanwhile, and strike out who is written down here and is not."""
+        rows = await (await connection.execute(_AT_NODE, (self._hints.node,))).fetchall()
+        for room, session in rows:
+            if (room, session) not in self._mine:
+                self._unwritten.setdefault((room, session), None)
+                self._wanted.set()
         sessions = list({session for _, session in self._mine})
         rows = await (
             await connection.execute(

@@ -64,6 +64,11 @@ class PostgresSession:
         newest = self._connection.execute("SELECT coalesce(max(at), 0) FROM holdfast_room").fetchone()
         self.clock = newest[0] if newest is not None else 0
 
+    @property
+    def epoch(self) -> str:
+        """That of the log which it writes."""
+        return self._home.epoch
+
     def begin(self) -> None:
         """Be ready for a transaction; it begins with its first statement."""
         self._began, self._saved, self._failed, self._counted = False, None, None, False

@@ -55,6 +55,11 @@ class SqliteSession(SqliteConnection):
         if not self._connection.in_transaction:
             raise ChangeFailed("the transaction was rolled back by an earlier statement of the change")
 
+    @property
+    def epoch(self) -> str:
+        """That of the log which it writes."""
+        return self._epoch
+
     def begin(self) -> None:
         """Begin a transaction."""
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from holdfast.core.inputs import Elsewhere
@@ -110,12 +110,14 @@ class Outcome:
     """
     What a change returned, and what it published, now committed.
 
-    A repetition has published nothing, but knows the `positions` (room and offset) of what the first has.
+    A repetition has published nothing, but knows the `positions` (room and offset) of what the first has; `epoch` is
+    that of the log in which they are.
     """
 
     result: Any
     publications: tuple[Record, ...]
     positions: tuple[tuple[str, int], ...]
+    epoch: str = field(default="", compare=False)
 
 
 class Listener(Protocol):

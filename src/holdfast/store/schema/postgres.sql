@@ -133,7 +133,10 @@ $$;
 
 -- Publish in a transaction of your own: it and its event are committed together or not at all. Returns the offset. Whoever
 -- publishes in the same room waits until your transaction has ended, so call it last.
-CREATE FUNCTION holdfast_append(room text, type text, data jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+--
+-- It acts with the rights of the hub's own role, on the hub's own tables, whoever calls it, from wherever: so whoever may
+-- call it (GRANT EXECUTE) need not be able to read what tokens are signed with.
+CREATE FUNCTION holdfast_append(room text, type text, data jsonb) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   words jsonb := (SELECT value FROM holdfast_meta WHERE key = 'words');  -- that are the protocol's own
   field text := (SELECT min(word) FROM jsonb_array_elements_text(words -> 'keys') word WHERE data ? word);
@@ -162,4 +165,9 @@ BEGIN
   );
   PERFORM holdfast_hint(room);
   RETURN offsets[1];
+END $$;
+
+REVOKE ALL ON FUNCTION holdfast_append(text, text, jsonb) FROM PUBLIC;
+DO $$ BEGIN
+  EXECUTE format('ALTER FUNCTION holdfast_append(text, text, jsonb) SET search_path = %I, pg_temp', current_schema());
 END $$;
