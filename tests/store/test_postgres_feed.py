@@ -15,7 +15,7 @@ import pytest
 from databases import Cluster, create
 from holdfast import Limits
 from holdfast.protocol.codec import Codec
-from holdfast.store import postgres_feed
+from holdfast.store import postgres_database, postgres_feed
 from holdfast.store.postgres import READERS, PostgresStore, renew_epoch
 from holdfast.store.postgres_database import Database, Moved
 from holdfast.store.store import Transaction
@@ -91,17 +91,21 @@ async def test_hints_bring_news_before_the_poll(open_store: OpenStore) -> None:
 async def test_to_ask_what_is_new_costs_no_more_however_long_the_log_is(open_store: OpenStore) -> None:
     node = await open_store()
     await node.store.write(say, "lobby", 1)
-    with psycopg.connect(node.dsn, autocommit=True) as somebody:
+    with psycopg.connect(node.dsn) as idle, psycopg.connect(node.dsn, autocommit=True) as somebody:
+        idle.execute("SELECT pg_current_xact_id()")  # what it began before all that follows it has not ended
         somebody.execute(
             'INSERT INTO holdfast_log (room_id, "offset", at, type, body) '
             "SELECT 1 + n % 50, n, n, 'said', '{}' FROM generate_series(2, 20000) n"
         )
         somebody.execute("ANALYZE holdfast_log")
-        since = somebody.execute("SELECT pg_current_snapshot()::text").fetchone()
-        asked = {"since": since and since[0], **postgres_feed._tails({"lobby": 19_000})}
+        row = somebody.execute("SELECT pg_current_snapshot()::text").fetchone()
+        assert row is not None
+        asked = postgres_database.since(row[0]) | postgres_feed._tails({"lobby": 19_000})
+        assert len(asked["running"]) >= 1
         plan = somebody.execute(f"EXPLAIN {postgres_feed._CHANGED}", asked).fetchall()
     assert [line for (line,) in plan if "Scan" in line and "holdfast_log" in line]
     assert not [line for (line,) in plan if "Seq Scan on holdfast_log" in line]
+    assert [line for (line,) in plan if "BitmapOr" in line]  # the new ones and the old one, and not all in between
 
 
 async def test_a_node_reads_only_the_rooms_that_it_follows(open_store: OpenStore) -> None:

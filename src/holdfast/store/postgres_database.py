@@ -290,6 +290,17 @@ def up_to(snapshot: str, newest: str | int | None) -> str:
     return f"{min(int(xmin), end)}:{end}:{','.join(still)}"
 
 
+#: What is not visible in a snapshot, asked so that an index answers it: a transaction that has been running for hours,
+#: in whichever database of the server, keeps `xmin` where it was.
+NEW = "(xid >= %(end)s::xid8 OR xid = ANY(%(running)s::xid8[]))"
+
+
+def since(snapshot: str) -> dict[str, object]:
+    """Return the parameters of `NEW`."""
+    _, end, running = snapshot.split(":")
+    return {"end": end, "running": [xid for xid in running.split(",") if xid]}
+
+
 async def hang_up(connection: AsyncConnection | None) -> None:
     """Close a connection, in whatever state it is."""
     if connection is not None:

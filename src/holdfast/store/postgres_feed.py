@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from holdfast.errors import HoldfastError
-from holdfast.store.postgres_database import AsyncConnection, Database, Home, Moved, hang_up, up_to
+from holdfast.store.postgres_database import NEW, AsyncConnection, Database, Home, Moved, hang_up, since, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener, Record
 
@@ -52,7 +52,7 @@ SELECT moment.*, holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = '
   FROM moment LEFT JOIN (
     SELECT room_id, min("offset") AS first, max("offset") AS last
       FROM holdfast_log
-     WHERE xid >= pg_snapshot_xmin(%(since)s::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, %(since)s::pg_snapshot)
+     WHERE {NEW}
      GROUP BY room_id
   ) news ON true LEFT JOIN holdfast_room ON holdfast_room.id = news.room_id
 UNION ALL SELECT NULL, NULL, NULL, NULL, name, "offset", NULL, type, body FROM ({_TAILS}) tails
@@ -161,7 +161,7 @@ class Feed:
     async def _ask(self, connection: AsyncConnection) -> None:
         hinted = {room: self._told[room] for room in self._hinted if room in self._told}
         self._hinted.clear()
-        answer = await connection.execute(_CHANGED, {"since": self._since, **_tails(hinted)})
+        answer = await connection.execute(_CHANGED, since(self._since) | _tails(hinted))
         rows = await answer.fetchall()
         changed = [row for row in rows if row[0] is not None]
         snapshot, newest, place, epoch = changed[0][:4]

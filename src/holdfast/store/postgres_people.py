@@ -21,7 +21,7 @@ from holdfast.core.inputs import Elsewhere
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.protocol.messages import User
 from holdfast.store.errands import Errands
-from holdfast.store.postgres_database import AsyncConnection, Database, hang_up, up_to
+from holdfast.store.postgres_database import NEW, AsyncConnection, Database, hang_up, since, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener
 from holdfast.store.whereabouts import Key, Whereabouts
@@ -73,11 +73,10 @@ SELECT pg_current_snapshot()::text,
                         (SELECT max(xid::text::bigint) FROM holdfast_expulsion))),
        (SELECT coalesce(array_agg(id), ARRAY[]::text[]) FROM holdfast_node WHERE until > now())
 """
-_NEW = "xid >= pg_snapshot_xmin(%(since)s::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, %(since)s::pg_snapshot)"
 _CHANGED = f"""
 WITH moment AS ({_MOMENT}), changed AS (
-  SELECT room, session, "user", name, node, here FROM holdfast_people WHERE {_NEW}
-  UNION ALL SELECT room, NULL, "user", '', node, false FROM holdfast_expulsion WHERE {_NEW}
+  SELECT room, session, "user", name, node, here FROM holdfast_people WHERE {NEW}
+  UNION ALL SELECT room, NULL, "user", '', node, false FROM holdfast_expulsion WHERE {NEW}
 )
 SELECT moment.*, changed.* FROM moment LEFT JOIN changed ON true
 """  # noqa: S608 - all of it is ours
@@ -249,7 +248,7 @@ class People:
         self._theirs.forget(self._listener.follows)
         if not self._since or now > self._looked + FORGET_SECONDS / 2:
             await self._look_anew(connection)
-        rows = await (await connection.execute(_CHANGED, {"since": self._since})).fetchall()
+        rows = await (await connection.execute(_CHANGED, since(self._since))).fetchall()
         snapshot, newest, alive = rows[0][:3]
         self._take([row[3:] for row in rows if row[5] is not None], set(alive))
         self._since = up_to(snapshot, newest)
