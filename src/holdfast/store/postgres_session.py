@@ -29,6 +29,8 @@ from holdfast.store.transaction import OpenTransaction, Published
 
 #: Seconds for which the fate of a commit whose answer was lost is asked for.
 FATE_SECONDS = 10.0
+#: Milliseconds that a batch waits for whoever is publishing in one of its rooms: all others wait with it.
+PATIENCE_MS = 2_000
 #: Milliseconds that whoever came too late waits for the others to come to an end; none begins meanwhile.
 TURN_MS = 200
 
@@ -221,6 +223,7 @@ class PostgresSession:
         self._batch += 1
         # One message to the server, and one answer; where nothing else is written, it begins the transaction too.
         beginning = b"" if self._began else begin("READ COMMITTED") + b"; "
+        beginning += f"SET LOCAL lock_timeout = {PATIENCE_MS}; ".encode()
         cursor = self._execute(
             beginning + _COUNT + b"; SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
             (
@@ -250,7 +253,7 @@ class PostgresSession:
             return (self._connection if by is None else by).execute(sql, parameters)
         except _SECOND as error:
             raise self._again(error) from error
-        except errors.QueryCanceled as error:
+        except (errors.LockNotAvailable, errors.QueryCanceled) as error:
             raise Unavailable("somebody else publishes there, and does not come to an end") from error
         except psycopg.OperationalError as error:
             if self._connection.closed:
