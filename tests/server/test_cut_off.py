@@ -139,6 +139,7 @@ async def test_what_is_written_at_it_is_refused_or_its_fate_is_told_and_no_ackno
     assert outcomes[list(outcomes)[-1]] == 201
 
 
+@pytest.mark.long
 async def test_others_are_not_held_up_for_long_by_what_it_was_writing(pair: Pair) -> None:
     has_ended = asyncio.Event()
 
@@ -227,6 +228,7 @@ async def test_its_people_are_gone_for_others_within_15_seconds_and_come_back_wi
     assert (await bob.until("user_joined", 10.0))["name"] == "Ann"
 
 
+@pytest.mark.long
 async def test_who_goes_on_at_another_server_does_not_leave_for_the_others(pair: Pair) -> None:
     ann, session = await arrive(pair.one, "Ann")
     await ann.join()

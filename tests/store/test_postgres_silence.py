@@ -155,6 +155,7 @@ async def test_a_commit_that_was_swallowed_is_made_again(
     assert far.notes() == ["hello"]
 
 
+@pytest.mark.long
 async def test_hosts_that_are_dark_are_passed_over_one_after_the_other(database: str, open_store: OpenStore) -> None:
     near = await open_store()
     with in_a_thread(Proxy(port_of(database))) as one, in_a_thread(Proxy(port_of(database))) as two:

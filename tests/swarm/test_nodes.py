@@ -66,6 +66,7 @@ async def test_a_small_swarm_on_three_servers_misses_nothing_and_hears_nothing_t
     )
 
 
+@pytest.mark.long
 async def test_a_small_swarm_through_a_pooler(tmp_path: Path, cluster: Cluster, pooler: Pooler) -> None:
     dsn = create(cluster.dsn("postgres"), "swarm")
     pooled = by_way_of(dsn, pooler.port)
