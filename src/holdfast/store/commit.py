@@ -135,9 +135,7 @@ class Committer:
                 self._session.clock = max(self._session.clock, outcomes.clock)
             elif isinstance(outcomes, OutcomeUnknown):
                 return [outcomes for _ in jobs]
-            elif isinstance(
-                outcomes, Exception
-            ):  # the whole transaction is gone, with changes that had succeeded in it
+            elif isinstance(outcomes, Exception):  # the transaction is gone, with changes that had succeeded in it
                 return [outcomes] if len(jobs) == 1 else [outcome for job in jobs for outcome in self.commit([job])]
             elif len(jobs) == 1 and isinstance(outcomes[0], Exception) and self._session.is_doubtful(outcomes[0]):
                 doubts += 1
