@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -196,6 +197,16 @@ async def test_a_change_whose_time_another_node_has_passed_is_run_again_later(op
     second = await behind.store.write(change)
     third = await ahead.store.write(change)
     assert first < second < third
+
+
+async def test_a_server_whose_clock_is_wrong_goes_by_that_of_the_database(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await open_store()
+    truth = datetime.now(UTC)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    said = await kept.store.write(lambda tx: tx.now)
+    assert abs(datetime.fromisoformat(said) - truth) < timedelta(seconds=30)
 
 
 # ── links to the database that break ──────────────────────────────────────────────────────────────

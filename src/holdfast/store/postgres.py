@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -84,14 +83,14 @@ class PostgresStore:
         migrations: Sequence[str] = (),
         retention: Retention | None = None,
         worker: Worker | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self._database = Database(dsn, listen)
         self._codec = codec
         self._poll = poll
         self._migrations = migrations
         self._retention = retention
-        self._wall = wall
+        self._wall = self._database.now if wall is None else wall
         notify = Notify(self._database)
         self._hints = Hints(self._database, *([notify] if carrier is None else [carrier, notify]))
         self.others = People(self._database, self._hints)

@@ -30,8 +30,6 @@ T = TypeVar("T")
 SILENCE_SECONDS = 10.0
 #: … and the event loop, whose questions are small, before it is to say that it does not know what is true.
 ASYNC_SILENCE_SECONDS = 4.0
-#: So far may the clocks of a server and of the database be apart. Seconds.
-CLOCK_SECONDS = 30.0
 #: Whoever waits looks at the clock more often than this, unless the process stands still.
 STEP_SECONDS = 0.5
 
@@ -46,6 +44,8 @@ DEFAULTS = {
     "tcp_user_timeout": 10_000,
 }
 
+#: The time by the database's clock, as SQL.
+CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 _WHERE = "SELECT holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch')"
 
 
@@ -142,6 +142,7 @@ class Database:
     def __init__(self, dsn: str, listen: str | None = None) -> None:
         self.home: Home | None = None
         self.answers = True
+        self._ahead = 0.0  # of the monotonic clock
         self._silences = 0
         self._dsn = with_defaults(dsn)
         self._listen = with_defaults(listen or dsn)
@@ -154,6 +155,14 @@ class Database:
         if self.home is None:
             raise Moved("it is being asked where the database is now")
         return self.home
+
+    def now(self) -> float:
+        """Return the time by the database's clock, in seconds since 1970: one for all nodes, whatever theirs say."""
+        return time.monotonic() + self._ahead
+
+    def set_clock(self, now: float) -> None:
+        """Take in what the database's clock said a moment ago."""
+        self._ahead = now - time.monotonic()
 
     def fell_silent(self) -> None:
         """It does not answer; what was dialled before may lead nowhere for ever."""
@@ -223,7 +232,12 @@ class Database:
 
         `words` are what `holdfast_append` must refuse, as JSON.
         """
-        _check_settings(connection)
+        settings = connection.execute(_SETTINGS).fetchone()
+        assert settings is not None
+        now, durability = settings
+        if durability == "off":
+            raise StoreError("with synchronous_commit = off the database acknowledges what it may lose; set it to on")
+        self.set_clock(now)
         with connection.transaction():
             connection.execute(LOCK)
             place = str(_one(connection.execute("SELECT holdfast_home()").fetchone()))
@@ -241,18 +255,7 @@ class Database:
         return Home(place, meta["epoch"]), meta["secret"]
 
 
-def _check_settings(connection: Connection) -> None:
-    """Raise `StoreError` where promises could not be kept."""
-    settings = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8, * FROM current_setting(%s)",
-                                  ("synchronous_commit",)).fetchone()  # fmt: skip
-    assert settings is not None
-    late = time.time() - settings[0]
-    if abs(late) > CLOCK_SECONDS:
-        # It would take young publications for old ones, and forget them.
-        raise StoreError(f"the clocks of this machine and of the database are {abs(late):.0f} s apart; set them right")
-    if settings[1] == "off":
-        raise StoreError("with synchronous_commit = off the database acknowledges what it may lose; set it to on")
-
+_SETTINGS = f"SELECT {CLOCK}, current_setting('synchronous_commit')"
 
 #: One process at a time makes tables, or an epoch.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('holdfast_migration'))"
