@@ -14,6 +14,7 @@ import pytest
 
 from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError, Unavailable
 from holdfast.store import postgres_session, transaction
+from holdfast.store.held import AGAIN_SECONDS, PATIENCE_MS
 from holdfast.store.postgres_session import to_postgres
 from holdfast.store.store import Once, Transaction
 from store.conftest import Kept, OpenStore, take_note, until
@@ -388,3 +389,24 @@ async def test_a_room_that_somebody_holds_is_unavailable_and_not_broken(hasty: K
             await hasty.store.write(lambda tx: tx.publish("lobby", "said", {}))
         assert await hasty.store.write(take_note, "elsewhere", "attic") == "elsewhere"
     assert await hasty.store.write(take_note, "after") == "after"
+
+
+async def test_a_room_that_somebody_holds_holds_the_others_up_only_once(open_store: OpenStore) -> None:
+    kept = await open_store()
+    await kept.store.write(lambda tx: tx.publish("lobby", "said", {}))
+
+    async def publish(room: str, writer: int) -> None:
+        for number in range(20):
+            with contextlib.suppress(Unavailable):
+                await kept.store.write(take_note, f"{room} {writer} {number}", room)
+
+    with psycopg.connect(kept.dsn) as somebody:
+        somebody.execute("SELECT holdfast_append('lobby', 'said', '{}'), holdfast_append('new', 'said', '{}')")
+        began = time.monotonic()
+        await asyncio.gather(*(publish(room, writer) for room in ("lobby", "new", "attic") for writer in range(5)))
+        assert time.monotonic() - began < PATIENCE_MS / 1000 + 4.0  # and not 200 times as long
+        assert len(kept.notes()) == 100
+        assert all(note.startswith("attic") for note in kept.notes())
+    await asyncio.sleep(AGAIN_SECONDS)
+    assert await kept.store.write(take_note, "after") == "after"
+    assert await kept.store.write(take_note, "later", "new") == "later"

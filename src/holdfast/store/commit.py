@@ -9,7 +9,7 @@ command under a key came to is committed with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_type_hints
 
@@ -25,6 +25,7 @@ from holdfast.errors import (
     Unavailable,
     refusal_called,
 )
+from holdfast.store.held import Held
 from holdfast.store.store import Once, Outcome, Record
 from holdfast.store.transaction import OpenTransaction, Published
 
@@ -46,6 +47,14 @@ class Again(Exception):
     def __init__(self, clock: int = 0) -> None:
         super().__init__("the batch is to be run again")
         self.clock = clock
+
+
+class _Without(Exception):
+    """Nothing of the batch has happened: the changes at these places cannot be committed now; the others can be."""
+
+    def __init__(self, places: Set[int], reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.places = places
 
 
 class Session(Protocol):
@@ -85,7 +94,7 @@ class Session(Protocol):
         """Run a statement of the log's own."""
 
     def append(self, published: Sequence[tuple[Published, int]]) -> Sequence[int]:
-        """Put publications, each with its time, into the logs; return their offsets."""
+        """Put publications, each with its time, into the logs; return their offsets. `Held`: not there, for now."""
 
     def commit(self, clock: int) -> None:
         """Commit. `Again`: nothing has happened; `OutcomeUnknown`: nobody can say."""
@@ -105,6 +114,12 @@ class _Done:
     once: Once | None = None  # under which it is to be remembered
     repeats: _Done | None = None  # in the same batch
 
+    def is_in(self, rooms: Collection[str]) -> bool:
+        """Whether it publishes there, or repeats what does."""
+        return any(each.room in rooms for each in self.published) or (
+            self.repeats is not None and self.repeats.is_in(rooms)
+        )
+
 
 class Committer:
     """Commits batches of changes."""
@@ -120,6 +135,8 @@ class Committer:
 
     def commit(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         """Run the changes, commit, and return what became of each."""
+        if not jobs:
+            return []
         outcomes = self._until_nobody_is_first(jobs)
         if len(jobs) > 1:
             for place, outcome in enumerate(outcomes):
@@ -129,21 +146,34 @@ class Committer:
 
     def _until_nobody_is_first(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         doubts = 0
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             outcomes = self._attempt(jobs)
             if isinstance(outcomes, Again):
                 self._session.clock = max(self._session.clock, outcomes.clock)
+                reason = outcomes.__cause__ or outcomes
+                if attempt >= TOGETHER and len(jobs) > 1:  # it may be one of them that others are always before
+                    return self._each_alone(jobs)
+            elif isinstance(outcomes, _Without):
+                return self._without(jobs, outcomes)
             elif isinstance(outcomes, OutcomeUnknown):
                 return [outcomes for _ in jobs]
             elif isinstance(outcomes, Exception):  # the transaction is gone, with changes that had succeeded in it
-                return [outcomes] if len(jobs) == 1 else [outcome for job in jobs for outcome in self.commit([job])]
+                return [outcomes] if len(jobs) == 1 else self._each_alone(jobs)
             elif len(jobs) == 1 and isinstance(outcomes[0], Exception) and self._session.is_doubtful(outcomes[0]):
                 doubts += 1
                 if doubts > DOUBTS:
                     return outcomes
             else:
                 return outcomes
-        return [Unavailable(f"others were first {ATTEMPTS} times; try again") for _ in jobs]
+        return [Unavailable(f"not committed in {ATTEMPTS} attempts (the last time: {reason}); try again") for _ in jobs]
+
+    def _each_alone(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+        return [outcome for job in jobs for outcome in self.commit([job])]
+
+    def _without(self, jobs: Sequence[Job], some: _Without) -> list[Outcome | BaseException]:
+        """Leave some out, and run the others."""
+        others = iter(self.commit([job for place, job in enumerate(jobs) if place not in some.places]))
+        return [Unavailable(str(some)) if place in some.places else next(others) for place in range(len(jobs))]
 
     def _attempt(self, jobs: Sequence[Job]) -> list[Outcome | BaseException] | Exception:
         """Run all of them in one transaction; when this returns, it is over. An error is that of all of them."""
@@ -153,7 +183,7 @@ class Committer:
             return [error for _ in jobs]
         try:
             return self._together(jobs)
-        except (Again, HoldfastError) as error:
+        except (Again, _Without, HoldfastError) as error:
             return error
         except Exception as error:
             failure = StoreError(f"the change could not be committed: {error}")
@@ -168,7 +198,10 @@ class Committer:
         for job in jobs:
             clock = max(int(self._wall() * 1_000_000), clock + 1)
             batch.append(self._run(job, clock, batch))
-        records = self._append(batch)
+        try:
+            records = self._append(batch)
+        except Held as held:
+            raise _Without({place for place, done in enumerate(batch) if done.is_in(held.rooms)}, held) from held
         self._remember(batch)
         self._session.commit(clock)
         return [
@@ -264,6 +297,8 @@ class Committer:
 
 #: So often is a batch run again that others were in the way of: each time somebody got on.
 ATTEMPTS = 30
+#: So often of these, together.
+TOGETHER = 3
 #: So often is a change run again, alone, that may have failed through no fault of its own.
 DOUBTS = 3
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
 from typing import Any
 
@@ -24,13 +24,12 @@ from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError, Unavailabl
 from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
 from holdfast.store.commit import Again
+from holdfast.store.held import BRIEF_MS, Held, HeldRooms
 from holdfast.store.postgres_database import Connection, Database, Moved, begin
 from holdfast.store.transaction import OpenTransaction, Published
 
 #: Seconds for which the fate of a commit whose answer was lost is asked for.
 FATE_SECONDS = 10.0
-#: Milliseconds that a batch waits for whoever is publishing in one of its rooms: all others wait with it.
-PATIENCE_MS = 2_000
 #: Milliseconds that whoever came too late waits for the others to come to an end; none begins meanwhile.
 TURN_MS = 200
 
@@ -63,6 +62,7 @@ class PostgresSession:
         self._failed: Exception | None = None  # a statement of the change that runs
         self._counted = False  # the batch, in its transaction
         self._is_late = False  # others were first: now it is our turn
+        self._held = HeldRooms()
         newest = self._connection.execute("SELECT coalesce(max(at), 0) FROM holdfast_room").fetchone()
         self.clock = newest[0] if newest is not None else 0
 
@@ -215,28 +215,36 @@ class PostgresSession:
             self._execute(to_postgres(sql), tuple(parameters))
         except errors.UniqueViolation as error:  # somebody has just decided under the same key
             raise Again from error
+        except errors.LockNotAvailable as error:
+            raise Unavailable("somebody else decides under the same key, and does not come to an end") from error
 
     def append(self, published: Sequence[tuple[Published, int]]) -> Sequence[int]:
         """Put publications, each with its time, into the logs; return their offsets."""
         if not published:
             return ()
+        rooms = {each.room for each, _ in published}
+        patience = self._held.patience(rooms)
         self._batch += 1
         # One message to the server, and one answer; where nothing else is written, it begins the transaction too.
         beginning = b"" if self._began else begin("READ COMMITTED") + b"; "
-        beginning += f"SET LOCAL lock_timeout = {PATIENCE_MS}; ".encode()
-        cursor = self._execute(
-            beginning + _COUNT + b"; SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
-            (
-                self._id,
-                self._batch,
-                [each.room for each, _ in published],
-                [each.type for each, _ in published],
-                [each.body.decode() for each, _ in published],
-                [clock for _, clock in published],
-                self._began,
-            ),
-            psycopg.ClientCursor(self._connection),
-        )
+        beginning += f"SET LOCAL lock_timeout = {patience}; ".encode()
+        try:
+            cursor = self._execute(
+                beginning + _COUNT + b"; SELECT holdfast_append_many(%s, %s, %s, %s, %s)",
+                (
+                    self._id,
+                    self._batch,
+                    [each.room for each, _ in published],
+                    [each.type for each, _ in published],
+                    [each.body.decode() for each, _ in published],
+                    [clock for _, clock in published],
+                    self._began,
+                ),
+                psycopg.ClientCursor(self._connection),
+            )
+        except errors.LockNotAvailable as error:
+            raise self._find_held(rooms) from error
+        self._held.free(rooms)
         while cursor.nextset():
             pass
         row = cursor.fetchone()
@@ -244,6 +252,23 @@ class PostgresSession:
         offsets: list[int] = row[0]
         self._counted = True
         return offsets
+
+    def _find_held(self, rooms: Set[str]) -> Exception:
+        """Return what is to be done, after these rooms were not to be had: `Held`, or `Again` if they are free now."""
+        self._execute("ROLLBACK")
+        there = {name for (name,) in self._execute(_THERE, (list(rooms),))}
+        free = {name for (name,) in self._execute(_THERE + " FOR UPDATE SKIP LOCKED", (list(rooms),))}
+        held = there - free
+        for room in rooms - there:
+            try:
+                self._execute(_MAKE.encode(), (room,), psycopg.ClientCursor(self._connection))
+            except errors.LockNotAvailable:  # somebody is making it
+                self._execute("ROLLBACK")
+                held.add(room)
+        if not held:
+            return self._again()
+        self._held.hold(held)
+        return Held(held)
 
     def _execute(
         self, sql: str | bytes, parameters: Sequence[object] | None = None, by: psycopg.Cursor[Any] | None = None
@@ -253,17 +278,17 @@ class PostgresSession:
             return (self._connection if by is None else by).execute(sql, parameters)
         except _SECOND as error:
             raise self._again(error) from error
-        except (errors.LockNotAvailable, errors.QueryCanceled) as error:
-            raise Unavailable("somebody else publishes there, and does not come to an end") from error
+        except errors.QueryCanceled as error:
+            raise Unavailable("somebody else holds what is to be written, and does not come to an end") from error
         except psycopg.OperationalError as error:
             if self._connection.closed:
                 raise Again from error
             raise
 
-    def _again(self, error: psycopg.Error) -> Again:
+    def _again(self, error: psycopg.Error | None = None) -> Again:
         """Return what has the batch run again; others were first this time."""
         self._is_late = True
-        detail = error.diag.message_detail or ""
+        detail = (error.diag.message_detail if error else None) or ""
         return Again(int(detail) if detail.isdigit() else 0)
 
     def commit(self, clock: int) -> None:
@@ -335,6 +360,11 @@ _COUNT = b"""
 INSERT INTO holdfast_writer (id, batch) SELECT %s, %s
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()
 """
+_THERE = "SELECT name FROM holdfast_room WHERE name = ANY(%s)"
+_MAKE = (
+    f"BEGIN; SET LOCAL lock_timeout = {BRIEF_MS}; "
+    "INSERT INTO holdfast_room (name) VALUES (%s) ON CONFLICT DO NOTHING; COMMIT"
+)
 _COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"
 _TIDY = "DELETE FROM holdfast_writer WHERE at < now() - interval '1 day'"
 

@@ -1,0 +1,49 @@
+"""
+Which rooms does somebody else hold, so that nothing can be published there for now?
+
+All changes wait for one who waits, so none waits long for a room that is known to be held:
+it is told so at once, and the room is looked at again a little later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+#: Milliseconds that a batch waits for whoever is publishing in one of its rooms …
+PATIENCE_MS = 2_000
+#: … and for one that was held when it was looked at last, which is done again after so many seconds.
+BRIEF_MS = 20
+AGAIN_SECONDS = 0.25
+
+
+class Held(Exception):
+    """Nothing of the batch has happened, for these rooms are held; what publishes elsewhere can be run again."""
+
+    def __init__(self, rooms: Collection[str]) -> None:
+        super().__init__("somebody else publishes there, and does not come to an end")
+        self.rooms = rooms
+
+
+class HeldRooms:
+    """Rooms that were held when they were looked at last."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._until: dict[str, float] = {}
+
+    def patience(self, rooms: Collection[str]) -> int:
+        """Return how many milliseconds are to be waited for these rooms; `Held` if it is too early to try."""
+        known = [room for room in rooms if room in self._until]
+        if too_early := [room for room in known if self._now() < self._until[room]]:
+            raise Held(too_early)
+        return BRIEF_MS if known else PATIENCE_MS
+
+    def hold(self, rooms: Collection[str]) -> None:
+        """Somebody holds these."""
+        self._until |= dict.fromkeys(rooms, self._now() + AGAIN_SECONDS)
+
+    def free(self, rooms: Collection[str]) -> None:
+        """Nobody holds these."""
+        for room in rooms:
+            self._until.pop(room, None)
