@@ -119,7 +119,6 @@ class People:
         self._meetings: Errands[str, None] = Errands()  # by room
         self._returns: Errands[tuple[str, str], tuple[str, ...]] = Errands()  # by session and user
         self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
-        self._connection: AsyncConnection | None = None
         self._wanted = asyncio.Event()
 
     async def open(self, listener: Listener) -> None:
@@ -127,26 +126,26 @@ class People:
         self._listener = listener
         self._theirs = Whereabouts(listener)
         self._loop = asyncio.get_running_loop()
-        await self._look(await self._connected())
+        self._connection = await self._dial()
+        await self._look(self._connection)
 
     def start(self) -> None:
         """Begin to look."""
         self._hints.hinted["people"] = self._take_hint
         self._hints.hint("people", None)  # one of them may be about to end, and must know that it is not alone
-        self._looking = asyncio.create_task(self._look_for_ever())
+        self._looking = asyncio.create_task(self._look_for_ever(self._connection))
 
     async def close(self) -> None:
         """End: who does not return to another node soon has left."""
         self._looking.cancel()
         await asyncio.gather(self._looking, return_exceptions=True)
         with suppress(psycopg.Error, OSError, HoldfastError):
-            async with asyncio.timeout(ASK_SECONDS):
-                await self._write(await self._connected())
-                await (await self._connected()).execute(
+            async with asyncio.timeout(ASK_SECONDS), await self._database.connect_async() as connection:
+                await self._write(connection)
+                await connection.execute(
                     "UPDATE holdfast_node SET until = least(until, now() + make_interval(secs => %s)) WHERE id = %s",
                     (DOUBT_SECONDS, self._hints.node),
                 )
-        await hang_up(self._connection)
 
     # What the hub tells and asks.
 
@@ -203,15 +202,15 @@ class People:
         self._mine.clear()
         self._unwritten.clear()
         self._theirs.clear()
-        self._since = ""
+        self._looking.cancel()  # what it is about to hear is of before
+        self._looking = asyncio.create_task(self._look_for_ever())
 
     # The connection, which is used for one thing after the other.
 
-    async def _connected(self) -> AsyncConnection:
-        if self._connection is None or self._connection.broken or self._connection.closed:
-            self._connection = await self._database.connect_async()
-            self._since = ""  # whatever was seen through the last one may be gone
-        return self._connection
+    async def _dial(self) -> AsyncConnection:
+        connection = await self._database.connect_async()
+        self._since = ""  # whatever was seen through the last one may be gone
+        return connection
 
     # Looking.
 
@@ -219,24 +218,28 @@ class People:
         if not rooms or any(room in self._theirs for room in rooms):
             self._wanted.set()
 
-    async def _look_for_ever(self) -> None:
-        while True:
-            self._wanted.clear()
-            try:
-                connection = await self._connected()  # of several hosts each has its time, also those that are dark
-                async with asyncio.timeout(2 * ASK_SECONDS):
-                    await self._look(connection)
-            except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
-                logger.warning("the database does not say who is where (%s)", str(error).strip())
-                await hang_up(self._connection)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            except Exception:  # a mistake of ours, that must not be the end of it
-                logger.exception("who is where could not be taken in")
-                await asyncio.sleep(RETRY_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._wanted.wait()
+    async def _look_for_ever(self, connection: AsyncConnection | None = None) -> None:
+        try:
+            while True:
+                self._wanted.clear()
+                try:
+                    if connection is None or connection.broken or connection.closed:
+                        connection = await self._dial()  # of several hosts each has its time, also those that are dark
+                    async with asyncio.timeout(2 * ASK_SECONDS):
+                        await self._look(connection)
+                except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
+                    logger.warning("the database does not say who is where (%s)", str(error).strip())
+                    await hang_up(connection)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                except Exception:  # a mistake of ours, that must not be the end of it
+                    logger.exception("who is where could not be taken in")
+                    await asyncio.sleep(RETRY_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._wanted.wait()
+        finally:
+            await hang_up(connection)
 
     async def _look(self, connection: AsyncConnection) -> None:
         now = self._loop.time()

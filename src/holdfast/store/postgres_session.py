@@ -261,7 +261,9 @@ class PostgresSession:
         held = there - free
         for room in rooms - there:
             try:
-                self._execute(_MAKE.encode(), (room,), psycopg.ClientCursor(self._connection))
+                self._execute(f"BEGIN; SET LOCAL lock_timeout = {BRIEF_MS}")
+                self._execute(_MAKE, (room,))
+                self._execute("COMMIT")
             except errors.LockNotAvailable:  # somebody is making it
                 self._execute("ROLLBACK")
                 held.add(room)
@@ -361,10 +363,7 @@ INSERT INTO holdfast_writer (id, batch) SELECT %s, %s
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()
 """
 _THERE = "SELECT name FROM holdfast_room WHERE name = ANY(%s)"
-_MAKE = (
-    f"BEGIN; SET LOCAL lock_timeout = {BRIEF_MS}; "
-    "INSERT INTO holdfast_room (name) VALUES (%s) ON CONFLICT DO NOTHING; COMMIT"
-)
+_MAKE = "INSERT INTO holdfast_room (name) VALUES (%s) ON CONFLICT DO NOTHING"
 _COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"
 _TIDY = "DELETE FROM holdfast_writer WHERE at < now() - interval '1 day'"
 
