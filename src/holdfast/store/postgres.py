@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from importlib.resources import files
 from math import inf
@@ -18,13 +18,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import psycopg
+from psycopg import errors
 from psycopg.rows import tuple_row
 
 from holdfast.core.ready import Span
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import RESERVED_TYPES
-from holdfast.store import log
+from holdfast.store import log, transaction
 from holdfast.store.commit import Committer
 from holdfast.store.postgres_database import LOCK, Connection, Database, Home, Moved, begin
 from holdfast.store.postgres_feed import POLL_SECONDS, Feed
@@ -40,7 +41,8 @@ from holdfast.store.writer import Writer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-READERS = 4
+#: Threads that run the application's queries, and those that read the log: who joins waits for no slow query.
+READERS, LOG_READERS = 4, 2
 _SCHEMA = ("postgres.sql",)
 _APPEND = "SELECT holdfast_append(%s, %s, %s::jsonb)"
 
@@ -128,6 +130,7 @@ class PostgresStore:
             self._readers: set[Connection] = set()
             held.callback(self._close_readers)
             self._reads = held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
+            self._log_reads = held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
             self._held = held.pop_all()
         # From here on nothing waits: the listener is told of nothing before it knows that this is open.
         self._feed.start()
@@ -221,6 +224,20 @@ class PostgresStore:
 
     async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `query` on one moment of the store, and return what it returned."""
+        return await self._ask(self._reads, query, *args, **kwargs)
+
+    async def span(self, room: str) -> Span:
+        """Return what the log of `room` holds."""
+        return await self._ask(self._log_reads, log.span, room)
+
+    async def page(self, room: str, after: int) -> list[Record]:
+        """Return what follows `after`: from the first that is left, as much as fits a page."""
+        return await self._ask(self._log_reads, log.page, room, after)
+
+    async def _ask(
+        self, reads: Executor, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a query in one of these threads."""
         if not self._writer.accepting:
             raise Closed("the store is closed")
         home = self._database.here  # whoever asks now wants to know of this one, and of no other that comes meanwhile
@@ -231,7 +248,7 @@ class PostgresStore:
             except Lost:  # perhaps long ago; a query can be run again
                 return self._read(home, query, args, kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reads, run)
+        return await asyncio.get_running_loop().run_in_executor(reads, run)
 
     def _read(self, home: Home, query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         connection = self._reader(home)
@@ -242,19 +259,13 @@ class PostgresStore:
             finally:
                 if not connection.broken:
                     connection.execute("ROLLBACK")
+        except errors.QueryCanceled as error:
+            raise StoreError(f"the query took more than {transaction.CHANGE_SECONDS:g} s") from error
         except psycopg.OperationalError as error:
             if not connection.broken:
                 raise
             connection.close()
             raise Lost(f"the database was lost: {error}") from error
-
-    async def span(self, room: str) -> Span:
-        """Return what the log of `room` holds."""
-        return await self.read(log.span, room)
-
-    async def page(self, room: str, after: int) -> list[Record]:
-        """Return what follows `after`: from the first that is left, as much as fits a page."""
-        return await self.read(log.page, room, after)
 
     def _close_readers(self) -> None:
         for reader in self._readers:

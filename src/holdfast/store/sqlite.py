@@ -39,7 +39,8 @@ from holdfast.store.writer import Writer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-READERS = 2
+#: Threads that run the application's queries, and those that read the log: who joins waits for no slow query.
+READERS, LOG_READERS = 2, 2
 _SCHEMA = ("sqlite.sql", "sqlite-2.sql", "sqlite-3.sql")
 
 
@@ -89,6 +90,7 @@ class SqliteStore:
             self._local = threading.local()
             self._readers = held.enter_context(ExitStack())
             self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
+            self._log_reads = self._given_reads or held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
             self._held = held.pop_all()
         self._writer.start(self._commit, listener.news)
         self._housekeeping = asyncio.create_task(keep_house(self.commit, self._retention))
@@ -186,6 +188,20 @@ class SqliteStore:
 
     async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `query` on one moment of the store, and return what it returned."""
+        return await self._ask(self._reads, query, *args, **kwargs)
+
+    async def span(self, room: str) -> Span:
+        """Return what the log of `room` holds."""
+        return await self._ask(self._log_reads, log.span, room)
+
+    async def page(self, room: str, after: int) -> list[Record]:
+        """Return what follows `after`: from the first that is left, as much as fits a page."""
+        return await self._ask(self._log_reads, log.page, room, after)
+
+    async def _ask(
+        self, reads: Executor, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a query in one of these threads."""
         if not self._writer.accepting:
             raise Closed("the store is closed")
 
@@ -197,15 +213,7 @@ class SqliteStore:
             finally:
                 connection.execute("ROLLBACK")
 
-        return await asyncio.get_running_loop().run_in_executor(self._reads, run)
-
-    async def span(self, room: str) -> Span:
-        """Return what the log of `room` holds."""
-        return await self.read(log.span, room)
-
-    async def page(self, room: str, after: int) -> list[Record]:
-        """Return what follows `after`: from the first that is left, as much as fits a page."""
-        return await self.read(log.page, room, after)
+        return await asyncio.get_running_loop().run_in_executor(reads, run)
 
     def _reader(self) -> sqlite3.Connection:
         """Return this thread's own connection, which cannot write."""
