@@ -102,6 +102,7 @@ BAD: list[tuple[Callable[..., Any], type[BaseException], str]] = [
     (takes_long, ChangeFailed, "more than 0.5 s"),
     (thinks_for_long, ChangeFailed, "too long"),
     (says("SELECT 1; COMMIT"), ChangeFailed, "one statement"),
+    (says(r"SELECT E'\''; COMMIT; SELECT '1'"), ChangeFailed, "one statement"),
     (says("DO $$ BEGIN COMMIT; END $$"), psycopg.Error, "invalid transaction termination"),
     *((change, ChangeFailed, "may not") for change in CONTROL),
 ]

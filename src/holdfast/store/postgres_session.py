@@ -377,11 +377,13 @@ def to_postgres(sql: str) -> str:
 @lru_cache(maxsize=1024)
 def holds_several(sql: str) -> bool:
     """Whether there is more than one statement."""
-    return ";" in _TOKEN.sub(lambda found: "" if found[0][0] in "'\"-/$" else found[0], sql).strip().rstrip(";")
+    return ";" in _TOKEN.sub(lambda found: "" if len(found[0]) > 1 else found[0], sql).strip().rstrip(";")
 
 
 #: What a `?` or `%` may be hidden in: strings, names, comments, dollar quotes.
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|\?|%", re.DOTALL)
+_TOKEN = re.compile(
+    r"\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|\?|%", re.DOTALL
+)
 _CONTROL = re.compile(
     r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION|SET\s+TRANSACTION)\b",
