@@ -85,8 +85,10 @@ CREATE TABLE holdfast_turn ();
 --
 -- `given` says that the times are those of changes, which stand in the application's rows too: if a room has a later one
 -- already, the transaction must be run again, later (40001). Otherwise the time is moved.
+--
+-- Rooms are found by index, however few they are: who has read a whole table conflicts with whoever publishes anywhere.
 CREATE FUNCTION holdfast_append_many(names text[], types text[], bodies text[], times bigint[], given boolean)
-RETURNS bigint[] LANGUAGE plpgsql AS $$
+RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
   newest bigint;
   offsets bigint[];
