@@ -15,7 +15,7 @@ import pytest
 from databases import Cluster, create
 from holdfast import Limits
 from holdfast.protocol.codec import Codec
-from holdfast.store import postgres_database, postgres_feed
+from holdfast.store import log, postgres_database, postgres_feed
 from holdfast.store.postgres import READERS, PostgresStore, renew_epoch
 from holdfast.store.postgres_database import Database, Moved
 from holdfast.store.store import Transaction
@@ -285,7 +285,7 @@ async def test_what_was_asked_of_one_life_of_the_log_is_not_answered_from_the_ne
     await node.store.write(take_note, "before")
     are_free = threading.Event()
     blocking = [asyncio.ensure_future(node.store.read(lambda tx: are_free.wait(10))) for _ in range(READERS)]
-    waiting = [asyncio.ensure_future(node.store.span("lobby")), asyncio.ensure_future(node.store.page("lobby", 0))]
+    waiting = [asyncio.ensure_future(node.store.read(log.page, "lobby", 0)) for _ in range(2)]
     await asyncio.sleep(0.1)
     renew_epoch(node.dsn)
     await until(lambda: bool(node.turns))
