@@ -71,6 +71,7 @@ async def watched(client: Client, room: str = "board-1") -> AsyncIterator[Log]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.long
 async def test_a_client_returns_after_kill_9_with_ceilings_1_2_4_and_then_1_again(start_board: StartBoard) -> None:
     server = start_board()
     login = await server.post("/login", {"name": "Alice"})

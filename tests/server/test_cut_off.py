@@ -188,6 +188,7 @@ async def test_it_comes_back_by_itself_and_nothing_was_missed(pair: Pair) -> Non
         await back.until("task_created")
 
 
+@pytest.mark.long
 async def test_what_is_called_out_is_heard_again_when_it_is_back(pair: Pair) -> None:
     bob, _ = await arrive(pair.two, "Bob")
     await bob.join()

@@ -28,7 +28,7 @@ async def connections(server: Server) -> int:
     return (await server.get("/admin/connections"))["data"]["total"]
 
 
-@pytest.fixture(params=["--no-speed", "--speed"], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=[pytest.param("--no-speed", marks=pytest.mark.long), "--speed"], ids=["asyncio", "uvloop"])
 def speed(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -170,6 +170,7 @@ async def test_a_server_that_is_killed_leaves_no_ghost_longer_than_15_seconds(st
     assert names(await late.join()) == ["Bob", "Cy"]
 
 
+@pytest.mark.long
 async def test_a_server_that_stood_still_is_thought_dead_and_its_people_come_back_with_it(start: Start) -> None:
     one, two = start(), start()
     stalled, _ = await arrive(one, await sign_in(one, "Ann"))

@@ -32,7 +32,9 @@ def say(tx: Transaction) -> str:
 
 
 @pytest.mark.parametrize("how", ["terminated", "cancelled", "restarted"])
-@pytest.mark.parametrize("once", [None, Once("ann", "key", "says")], ids=["", "under a key"])
+@pytest.mark.parametrize(
+    "once", [pytest.param(None, marks=pytest.mark.long), Once("ann", "key", "says")], ids=["", "under a key"]
+)
 async def test_a_commit_that_the_standby_does_not_have_is_not_acknowledged(
     cluster: Cluster, standby: Standby, how: str, once: Once | None
 ) -> None:

@@ -113,6 +113,7 @@ async def test_two_hundred_clients_go_on_at_a_synchronous_standby(
     await fail_over(tmp_path, cluster, standby, clients=200, numbers=range(1500), seconds=30)
 
 
+@pytest.mark.long
 async def test_what_a_standby_that_lagged_has_lost_is_told_and_no_old_position_is_misread(
     tmp_path: Path, cluster: Cluster
 ) -> None:
