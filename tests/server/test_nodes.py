@@ -276,6 +276,17 @@ app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
 """
 
 
+@pytest.fixture
+def crowded(tmp_path: Path, database: str) -> Iterator[Server]:
+    """A server for which a few are a crowd, and which is not alone."""
+    (tmp_path / "crowded.py").write_text(CROWDED)
+    with ExitStack() as running:
+        servers = [
+            running.enter_context(Server(tmp_path, "serve", "crowded:app", env={"STORE": database})) for _ in range(2)
+        ]
+        yield servers[0]
+
+
 # ── deploys ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -287,23 +298,18 @@ async def test_who_knows_how_moves_before_it_leaves_and_nothing_is_missed_or_rep
     assert (report.failed, report.resyncs, report.wrong) == ([], [], [])
 
 
-async def test_a_server_waits_for_those_who_move_as_long_as_somebody_does(tmp_path: Path, database: str) -> None:
-    (tmp_path / "crowded.py").write_text(CROWDED)
-    with ExitStack() as running:
-        one, _ = (
-            running.enter_context(Server(tmp_path, "serve", "crowded:app", env={"STORE": database})) for _ in range(2)
-        )
-        late, later, never = [await one.dial(subprotocols=["holdfast.1"]) for _ in range(3)]
-        stopping = asyncio.create_task(asyncio.to_thread(one.stop))
-        await never.until("goodbye")  # they have 3 s, and 2 s more
-        await asyncio.sleep(4.0)
-        await late.close()
-        await asyncio.sleep(2.0)
-        await later.send({"type": "ping"})
-        await later.until("pong")
-        await later.close()
-        assert await never.closed(3.0) == 1012
-        await stopping
+async def test_a_server_waits_for_those_who_move_as_long_as_somebody_does(crowded: Server) -> None:
+    late, later, never = [await crowded.dial(subprotocols=["holdfast.1"]) for _ in range(3)]
+    stopping = asyncio.create_task(asyncio.to_thread(crowded.stop))
+    await never.until("goodbye")  # they have 3 s, and 2 s more
+    await asyncio.sleep(4.0)
+    await late.close()
+    await asyncio.sleep(2.0)
+    await later.send({"type": "ping"})
+    await later.until("pong")
+    await later.close()
+    assert await never.closed(3.0) == 1012
+    await stopping
 
 
 async def test_with_redis_the_other_server_is_told_by_it_and_when_it_is_killed_nothing_is_missed(
@@ -327,18 +333,11 @@ async def test_with_redis_the_other_server_is_told_by_it_and_when_it_is_killed_n
     assert titles == [str(number) for number in range(20)]
 
 
-async def test_a_crowd_is_given_no_more_time_to_move_than_the_server_has(tmp_path: Path, database: str) -> None:
-    (tmp_path / "crowded.py").write_text(CROWDED)
-    with ExitStack() as running:
-        one, _ = (
-            running.enter_context(Server(tmp_path, "serve", "crowded:app", env={"STORE": database})) for _ in range(2)
-        )
-        crowd = [await one.dial(subprotocols=["holdfast.1"]) for _ in range(20)]
-        stopping = asyncio.create_task(asyncio.to_thread(one.stop))
-        told = [await peer.until("goodbye") for peer in crowd]
-        assert {(each["after_ms"], each["spread_ms"]) for each in told} == {
-            (0, 6000)
-        }  # of 10 s; 2 s for the last, 2 more
-        for peer in crowd:
-            await peer.close()
-        await stopping
+async def test_a_crowd_is_given_no_more_time_to_move_than_the_server_has(crowded: Server) -> None:
+    crowd = [await crowded.dial(subprotocols=["holdfast.1"]) for _ in range(20)]
+    stopping = asyncio.create_task(asyncio.to_thread(crowded.stop))
+    told = [await peer.until("goodbye") for peer in crowd]
+    assert {(each["after_ms"], each["spread_ms"]) for each in told} == {(0, 6000)}  # of 10 s; 2 s for the last, 2 more
+    for peer in crowd:
+        await peer.close()
+    await stopping
