@@ -61,6 +61,7 @@ class Server:
     def start(self) -> Self:
         """Start it, and wait until it answers."""
         with self.log.open("a") as log:
+            said = log.tell()
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, text=True
             )
@@ -72,7 +73,7 @@ class Server:
             except OSError:
                 time.sleep(0.02)
                 continue
-            if self._answers():
+            if self._answers() and self._all_are_ready(said):
                 return self
             time.sleep(0.02)
         raise AssertionError(f"it does not answer:\n{self.log.read_text()}")
@@ -82,6 +83,9 @@ class Server:
             return httpx2.get(f"http://127.0.0.1:{self.port}/", timeout=5, verify=False).status_code < 500
         except httpx2.HTTPError:
             return False
+
+    def _all_are_ready(self, said: int) -> bool:
+        return "--workers" not in self.command or " is at http" in self.log.read_text()[said:]
 
     def kill(self) -> None:
         """kill -9."""

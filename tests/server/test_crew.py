@@ -9,10 +9,13 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx2
 import pytest
 
+from holdfast.server.crew import LONGEST_PAUSE_SECONDS, Place, Worker
 from peers import Peer, Server
 from store.conftest import until
 
@@ -77,6 +80,87 @@ async def test_a_worker_that_is_killed_is_started_again(crew: Server) -> None:
     await until(lambda: len(workers(crew)) == 2 and first[0] not in workers(crew))
     for number in range(10):
         await crew.new_task(f"task {number}")
+
+
+FRAIL = """
+import time
+from pathlib import Path
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+time.sleep(60 if Path("slow").exists() else 0)
+assert not Path("ill").exists()
+app = Starlette(routes=[Route("/", PlainTextResponse("here"))])
+"""
+
+
+@pytest.fixture
+def frail(tmp_path: Path) -> Iterator[Server]:
+    """Two workers, of which those to come do not get far while they are `slow` or `ill`."""
+    (tmp_path / "app.py").write_text(FRAIL)
+    with Server(tmp_path, "serve", "app:app", "--workers", "2") as server:
+        yield server
+
+
+async def all_are_answered(server: Server) -> None:
+    """Newcomers of whom, if two shared them, each would have some; none waits for one that does not serve."""
+    for _ in range(30):
+        async with asyncio.timeout(2.0):
+            assert (await server.request("GET", "/")).text == "here"
+
+
+async def test_nobody_waits_for_a_worker_that_is_not_ready(frail: Server) -> None:
+    first = workers(frail)
+    (frail.folder / "slow").touch()
+    os.kill(first[0], signal.SIGKILL)
+    await until(lambda: len(workers(frail)) == 2 and first[0] not in workers(frail))
+    await all_are_answered(frail)
+
+
+async def test_nobody_waits_for_one_that_fails_again_and_again(frail: Server) -> None:
+    first = workers(frail)
+    (frail.folder / "ill").touch()
+    os.kill(first[0], signal.SIGKILL)
+    await until(lambda: frail.log.read_text().count(" is started again in ") >= 2)
+    await all_are_answered(frail)
+    (frail.folder / "ill").unlink()
+    await until(lambda: frail.log.read_text().count("Application startup complete") == 3)
+    os.kill(first[1], signal.SIGKILL)
+    await until(lambda: first[1] not in workers(frail))
+    await all_are_answered(frail)
+
+
+class Mortal(Worker):
+    """A worker that is no process."""
+
+    def __init__(self, now: float) -> None:
+        self.started = now
+        self.process = cast("Any", SimpleNamespace(pid=1))
+
+    def close(self) -> None:
+        pass
+
+
+def test_one_that_fails_again_and_again_is_started_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    starts: list[float] = []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def start() -> Worker:
+        starts.append(now)
+        return Mortal(now)
+
+    place = Place(start)
+    while len(starts) < 9:
+        place.replace(1)
+        now += 0.5
+    assert starts == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0, 121.0]
+    now = 121.0 + LONGEST_PAUSE_SECONDS + 1  # this one has done well
+    while len(starts) < 12:
+        place.replace(1)
+        now += 0.5
+    assert starts[9:] == [152.0, 154.0, 158.0]
 
 
 async def test_sigterm_ends_all_of_them(crew: Server) -> None:

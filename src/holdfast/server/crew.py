@@ -1,9 +1,10 @@
 """
 How do several processes serve one port?
 
-The first one makes sockets for all of them on this port, among which the kernel shares out
-what comes (SO_REUSEPORT), and starts the others with them. It starts those again that end by
-themselves, passes on what it is told (SIGTERM), and when it is gone they go too.
+Each listens there, as soon as it is ready and not before, and the kernel shares out among
+them what comes (SO_REUSEPORT): nobody waits for one that has ended, or does not get far. The
+first one only holds the port. It starts those again that end by themselves, passes on what it
+is told (SIGTERM), and when it is gone they go too.
 """
 
 from __future__ import annotations
@@ -18,27 +19,29 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain
 
 logger = logging.getLogger("holdfast.server")
 
-#: Tells a worker which sockets are its own, where it says that it is ready, and what ends when the first process does.
-SOCKETS, READY, LIFE = "HOLDFAST_SOCKETS", "HOLDFAST_READY", "HOLDFAST_LIFE"
+#: Tells a worker which port is theirs, where it says that it is ready, and what ends when the first process does.
+PORT, READY, LIFE = "HOLDFAST_PORT", "HOLDFAST_READY", "HOLDFAST_LIFE"
 
-#: A worker that ends by itself is started again no sooner than this after its start. Seconds.
-RESTART_SECONDS = 1.0
+#: A worker that ends by itself is started again no sooner than this after its start …
+PAUSE_SECONDS = 1.0
+#: … and one that ends again and again after twice as long each time, up to this: who lived longer has done well. Both
+#: in seconds.
+LONGEST_PAUSE_SECONDS = 30.0
 #: How often is looked whether all are there. Seconds.
 LOOK_SECONDS = 0.1
 
 
 def is_worker() -> bool:
     """Whether this process is one of several."""
-    return SOCKETS in os.environ
+    return PORT in os.environ
 
 
-def inherited() -> list[socket.socket]:
-    """Return the sockets that this worker was started with."""
-    return [socket.socket(fileno=int(number)) for number in os.environ[SOCKETS].split(",")]
+def port() -> int:
+    """Return the port that this worker shares with the others."""
+    return int(os.environ[PORT])
 
 
 def report_for_duty(loop: asyncio.AbstractEventLoop) -> None:
@@ -56,15 +59,14 @@ def report_for_duty(loop: asyncio.AbstractEventLoop) -> None:
 class Worker:
     """One of the processes that serve."""
 
-    def __init__(self, command: Sequence[str], sockets: Sequence[socket.socket], life: int) -> None:
+    def __init__(self, command: Sequence[str], port: int, life: int) -> None:
         self._ready, ready = os.pipe()
         os.set_blocking(self._ready, False)
-        numbers = [each.fileno() for each in sockets]
-        environment = {SOCKETS: ",".join(map(str, numbers)), READY: str(ready), LIFE: str(life)}
+        environment = {PORT: str(port), READY: str(ready), LIFE: str(life)}
         self.started = time.monotonic()
         self.is_ready = False
         self.process = subprocess.Popen(  # noqa: S603 - it is our own command
-            command, env={**os.environ, **environment}, pass_fds=(*numbers, ready, life), start_new_session=True
+            command, env={**os.environ, **environment}, pass_fds=(ready, life), start_new_session=True
         )
         os.close(ready)
 
@@ -81,12 +83,38 @@ class Worker:
         os.close(self._ready)
 
 
-class Crew:
-    """The processes that serve, each with its own sockets, as the first one sees to them."""
+class Place:
+    """One worker, and when it has ended the next."""
 
-    def __init__(self, command: Sequence[str], sockets: Sequence[Sequence[socket.socket]]) -> None:
+    def __init__(self, start: Callable[[], Worker]) -> None:
+        self._start = start
+        self._pause = PAUSE_SECONDS
+        self._next_at: float | None = None
+        self.worker = start()
+
+    def replace(self, status: int) -> None:
+        """Start the next worker, if it is time: the last has ended."""
+        now = time.monotonic()
+        if self._next_at is None:
+            if now > self.worker.started + LONGEST_PAUSE_SECONDS:
+                self._pause = PAUSE_SECONDS
+            self._next_at = max(now, self.worker.started + self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+            pid, pause = self.worker.process.pid, self._next_at - now
+            logger.error("worker %d ended (%d), and is started again in %.1f s", pid, status, pause)
+        if now >= self._next_at:
+            self.worker.close()
+            self.worker = self._start()
+            self._next_at = None
+
+
+class Crew:
+    """The processes that serve one port, which `sockets` hold, as the first one sees to them."""
+
+    def __init__(self, command: Sequence[str], sockets: Sequence[socket.socket], workers: int) -> None:
         self._command = command
         self._sockets = sockets
+        self._workers = workers
         self._is_told = False  # to end
         self._life, self._breath = os.pipe()  # the second is held by this process alone
 
@@ -94,40 +122,38 @@ class Crew:
         """Serve until SIGTERM or SIGINT; return the exit status: that of a worker, if one cannot begin."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
-        workers = [self._start(sockets) for sockets in self._sockets]
+        places = [Place(self._start) for _ in range(self._workers)]
         has_served, failure = False, 0
         while not self._is_told and not failure:
             time.sleep(LOOK_SECONDS)
-            for place, worker in enumerate(workers):
-                status = worker.look()
+            for place in places:
+                status = place.worker.look()
                 if status is not None and not has_served:
                     failure = status or 1  # it has said why
-                elif status is not None and time.monotonic() > worker.started + RESTART_SECONDS:
-                    logger.error("worker %d ended (%d), and is started again", worker.process.pid, status)
-                    worker.close()
-                    workers[place] = self._start(self._sockets[place])
-            if not has_served and all(worker.is_ready for worker in workers):
+                elif status is not None:
+                    place.replace(status)
+            if not has_served and all(place.worker.is_ready for place in places):
                 has_served = True
                 on_ready()
-        self._end(workers)
+        self._end([place.worker for place in places])
         return failure
 
-    def _start(self, sockets: Sequence[socket.socket]) -> Worker:
-        return Worker(self._command, sockets, self._life)
+    def _start(self) -> Worker:
+        return Worker(self._command, self._sockets[0].getsockname()[1], self._life)
 
     def _tell(self, number: int, frame: object) -> None:
         self._is_told = True
 
     def _end(self, workers: Sequence[Worker]) -> None:
         """Tell all to end, and wait: each knows how long it may take."""
-        for each in chain.from_iterable(self._sockets):
-            each.close()
         for worker in workers:
             if worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGTERM)
         for worker in workers:
             worker.process.wait()
             worker.close()
+        for each in self._sockets:
+            each.close()
 
 
 def command() -> list[str]:

@@ -165,12 +165,15 @@ def serve(
     application cannot start.
     """
     if workers > 1 and not crew.is_worker():
-        shares = listen_for_each(workers, host, port)
-        status = Crew(crew.command(), shares).run(lambda: on_listening(shares[0][0].getsockname()[1]))
+        held = hold(host, port)
+        status = Crew(crew.command(), held, workers).run(lambda: on_listening(held[0].getsockname()[1]))
         if status:
             raise SystemExit(status)
         return
-    sockets = crew.inherited() if crew.is_worker() else listen(host, port, user_timeout=USER_TIMEOUT)
+    if crew.is_worker():
+        sockets = listen(host, crew.port(), user_timeout=USER_TIMEOUT, is_shared=True)
+    else:
+        sockets = listen(host, port, user_timeout=USER_TIMEOUT)
     allow_files(limits.connections + limits.streams + FILES)
     config = uvicorn.Config(
         app,
@@ -228,18 +231,18 @@ class Start:
                 await send(refusal)
 
 
-def listen_for_each(workers: int, host: str, port: int) -> list[list[socket.socket]]:
-    """Return sockets for each of several processes, on the same addresses."""
+def hold(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that hold a port for the processes of this command, and do not listen there themselves."""
     first = listen(host, port, user_timeout=USER_TIMEOUT)  # alone: another program that listens there is an error
     port = first[0].getsockname()[1]
     for listener in first:
         listener.close()
-    return [listen(host, port, user_timeout=USER_TIMEOUT, is_shared=True) for _ in range(workers)]
+    return listen(host, port, user_timeout=USER_TIMEOUT, is_shared=True)
 
 
 def listen(host: str, port: int, *, user_timeout: float, is_shared: bool = False) -> list[socket.socket]:
     """
-    Return sockets that listen on every address of `host`.
+    Return sockets that listen on every address of `host`; one `is_shared` with other processes is not listened on yet.
 
     What is accepted on them inherits TCP_USER_TIMEOUT: the kernel ends a link on which nothing has been
     acknowledged for so long (tcp(7)), which is how a dead event stream is found: it has nothing to say.
@@ -261,7 +264,8 @@ def listen(host: str, port: int, *, user_timeout: float, is_shared: bool = False
             if port == 0 and sockets:  # the same free port on every address
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
             listener.bind(address)
-            listener.listen(QUEUE)
+            if not is_shared:
+                listener.listen(QUEUE)
             listener.setblocking(False)
         except OSError as error:
             listener.close()
