@@ -172,6 +172,36 @@ async def test_sigterm_ends_all_of_them(crew: Server) -> None:
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+async def crowd_of(server: Server) -> list[Peer]:
+    """Clients that know how to move, some at each worker."""
+    return [await server.dial(subprotocols=["holdfast.1"]) for _ in range(10)]
+
+
+async def advice(peers: list[Peer]) -> set[tuple[int, int]]:
+    """Return when clients are told to come back: after how long, and over how long they are spread."""
+    told = [await peer.until("goodbye") for peer in peers]
+    return {(each["after_ms"], each["spread_ms"]) for each in told}
+
+
+async def test_when_all_of_them_end_nobody_is_told_to_move_to_one_that_ends_too(crew: Server) -> None:
+    peers = await crowd_of(crew)
+    stopping = asyncio.create_task(asyncio.to_thread(crew.stop))
+    assert await advice(peers) == {(2000, 1000)}
+    assert {await peer.closed() for peer in peers} == {1012}
+    assert await stopping == 0
+
+
+async def test_where_another_server_stays_their_clients_move_to_it(tmp_path: Path, crew: Server, database: str) -> None:
+    (tmp_path / "other").mkdir()
+    with Server(tmp_path / "other", "board", "--store", database):
+        peers = await crowd_of(crew)
+        stopping = asyncio.create_task(asyncio.to_thread(crew.stop))
+        assert {after for after, _ in await advice(peers)} == {0}
+        for peer in peers:
+            await peer.close()
+        await stopping
+
+
 async def test_none_outlives_the_first_however_that_ended(crew: Server) -> None:
     children = workers(crew)
     crew.kill()

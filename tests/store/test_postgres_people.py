@@ -112,6 +112,23 @@ async def test_a_node_that_ends_leaves_its_people_a_grace_to_return_elsewhere(
     assert len(two.told_people) == 3
 
 
+async def test_a_node_that_is_about_to_end_is_nowhere_to_go_and_still_has_its_people(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(two) == {"s1": "ann"} and not one.store.others.are_none)
+    began = time.monotonic()
+    await one.store.others.withdraw(0.5)
+    assert time.monotonic() - began >= 0.4
+    assert not one.store.others.are_none  # the other one stays
+    assert two.store.others.are_none
+    began = time.monotonic()
+    await two.store.others.withdraw(5.0)
+    assert time.monotonic() - began < 1.0
+    await until(lambda: one.store.others.are_none)
+    assert known(two) == {"s1": "ann"}
+
+
 async def test_who_is_asked_to_leave_is_asked_at_every_node_at_once(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

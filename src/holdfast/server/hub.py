@@ -46,6 +46,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+#: Servers that are told to end at the same time (workers, or all machines) hear of each other within this. Seconds.
+WITHDRAW_SECONDS = 0.5
+
+
 class Hub:
     """
     Rooms with a log, and everybody who is in them.
@@ -197,8 +201,13 @@ class Hub:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other server shares its store now."""
+        """Whether no other server shares its store now, but for those that are about to end too."""
         return self._store.others is None or self._store.others.are_none
+
+    async def withdraw(self) -> None:
+        """Tell the other servers that this one is about to end, and find out which of them are too."""
+        if self._store.others is not None:
+            await self._store.others.withdraw(WITHDRAW_SECONDS if self.opened.hands.connections else 0.0)
 
     async def hand_over(self) -> None:
         """Have everybody move to the other servers that share the store, if there are any; then `drain`."""

@@ -110,6 +110,7 @@ class Server(uvicorn.Server):
         While those who are here move to other servers, newcomers must find those too: nobody listens here any more.
         """
         hubs = tuple(open_hubs)
+        await asyncio.gather(*(hub.withdraw() for hub in hubs))
         if not all(hub.is_alone for hub in hubs):
             for server in self.servers:
                 server.close()

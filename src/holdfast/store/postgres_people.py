@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg
@@ -39,6 +40,8 @@ DOUBT_SECONDS = 5.0
 FORGET_SECONDS = 60.0
 #: People that are written down with one statement.
 BATCH_PEOPLE = 5_000
+#: A node that is about to end looks so often whether others are too. Seconds.
+STEP_SECONDS = 0.05
 #: Seconds for which whoever asks waits for the database.
 ASK_SECONDS = 3.0
 
@@ -71,7 +74,8 @@ _MOMENT = """
 SELECT pg_current_snapshot()::text,
        (SELECT greatest((SELECT xid FROM holdfast_people ORDER BY xid DESC LIMIT 1)::text::bigint,
                         (SELECT max(xid::text::bigint) FROM holdfast_expulsion))),
-       (SELECT coalesce(array_agg(id), ARRAY[]::text[]) FROM holdfast_node WHERE until > now())
+       (SELECT coalesce(array_agg(id), ARRAY[]::text[]) FROM holdfast_node WHERE until > now()),
+       (SELECT coalesce(array_agg(id), ARRAY[]::text[]) FROM holdfast_node WHERE until > now() AND NOT ends)
 """
 _CHANGED = f"""
 WITH moment AS ({_MOMENT}), changed AS (
@@ -89,11 +93,13 @@ _AT_NODE = "SELECT room, session FROM holdfast_people WHERE node = %s AND here"
 _EXPELLED = """
 SELECT "user", room FROM holdfast_expulsion WHERE node <> %s AND at > now() - make_interval(secs => %s)
 """
-_RENEW = "UPDATE holdfast_node SET until = now() + make_interval(secs => %s) WHERE id = %s AND until > now()"
-_ENLIST = (
-    "INSERT INTO holdfast_node VALUES (%s, now() + make_interval(secs => %s)) "
-    "ON CONFLICT (id) DO UPDATE SET until = excluded.until"
-)
+_RENEW = """
+UPDATE holdfast_node SET until = now() + make_interval(secs => %s), ends = %s WHERE id = %s AND until > now()
+"""
+_ENLIST = """
+INSERT INTO holdfast_node (until, ends, id) VALUES (now() + make_interval(secs => %s), %s, %s)
+    ON CONFLICT (id) DO UPDATE SET until = excluded.until, ends = excluded.ends
+"""
 _TIDY = (
     "DELETE FROM holdfast_people WHERE at < now() - make_interval(secs => %(s)s) AND (NOT here OR "
     "node NOT IN (SELECT id FROM holdfast_node WHERE until > now() - make_interval(secs => %(s)s)))",
@@ -114,7 +120,9 @@ class People:
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
         self._since = ""
         self._looked = 0.0
-        self._renewed = 0.0
+        self._renewed = -inf
+        self._ends = False
+        self._staying: set[str] = set()  # nodes that are alive, and not about to end
         self._tidied = 0.0
         self._meetings: Errands[str, None] = Errands()  # by room
         self._returns: Errands[tuple[str, str], tuple[str, ...]] = Errands()  # by session and user
@@ -125,6 +133,7 @@ class People:
         """Have a lease, and know where it begins; `listener` is told of people."""
         self._listener = listener
         self._theirs = Whereabouts(listener)
+        self._ends = False
         self._loop = asyncio.get_running_loop()
         self._connection = await self._dial()
         await self._look(self._connection)
@@ -151,8 +160,19 @@ class People:
 
     @property
     def are_none(self) -> bool:
-        """Whether there is no other node at work now."""
-        return self._theirs.alive <= {self._hints.node}
+        """Whether there is no other node at work now, but for those that are about to end."""
+        return self._staying <= {self._hints.node}
+
+    async def withdraw(self, seconds: float) -> None:
+        """Tell the others that this node is about to end; those that end too have so long to say so."""
+        self._ends = True
+        self._renewed = -inf
+        self._wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.are_none:
+                    await asyncio.sleep(STEP_SECONDS)
+                    self._wanted.set()
 
     def attend(self, room: str, session: str, user: User) -> None:
         """Write down that a session of this node is in a room."""
@@ -244,16 +264,17 @@ class People:
     async def _look(self, connection: AsyncConnection) -> None:
         now = self._loop.time()
         if now >= self._renewed + RENEW_SECONDS or not self._since:
-            await self._renew(connection)
             self._renewed = now
+            await self._renew(connection)
         await self._write(connection)
         await self._run_errands(connection)
         self._theirs.forget(self._listener.follows)
         if not self._since or now > self._looked + FORGET_SECONDS / 2:
             await self._look_anew(connection)
         rows = await (await connection.execute(_CHANGED, since(self._since))).fetchall()
-        snapshot, newest, alive = rows[0][:3]
-        self._take([row[3:] for row in rows if row[5] is not None], set(alive))
+        snapshot, newest, alive, staying = rows[0][:4]
+        self._staying = set(staying)
+        self._take([row[4:] for row in rows if row[6] is not None], set(alive))
         self._since = up_to(snapshot, newest)
         self._looked = now
         if now > self._tidied + FORGET_SECONDS:
@@ -262,10 +283,13 @@ class People:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
 
     async def _renew(self, connection: AsyncConnection) -> None:
-        renewed = await connection.execute(_RENEW, (LEASE_SECONDS, self._hints.node))
+        lease = LEASE_SECONDS, self._ends, self._hints.node
+        renewed = await connection.execute(_RENEW, lease)
         if renewed.rowcount == 0:  # it has ended, or the server has lost it: all have left, as others see it
-            await connection.execute(_ENLIST, (self._hints.node, LEASE_SECONDS))
+            await connection.execute(_ENLIST, lease)
             self._unwritten = {**self._mine, **{key: one for key, one in self._unwritten.items() if one is None}}
+        if self._ends:
+            self._hints.hint("people", None)
 
     async def _write(self, connection: AsyncConnection) -> None:
         """Write down who of this node has come and gone."""

@@ -156,7 +156,10 @@ class Others(Protocol):
 
     @property
     def are_none(self) -> bool:
-        """Whether there is no other node at work now."""
+        """Whether there is no other node at work now, but for those that are about to end."""
+
+    async def withdraw(self, seconds: float) -> None:
+        """Tell them that this one is about to end; those that end too have so long to say so."""
 
     def attend(self, room: str, session: str, user: User) -> None:
         """Let them know that a session of this node is in a room."""

@@ -50,7 +50,8 @@ CREATE TABLE holdfast_writer (
 -- finds it gone writes it again.
 CREATE UNLOGGED TABLE holdfast_node (
   id    text PRIMARY KEY,
-  until timestamptz NOT NULL
+  until timestamptz NOT NULL,
+  ends  boolean NOT NULL DEFAULT false  -- it has been told to: nobody is to be sent there any more
 );
 
 -- Who is in which room, at which node. Who has left stays for a minute, marked, so that all nodes hear of it.
