@@ -93,8 +93,8 @@ class PostgresStore:
         self._migrations = migrations
         self._retention = retention
         self._wall = self._database.now if wall is None else wall
-        notify = Notify(self._database)
-        self._hints = Hints(self._database, *([notify] if carrier is None else [carrier, notify]))
+        self._notify = Notify(self._database)
+        self._hints = Hints(self._database, *([] if carrier is None else [carrier]), self._notify)
         self.others = People(self._database, self._hints)
         self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
 
@@ -121,6 +121,7 @@ class PostgresStore:
                 with closing(self._database.connect_anywhere(patience=inf)) as connection:
                     self._migrate(connection)
                     self._database.home = self._identify(connection)
+                await self._notify.try_out()
                 session = held.enter_context(closing(PostgresSession(self._database, self._codec)))
                 await self.others.open(listener)
                 await self._feed.open()

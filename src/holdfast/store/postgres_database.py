@@ -207,6 +207,22 @@ class Database:
         connection.patience = SILENCE_SECONDS  # there is not always something to be heard
         return connection
 
+    async def why_deaf(self) -> str:
+        """Say why nothing is heard where LISTEN was to be possible."""
+        connection = await self.connect_to_listen()
+        try:
+            row = await (await connection.execute(_WHERE)).fetchone()
+        except psycopg.Error:
+            row = None  # nothing of holdfast is there
+        finally:
+            await hang_up(connection)
+        if row != (self.here.place, self.here.epoch):
+            return "--listen (listen=) leads to another database than --store"
+        return (
+            "nothing can be heard through a pooler in transaction mode: "
+            "give --listen (listen=) a way to the database itself"
+        )
+
     @staticmethod
     async def _dial(dsn: str, prepare_threshold: int | None) -> AsyncConnection:
         connecting = asyncio.ensure_future(

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from holdfast.errors import HoldfastError, TooLarge
+from holdfast.errors import HoldfastError, StoreError, TooLarge
 from holdfast.store.postgres_database import AsyncConnection, Database, hang_up
 
 logger = logging.getLogger("holdfast.store")
@@ -98,6 +98,20 @@ class Notify:
                     await connection.execute("SELECT 1")  # a dead one is silent too
         finally:
             await hang_up(connection)
+
+    async def try_out(self) -> None:
+        """Raise `StoreError` if what is called out is not heard. One that cannot be reached now may be so later."""
+        channel = f"holdfast_{secrets.token_hex(8)}"
+        try:
+            async with aclosing(self.listen(channel)) as heard:
+                await anext(heard)  # it listens
+                await self.call(channel, [""])
+                is_heard = await anext(heard) is not None
+        except self.failures:
+            return
+        await self.close()
+        if not is_heard:
+            raise StoreError(await self._database.why_deaf())
 
     async def close(self) -> None:
         """Hang up."""
