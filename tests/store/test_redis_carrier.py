@@ -12,6 +12,7 @@ import pytest
 
 from databases import Redis
 from holdfast.store.postgres_database import Database
+from holdfast.store.postgres_hints import RETRY_SECONDS
 from holdfast.store.redis_carrier import RedisCarrier
 from store.conftest import Caller, until
 
@@ -35,10 +36,14 @@ async def say_until_heard(speaker: Caller, listener: Caller, word: str) -> None:
             await asyncio.sleep(0.05)
 
 
-def published(redis: Redis) -> int:
+def ask(redis: Redis, *commands: str) -> bytes:
     with socket.create_connection(("127.0.0.1", redis.port), 2) as link, link.makefile("rb") as answer:
-        link.sendall(b"INFO commandstats\r\nQUIT\r\n")
-        found = re.search(rb"cmdstat_publish:calls=(\d+)", answer.read())
+        link.sendall("\r\n".join([*commands, "QUIT", ""]).encode())
+        return answer.read()
+
+
+def published(redis: Redis) -> int:
+    found = re.search(rb"cmdstat_publish:calls=(\d+)", ask(redis, "INFO commandstats"))
     return 0 if found is None else int(found[1])
 
 
@@ -49,6 +54,25 @@ async def test_what_goes_by_redis_does_not_go_by_notify(served: tuple[Caller, Ca
         await until(lambda: len(two.words) > number)  # noqa: B023 - it is awaited here
     assert two.words == list(range(20))
     assert published(redis) == 20
+
+
+async def test_a_password_that_is_wrong_is_said_once_and_when_it_is_right_that_is_said(
+    shared: Database, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said(what: str) -> int:
+        return sum(f"RedisCarrier {what}" in record.getMessage() for record in caplog.records)
+
+    ask(redis, "CONFIG SET requirepass secret")
+    node = Caller(shared, RedisCarrier(redis.url.replace("//", "//:guess@")))
+    node.hints.open()
+    try:
+        await until(lambda: said("cannot be listened to") == 1)
+        await asyncio.sleep(4 * RETRY_SECONDS)
+        assert said("cannot be listened to") == 1
+        ask(redis, "AUTH secret", "CONFIG SET requirepass guess")
+        await until(lambda: said("can be listened to again") == 1)
+    finally:
+        await node.hints.close()
 
 
 async def test_nonsense_from_somebody_else_deafens_nobody(served: tuple[Caller, Caller], redis: Redis) -> None:

@@ -22,6 +22,7 @@ from holdfast.errors import HoldfastError
 from holdfast.store.postgres_database import CLOCK, NEW, AsyncConnection, Database, Home, Moved, hang_up, since, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener, Record
+from holdfast.store.trouble import Trouble
 
 logger = logging.getLogger("holdfast.store")
 
@@ -95,6 +96,10 @@ class Feed:
     def start(self) -> None:
         """Begin to ask."""
         self._loop = asyncio.get_running_loop()
+        self._trouble = Trouble(
+            "the database could not be asked for news (%s); it is tried again",
+            "the database can be asked for news again",
+        )
         self._heard_from()
         self._hints.hinted["news"] = self._take_hint
         self._asking = asyncio.create_task(self._ask_for_ever(self._connection))
@@ -139,7 +144,7 @@ class Feed:
             except Moved:
                 self._has_moved = True
             except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
-                logger.warning("the database could not be asked for news (%s); it is tried again", str(error).strip())
+                self._trouble.begins(error)
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:  # a mistake of ours, that must not be the end of it
                 logger.exception("news could not be taken in")
@@ -218,6 +223,7 @@ class Feed:
         if self._silence is not None:
             self._silence.cancel()
         self._expect_word()
+        self._trouble.ends()
         if self._is_away:
             self._is_away = False
             self._database.answers = True

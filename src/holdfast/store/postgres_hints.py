@@ -21,6 +21,7 @@ import psycopg
 
 from holdfast.errors import HoldfastError, StoreError, TooLarge
 from holdfast.store.postgres_database import AsyncConnection, Database, hang_up
+from holdfast.store.trouble import Trouble
 
 logger = logging.getLogger("holdfast.store")
 
@@ -217,11 +218,16 @@ class Hints:
     # Listening.
 
     async def _listen_for_ever(self, carrier: Carrier) -> None:
+        name = type(carrier).__name__
+        trouble = Trouble(
+            f"{name} cannot be listened to (%s): news come a little later", f"{name} can be listened to again"
+        )
         while True:
             try:
                 channel = self.channel
                 async with aclosing(carrier.listen(channel)) as heard:
                     async for call in heard:
+                        trouble.ends()
                         if call is not None:
                             self._take(call)
                         elif channel != self.channel:
@@ -229,11 +235,7 @@ class Hints:
                         else:
                             self._look_everywhere()
             except carrier.failures as error:
-                logger.warning(
-                    "%s cannot be listened to (%s): news come a little later",
-                    type(carrier).__name__,
-                    str(error).strip(),
-                )
+                trouble.begins(error)
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:  # whoever may call out there may call out anything
                 logger.exception("what other servers say could not be heard")

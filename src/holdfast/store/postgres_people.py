@@ -25,6 +25,7 @@ from holdfast.store.errands import Errands
 from holdfast.store.postgres_database import NEW, AsyncConnection, Database, hang_up, since, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener
+from holdfast.store.trouble import Trouble
 from holdfast.store.whereabouts import Key, Whereabouts
 
 logger = logging.getLogger("holdfast.store")
@@ -239,6 +240,7 @@ class People:
             self._wanted.set()
 
     async def _look_for_ever(self, connection: AsyncConnection | None = None) -> None:
+        trouble = Trouble("the database does not say who is where (%s)", "the database says again who is where")
         try:
             while True:
                 self._wanted.clear()
@@ -247,8 +249,9 @@ class People:
                         connection = await self._dial()  # of several hosts each has its time, also those that are dark
                     async with asyncio.timeout(2 * ASK_SECONDS):
                         await self._look(connection)
+                    trouble.ends()
                 except (psycopg.Error, OSError, HoldfastError) as error:  # a TimeoutError is an OSError
-                    logger.warning("the database does not say who is where (%s)", str(error).strip())
+                    trouble.begins(error)
                     await hang_up(connection)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
