@@ -72,7 +72,7 @@ async def test_words_come_in_their_order_whatever_is_in_them(nodes: tuple[Caller
 
 async def test_a_word_that_is_too_long_is_refused_and_one_that_just_fits_arrives(nodes: tuple[Caller, Caller]) -> None:
     one, two = nodes
-    frame = len(json.dumps({"from": one.hints.node, "word": ""}, separators=(",", ":")))
+    frame = len(json.dumps({"from": one.hints.node, "number": 1, "word": ""}, separators=(",", ":")))
     one.hints.say("x" * (CALL_BYTES - frame))
     await until(lambda: len(two.words) == 1)
     with pytest.raises(TooLarge, match=f"at most {CALL_BYTES} bytes"):

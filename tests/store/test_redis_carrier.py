@@ -8,13 +8,14 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from databases import Redis
 from holdfast.store.postgres_database import Database
 from holdfast.store.postgres_hints import RETRY_SECONDS
 from holdfast.store.redis_carrier import RedisCarrier
-from store.conftest import Caller, until
+from store.conftest import Caller, Kept, OpenStore, until
 
 
 @pytest.fixture
@@ -54,6 +55,51 @@ async def test_what_goes_by_redis_does_not_go_by_notify(served: tuple[Caller, Ca
         await until(lambda: len(two.words) > number)  # noqa: B023 - it is awaited here
     assert two.words == list(range(20))
     assert published(redis) == 20
+
+
+async def open_three(open_store: OpenStore, redis: Redis) -> list[Kept]:
+    """Two nodes that were given Redis, and know that both were, and one that was not."""
+    nodes = [await open_store(carrier=RedisCarrier(redis.url)) for _ in range(2)]
+    await until(lambda: all(reaches_all(node) for node in nodes))
+    nodes.append(await open_store())
+    await until(lambda: not any(reaches_all(node) for node in nodes[:2]))
+    return nodes
+
+
+def reaches_all(node: Kept) -> bool:
+    hints = node.store._hints
+    (reach,) = hints._reach.values()
+    return bool(hints.others) and reach.is_all(hints.others, asyncio.get_running_loop().time())
+
+
+@pytest.mark.parametrize("kind", ["postgres"])
+async def test_a_node_that_was_not_given_redis_hears_and_is_heard_and_nobody_hears_anything_twice(
+    open_store: OpenStore, redis: Redis
+) -> None:
+    nodes = await open_three(open_store, redis)
+    for number in range(20):
+        for node in range(3):
+            nodes[node].store.others.say([node, number])
+        await asyncio.sleep(0.01)
+    await until(lambda: all(len(node.words) >= 40 for node in nodes))
+    await asyncio.sleep(0.3)  # whatever comes twice has come by then
+    for place, node in enumerate(nodes):
+        for other in {0, 1, 2} - {place}:
+            assert [word for word in node.words if word[0] == other] == [[other, number] for number in range(20)]
+        assert len(node.words) == 40
+
+
+@pytest.mark.parametrize("kind", ["postgres"])
+async def test_where_all_were_given_redis_nothing_goes_by_notify(open_store: OpenStore, redis: Redis) -> None:
+    nodes = [await open_store(carrier=RedisCarrier(redis.url)) for _ in range(2)]
+    await until(lambda: all(reaches_all(node) for node in nodes))
+    with psycopg.connect(nodes[0].dsn, autocommit=True) as listener:
+        listener.execute(f'LISTEN "{nodes[0].store._hints.channel}"'.encode())
+        for number in range(20):
+            nodes[0].store.others.say(number)
+        await until(lambda: nodes[1].words == list(range(20)))
+        listener.execute("SELECT 1")
+        assert not list(listener.notifies(timeout=0))
 
 
 async def test_a_password_that_is_wrong_is_said_once_and_when_it_is_right_that_is_said(

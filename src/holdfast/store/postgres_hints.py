@@ -21,6 +21,7 @@ import psycopg
 
 from holdfast.errors import HoldfastError, StoreError, TooLarge
 from holdfast.store.postgres_database import AsyncConnection, Database, hang_up
+from holdfast.store.reach import REACH_SECONDS, Reach
 from holdfast.store.trouble import Trouble
 
 logger = logging.getLogger("holdfast.store")
@@ -35,6 +36,8 @@ LISTEN_HEARTBEAT, LISTEN_TIMEOUT = 5.0, 5.0
 RETRY_SECONDS = 0.5
 #: … and until a carrier that could not be reached is tried again, where there is another.
 REST_SECONDS = 2.0
+#: Words that are known again if they come a second time, by another carrier.
+HEARD_WORDS = 10_000
 #: Words that wait to be said; if they cannot be, the oldest are given up first.
 WAITING_WORDS = 1_000
 
@@ -124,16 +127,19 @@ class Hints:
     """
     The calls of one node.
 
-    They go out by the first of the `carriers` that can be reached; all of them are listened to.
+    All of the `carriers` are listened to. They go out by one after the other, until all nodes are reached: the last
+    reaches all.
 
     Attributes:
         node: The name of this node, in this life of it.
+        others: The nodes beside it that are at work, as far as is known.
         hinted: By kind: what is done with the rooms that others name.
         heard: What is done with a word.
     """
 
     def __init__(self, database: Database, *carriers: Carrier) -> None:
         self.node = secrets.token_hex(8)
+        self.others: set[str] = set()
         self.hinted: dict[str, Callable[[list[str]], None]] = {}
         self.heard: Callable[[Any], None] = lambda word: None
         self._database = database
@@ -142,6 +148,10 @@ class Hints:
         self._rooms: dict[str, set[str]] = {kind: set() for kind in KINDS}  # to be hinted at
         self._anywhere: set[str] = set()  # kinds of which it is not said in which rooms
         self._words: deque[str] = deque(maxlen=WAITING_WORDS)
+        self._said = 0  # words
+        self._greets = False
+        self._reach = {carrier: Reach(type(carrier).__name__) for carrier in carriers[:-1]}
+        self._known: dict[tuple[str, int], None] = {}  # words, by who said them and their number
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -168,11 +178,21 @@ class Hints:
 
     def say(self, word: Any) -> None:
         """Tell the others something that JSON can say, or raise `TooLarge`."""
-        call = _json({"from": self.node, "word": word})
+        call = _json({"from": self.node, "number": self._said + 1, "word": word})
         if not _fits(call):
             raise TooLarge(f"what is said to all servers is at most {CALL_BYTES} bytes; this has {len(call.encode())}")
+        self._said += 1
         self._words.append(call)
         self._wanted.set()
+
+    def greet(self) -> None:
+        """Let the others know, every few seconds, by which carriers they reach this node."""
+        now = asyncio.get_running_loop().time()
+        for carrier, reach in self._reach.items():  # with one carrier there is nothing to be known
+            self._greets = True
+            self._wanted.set()
+            if self._rests_until[carrier] == 0.0 or now > self._rests_until[carrier] + REACH_SECONDS:
+                reach.look(self.others, now)
 
     @property
     def channel(self) -> str:
@@ -185,24 +205,35 @@ class Hints:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            now = asyncio.get_running_loop().time()
-            carrier = min(self._carriers, key=lambda each: self._rests_until[each] > now)
             try:
-                await carrier.call(self.channel, self._calls())
-            except carrier.failures:  # a poll makes up for hints; words are for now
-                if carrier is self._carriers[-1]:
-                    await asyncio.sleep(RETRY_SECONDS)
-                else:
-                    self._rests_until[carrier] = now + REST_SECONDS
+                await self._call(self._calls())
             except Exception:  # a mistake of ours, that must not be the end of it
                 logger.exception("the other servers could not be told")
                 await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(GATHER_SECONDS)
 
+    async def _call(self, calls: Sequence[str]) -> None:
+        """Call by one carrier after the other, until all are reached."""
+        now = asyncio.get_running_loop().time()
+        for carrier in self._carriers:
+            if self._rests_until[carrier] > now:
+                continue
+            try:
+                await carrier.call(self.channel, calls)
+            except carrier.failures:  # a poll makes up for hints; words are for now
+                if carrier is self._carriers[-1]:
+                    await asyncio.sleep(RETRY_SECONDS)
+                else:
+                    self._rests_until[carrier] = now + REST_SECONDS
+            else:
+                if carrier in self._reach and self._reach[carrier].is_all(self.others, now):
+                    break
+
     def _calls(self) -> list[str]:
         """Return everything that is to be called out now, in as many calls as it takes."""
         head: dict[str, Any] = {"from": self.node}
-        calls = []
+        calls = [_json(head)] if self._greets else []
+        self._greets = False
         for kind, rooms in self._rooms.items():
             call = _json({**head, kind: sorted(rooms)})
             if kind in self._anywhere or not _fits(call):
@@ -229,7 +260,7 @@ class Hints:
                     async for call in heard:
                         trouble.ends()
                         if call is not None:
-                            self._take(call)
+                            self._take(call, carrier)
                         elif channel != self.channel:
                             break
                         else:
@@ -245,18 +276,30 @@ class Hints:
         for hinted in self.hinted.values():
             hinted([])
 
-    def _take(self, payload: str) -> None:
+    def _take(self, payload: str, carrier: Carrier) -> None:
         try:
             call = json.loads(payload)
-            if call.get("from") == self.node:
+            sender = call.get("from")
+            if sender == self.node:
                 return
+            if carrier in self._reach:
+                self._reach[carrier].meet(sender, asyncio.get_running_loop().time())
             for kind, hinted in self.hinted.items():
                 if kind in call:
                     hinted(call[kind])
-            if "word" in call:
+            if "word" in call and self._is_new(sender, call.get("number")):
                 self.heard(call["word"])
         except Exception:  # whoever may write to the database may call out anything
             logger.exception("a call of another server was not understood")
+
+    def _is_new(self, sender: str, number: int) -> bool:
+        """Whether a word has not come before, by another carrier."""
+        if (sender, number) in self._known:
+            return False
+        self._known[sender, number] = None
+        if len(self._known) > HEARD_WORDS:
+            del self._known[next(iter(self._known))]
+        return True
 
 
 def _json(call: Any) -> str:

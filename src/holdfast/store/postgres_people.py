@@ -277,6 +277,7 @@ class People:
         rows = await (await connection.execute(_CHANGED, since(self._since))).fetchall()
         snapshot, newest, alive, staying = rows[0][:4]
         self._staying = set(staying)
+        self._hints.others = set(alive) - {self._hints.node}
         self._take([row[4:] for row in rows if row[6] is not None], set(alive))
         self._since = up_to(snapshot, newest)
         self._looked = now
@@ -293,6 +294,7 @@ class People:
             self._unwritten = {**self._mine, **{key: one for key, one in self._unwritten.items() if one is None}}
         if self._ends:
             self._hints.hint("people", None)
+        self._hints.greet()
 
     async def _write(self, connection: AsyncConnection) -> None:
         """Write down who of this node has come and gone."""
