@@ -122,6 +122,17 @@ class Cluster:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", self.port)) != 0
 
+    def copy(self) -> Path:
+        """Copy its files, while it is stopped."""
+        copy = self.folder / "copy"
+        subprocess.run(["cp", "-a", self.data, copy], check=True)
+        return copy
+
+    def put_back(self, copy: Path) -> None:
+        """Put a copy of its files in their place, while it is stopped."""
+        shutil.rmtree(self.data)
+        subprocess.run(["cp", "-a", copy, self.data], check=True)
+
     def dsn(self, database: str) -> str:
         """Return how to connect to a database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"

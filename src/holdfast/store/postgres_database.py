@@ -3,14 +3,16 @@ How is the PostgreSQL database reached, and is it still the one that it was?
 
 A connection that would be silent for ever is ended: by the kernel, or, where something on the
 way still acknowledges what it does not pass on, by us. One that leads somewhere else than the
-first did (to a copy, to a server that was promoted) is refused: what was acknowledged there
-may be missing here, so the positions of clients would be misread.
+first did (to a copy, to a server that was promoted, to files of long ago that were put back) is
+refused: what was acknowledged there may be missing here, so the positions of clients would be
+misread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -46,7 +48,11 @@ DEFAULTS = {
 
 #: The time by the database's clock, as SQL.
 CLOCK = "extract(epoch FROM clock_timestamp())::float8"
-_WHERE = "SELECT holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch')"
+#: Where a connection leads, in which epoch, and how far the write-ahead log has come there on the disk.
+WHERE = """
+  holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch'),
+  (pg_current_wal_flush_lsn() - '0/0')::bigint
+"""
 
 
 class Silent(psycopg.OperationalError):
@@ -144,6 +150,8 @@ class Database:
         self.answers = True
         self._ahead = 0.0  # of the monotonic clock
         self._silences = 0
+        self._reached: dict[Home, int] = {}
+        self._lock = threading.Lock()
         self._dsn = with_defaults(dsn)
         self._listen = with_defaults(listen or dsn)
         # A statement that was prepared on one connection of a pooler is not known on the next.
@@ -174,9 +182,10 @@ class Database:
         home = self.here if home is None else home
         if not self.answers:
             raise Unavailable("the database does not answer")
+        reached = self.reached(home)
         connection = self.connect_anywhere()
         try:
-            self.check(connection.execute(_WHERE).fetchone(), home)
+            self.check(connection.execute(f"SELECT {WHERE}".encode()).fetchone(), home, reached)
         except BaseException:
             connection.close()
             raise
@@ -193,9 +202,11 @@ class Database:
 
     async def connect_async(self, home: Home | None = None) -> AsyncConnection:
         """Connect, in an event loop."""
+        home = self.here if home is None else home
+        reached = self.reached(home)
         connection = await self._dial(self._dsn, self._prepare_threshold)
         try:
-            self.check(await (await connection.execute(_WHERE)).fetchone(), home)
+            self.check(await (await connection.execute(f"SELECT {WHERE}".encode())).fetchone(), home, reached)
         except BaseException:
             await connection.close()
             raise
@@ -236,15 +247,28 @@ class Database:
                 await connecting.result().close()
             raise
 
-    def check(self, row: tuple[Any, ...] | None, home: Home | None = None) -> None:
-        """Raise `Moved` unless what a connection leads to is `home`, or else what was identified."""
-        home = self.here if home is None else home
-        if row != (home.place, home.epoch):
+    def reached(self, home: Home) -> int:
+        """Return how far the log of a life is known to have come: to be asked before the database is."""
+        return self._reached.get(home, 0)
+
+    def check(self, row: tuple[Any, ...] | None, home: Home, reached: int) -> None:
+        """Raise `Moved` unless what a connection leads to (`row` is `WHERE`) is `home`, as far as it had come."""
+        if not self._is_at(row, home, reached):
             raise Moved("the database is not the one that it was")
+
+    def _is_at(self, row: tuple[Any, ...] | None, home: Home, reached: int) -> bool:
+        """Whether it is: what is on the disk outlives a crash, and only goes back if older files are put there."""
+        if row is None or row[:2] != (home.place, home.epoch) or row[2] < reached:
+            return False
+        with self._lock:
+            self._reached[home] = max(self.reached(home), row[2])
+        return True
 
     def identify(self, connection: Connection, words: str) -> tuple[Home, str]:
         """
-        Return where this is, and in which epoch, which begins if it was never here; and the signing key.
+        Return where this is, and in which epoch; and the signing key.
+
+        An epoch begins if the log was never here, or if it has gone back.
 
         `words` are what `holdfast_append` must refuse, as JSON.
         """
@@ -256,9 +280,13 @@ class Database:
         self.set_clock(now)
         with connection.transaction():
             connection.execute(LOCK)
-            place = str(_one(connection.execute("SELECT holdfast_home()").fetchone()))
             meta = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM holdfast_meta")}
-            if meta.get("home") != place:
+            home = Home(meta.get("home", ""), meta.get("epoch", ""))
+            reached = self.reached(home)
+            row = connection.execute(f"SELECT {WHERE}".encode()).fetchone()
+            assert row is not None
+            place = str(row[0])
+            if not self._is_at(row, home, reached):
                 meta["epoch"] = new_epoch()
             meta.setdefault("secret", secrets.token_hex(32))
             meta.update(home=place, words=words)
@@ -325,8 +353,3 @@ async def hang_up(connection: AsyncConnection | None) -> None:
     if connection is not None:
         with suppress(psycopg.Error, OSError):
             await connection.close()
-
-
-def _one(row: tuple[Any, ...] | None) -> Any:
-    assert row is not None
-    return row[0]

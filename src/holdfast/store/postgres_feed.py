@@ -19,7 +19,18 @@ from typing import Any
 import psycopg
 
 from holdfast.errors import HoldfastError
-from holdfast.store.postgres_database import CLOCK, NEW, AsyncConnection, Database, Home, Moved, hang_up, since, up_to
+from holdfast.store.postgres_database import (
+    CLOCK,
+    NEW,
+    WHERE,
+    AsyncConnection,
+    Database,
+    Home,
+    Moved,
+    hang_up,
+    since,
+    up_to,
+)
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener, Record
 from holdfast.store.trouble import Trouble
@@ -49,15 +60,14 @@ SELECT wanted.name, log."offset", log.type, log.body
 #: What has changed, and what rooms that were hinted at have new: in most cases that is all there is to be asked.
 _CHANGED = f"""
 WITH moment AS ({_MOMENT})
-SELECT moment.*, {CLOCK}, holdfast_home(), (SELECT value FROM holdfast_meta WHERE key = 'epoch'),
-       name, first, last, NULL, NULL
+SELECT moment.*, {CLOCK}, {WHERE}, name, first, last, NULL, NULL
   FROM moment LEFT JOIN (
     SELECT room_id, min("offset") AS first, max("offset") AS last
       FROM holdfast_log
      WHERE {NEW}
      GROUP BY room_id
   ) news ON true LEFT JOIN holdfast_room ON holdfast_room.id = news.room_id
-UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, name, "offset", NULL, type, body FROM ({_TAILS}) tails
+UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, name, "offset", NULL, type, body FROM ({_TAILS}) tails
 """  # noqa: S608 - all of it is ours
 
 
@@ -165,13 +175,15 @@ class Feed:
                     await self._wanted.wait()
 
     async def _ask(self, connection: AsyncConnection) -> None:
+        home = self._database.here
+        reached = self._database.reached(home)
         hinted = {room: self._told[room] for room in self._hinted if room in self._told}
         self._hinted.clear()
         answer = await connection.execute(_CHANGED, since(self._since) | _tails(hinted))
         rows = await answer.fetchall()
         changed = [row for row in rows if row[0] is not None]
-        snapshot, newest, clock, place, epoch = changed[0][:5]
-        self._database.check((place, epoch))
+        snapshot, newest, clock, *where = changed[0][:6]
+        self._database.check(tuple(where), home, reached)
         self._database.set_clock(clock)
         self._deliver((room, offset, type, body) for at, *_, room, offset, _, type, body in rows if at is None)
         behind: dict[str, tuple[int, int]] = {}
@@ -181,7 +193,7 @@ class Feed:
                 behind[room] = max(self._told.get(room, 0), first - 1), last
         await self._catch_up(connection, behind)
         self._since = up_to(snapshot, newest)
-        self._forget({row[5] for row in changed})
+        self._forget({row[6] for row in changed})
 
     async def _catch_up(self, connection: AsyncConnection, behind: dict[str, tuple[int, int]]) -> None:
         """Read what rooms have from one offset to another, a page at a time, and tell it."""

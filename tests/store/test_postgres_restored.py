@@ -1,0 +1,148 @@
+"""A database whose files are put back in place from an older copy: who has seen more of it is not deceived."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from databases import Cluster, create
+from holdfast.core.agenda import Agenda
+from holdfast.core.effects import Effects
+from holdfast.core.room import Room
+from holdfast.errors import HoldfastError
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.cursor import Position
+from holdfast.store.postgres import PostgresStore, renew_epoch
+from holdfast.store.postgres_database import Moved
+from store.conftest import POSTGRES_NOTES, Deaf, Kept, take_note, until
+
+
+@pytest.fixture
+async def nodes(cluster: Cluster) -> AsyncIterator[list[Kept]]:
+    """Three nodes on a database that can be ended."""
+    dsn = create(cluster.dsn("postgres"), "restored")
+    nodes = [Kept(PostgresStore(dsn, Codec(), migrations=[POSTGRES_NOTES]), dsn) for _ in range(3)]
+    for node in nodes:
+        node.looks = False  # there is not always a database to look into
+        await node.store.open(node)
+    yield nodes
+    for node in nodes:
+        await node.store.close()
+
+
+def copy(cluster: Cluster) -> Path:
+    cluster.stop(signal.SIGINT)
+    try:
+        return cluster.copy()
+    finally:
+        cluster.start()
+
+
+def put_back(cluster: Cluster, copy: Path) -> None:
+    cluster.kill()
+    cluster.put_back(copy)
+    cluster.start()
+
+
+async def write(node: Kept, text: str) -> str:
+    """Write until it is acknowledged; return the position of what was published."""
+    while True:
+        with suppress(HoldfastError):
+            outcome = await node.commit(take_note, text)
+            return f"{outcome.epoch}:{outcome.positions[0][1]}"
+        await asyncio.sleep(0.02)
+
+
+async def test_no_position_is_given_twice_and_all_nodes_agree(cluster: Cluster, nodes: list[Kept]) -> None:
+    before = nodes[0].store.epoch
+    given = [await write(nodes[0], "kept")]
+    older = await asyncio.to_thread(copy, cluster)
+    given += [await write(node, f"lost {number}") for number, node in enumerate(nodes)]
+    await until(lambda: all(len(node.said) == 4 for node in nodes))
+    has_ended = asyncio.Event()
+
+    async def go_on(writer: int) -> list[str]:
+        numbers = itertools.takewhile(lambda _: not has_ended.is_set(), itertools.count())
+        return [await write(nodes[writer], f"{writer}-{number}") for number in numbers]
+
+    writers = [asyncio.create_task(go_on(number)) for number in range(3)]
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(put_back, cluster, older)
+    await until(lambda: all(node.turns for node in nodes))
+    await asyncio.sleep(0.5)
+    has_ended.set()
+    given += [position for positions in await asyncio.gather(*writers) for position in positions]
+    assert len(given) == len(set(given))
+    assert {node.store.epoch for node in nodes} == {nodes[0].store.epoch}
+    assert nodes[0].store.epoch != before
+
+
+async def test_it_is_noticed_again_when_the_same_copy_is_put_back_again(cluster: Cluster, nodes: list[Kept]) -> None:
+    await write(nodes[0], "kept")
+    older = await asyncio.to_thread(copy, cluster)
+    epochs = [nodes[0].store.epoch]
+    for _ in range(2):
+        await write(nodes[0], "lost")
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(put_back, cluster, older)
+        await until(lambda: nodes[0].store._database.home is not None and nodes[0].store.epoch not in epochs)
+        epochs.append(nodes[0].store.epoch)
+
+
+async def test_who_writes_first_after_it_is_told_so_before_the_news_are_asked_for(
+    cluster: Cluster, nodes: list[Kept]
+) -> None:
+    await write(nodes[0], "kept")
+    older = await asyncio.to_thread(copy, cluster)
+    await write(nodes[0], "lost")
+    await asyncio.sleep(0.5)
+    for node in nodes:
+        node.store._feed._poll = 60.0
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(put_back, cluster, older)
+    with pytest.raises(Moved):
+        await nodes[0].store.write(take_note, "lost")
+    assert [node.turns for node in nodes] == [[], [], []]
+    for node in nodes:
+        node.store._feed._wanted.set()
+    await until(lambda: all(node.turns for node in nodes))
+
+
+async def test_a_crash_is_no_restore(cluster: Cluster, nodes: list[Kept]) -> None:
+    epoch = nodes[0].store.epoch
+    for number in range(5):
+        given = [await write(nodes[number % 3], f"{number}-{each}") for each in range(20)]
+        await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
+        await asyncio.to_thread(cluster.start)
+        assert await write(nodes[0], f"after {number}") == f"{epoch}:{int(given[-1].split(':')[1]) + 1}"
+    assert [node.turns for node in nodes] == [[], [], []]
+
+
+async def test_a_node_that_starts_afresh_cannot_know_but_who_is_ahead_is_told_so(
+    cluster: Cluster, nodes: list[Kept]
+) -> None:
+    epoch = nodes[0].store.epoch
+    await write(nodes[0], "kept")
+    older = await asyncio.to_thread(copy, cluster)
+    assert await write(nodes[0], "lost") == f"{epoch}:2"
+    for node in nodes:
+        await node.store.close()
+    await asyncio.to_thread(put_back, cluster, older)
+    fresh = PostgresStore(nodes[0].dsn, Codec(), migrations=[POSTGRES_NOTES])
+    await fresh.open(Deaf())
+    assert fresh.epoch == epoch
+    span = await fresh.span("lobby")
+    room = Room("lobby", fresh.epoch, span.head, Effects(Codec()), Agenda())
+    assert room.refusal(Position(epoch, 1), span) is None
+    assert room.refusal(Position(epoch, 2), span) == "ahead"
+    renew_epoch(nodes[0].dsn)
+    await fresh.close()
+    await fresh.open(Deaf())
+    assert fresh.epoch != epoch
+    await fresh.close()
