@@ -268,6 +268,28 @@ async def test_a_new_epoch_is_noticed_while_it_runs(open_store: OpenStore) -> No
     assert old != "anew"
 
 
+async def test_what_was_committed_in_one_life_of_the_log_and_comes_in_the_next_is_no_news(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, other = await open_store(), await open_store()
+    node.looks = other.looks = False
+    late: list[Any] = []
+    monkeypatch.setattr(node.store._writer, "_news", late.append)
+    for number in range(3):
+        await node.store.write(say, "lobby", number)
+    with psycopg.connect(node.dsn) as operator:  # the database is as it was before, with a new epoch
+        operator.execute("UPDATE holdfast_room SET head = 0; DELETE FROM holdfast_log")
+        operator.execute("UPDATE holdfast_meta SET value = 'anew' WHERE key = 'epoch'")
+    await until(lambda: bool(node.turns) and bool(other.turns))
+    node.said.clear()
+    for outcomes in late:
+        node.store._feed.committed(outcomes)
+    assert node.said == []
+    for number in range(3):
+        await other.store.write(say, "lobby", number)
+    await until(lambda: offsets(node, "lobby") == [1, 2, 3])
+
+
 async def test_tables_that_were_restored_from_a_dump_are_another_store(open_store: OpenStore) -> None:
     node = await open_store()
     await node.store.write(take_note, "before")

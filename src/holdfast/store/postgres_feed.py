@@ -32,7 +32,7 @@ from holdfast.store.postgres_database import (
     up_to,
 )
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
-from holdfast.store.store import Listener, Record
+from holdfast.store.store import Listener, Outcome, Record, published
 from holdfast.store.trouble import Trouble
 
 logger = logging.getLogger("holdfast.store")
@@ -123,21 +123,23 @@ class Feed:
 
     # This node's own.
 
-    def committed(self, records: Sequence[Record]) -> None:
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
         """
         Take in what this node has committed.
 
         What follows the newest that was told is told at once; what others have come before is asked for, with it.
+        What was committed in another life of the log is in this one as much as it says when it is asked.
         """
+        home = self._database.home
         at_once: list[Record] = []
-        for record in records:
+        for record in published(outcome for outcome in outcomes if home is not None and outcome.epoch == home.epoch):
             told = self._told.get(record.room, 0 if record.offset == 1 else None)
             if told == record.offset - 1:
                 self._told[record.room] = record.offset
                 at_once.append(record)
             elif (told is None or told < record.offset) and self._listener.follows(record.room):
                 self._wanted.set()
-        self._hints.hint("news", {record.room for record in records})
+        self._hints.hint("news", {record.room for record in published(outcomes)})
         if at_once:
             self._listener.news(at_once)
 

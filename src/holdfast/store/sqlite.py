@@ -31,7 +31,17 @@ from holdfast.store.commit import Committer, Job
 from holdfast.store.lock import Lock
 from holdfast.store.retention import keep_house
 from holdfast.store.sqlite_session import SqliteConnection, SqliteSession
-from holdfast.store.store import Listener, Once, Outcome, ReadTransaction, Record, Retention, Transaction, new_epoch
+from holdfast.store.store import (
+    Listener,
+    Once,
+    Outcome,
+    ReadTransaction,
+    Record,
+    Retention,
+    Transaction,
+    new_epoch,
+    published,
+)
 from holdfast.store.transaction import OpenReadTransaction
 from holdfast.store.worker import ThreadWorker, Worker
 from holdfast.store.writer import Writer
@@ -92,7 +102,7 @@ class SqliteStore:
             self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
             self._log_reads = self._given_reads or held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
             self._held = held.pop_all()
-        self._writer.start(self._commit, listener.news)
+        self._writer.start(self._commit, lambda outcomes: listener.news(published(outcomes)))
         self._housekeeping = asyncio.create_task(keep_house(self.commit, self._retention))
 
     async def close(self) -> None:

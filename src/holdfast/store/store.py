@@ -10,7 +10,7 @@ a plain function of a `ReadTransaction`: all that it reads is of one moment, and
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
@@ -118,6 +118,11 @@ class Outcome:
     publications: tuple[Record, ...]
     positions: tuple[tuple[str, int], ...]
     epoch: str = field(default="", compare=False)
+
+
+def published(outcomes: Iterable[Outcome]) -> list[Record]:
+    """Return what changes have published, in order."""
+    return [record for outcome in outcomes for record in outcome.publications]
 
 
 class Listener(Protocol):

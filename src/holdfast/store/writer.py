@@ -15,7 +15,7 @@ from typing import Any
 
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.store.commit import Job
-from holdfast.store.store import Once, Outcome, Record
+from holdfast.store.store import Once, Outcome
 from holdfast.store.worker import Worker
 
 logger = logging.getLogger("holdfast.store")
@@ -35,9 +35,9 @@ class Writer:
         self.accepting = False
 
     def start(
-        self, commit: Callable[[list[Job]], list[Outcome | BaseException]], news: Callable[[list[Record]], None]
+        self, commit: Callable[[list[Job]], list[Outcome | BaseException]], news: Callable[[list[Outcome]], None]
     ) -> None:
-        """Begin: `commit` is called in the worker, `news` in this event loop with what was committed, in order."""
+        """Begin: `commit` is called in the worker, `news` in this event loop with what has published, in order."""
         self._loop = asyncio.get_running_loop()
         self._commit = commit
         self._news = news
@@ -88,6 +88,6 @@ class Writer:
         """Answer those who wait, and give the news (in the event loop, after the commit)."""
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.answer(outcome)
-        records = [record for outcome in outcomes if isinstance(outcome, Outcome) for record in outcome.publications]
-        if records:
-            self._news(records)
+        published = [outcome for outcome in outcomes if isinstance(outcome, Outcome) and outcome.publications]
+        if published:
+            self._news(published)
