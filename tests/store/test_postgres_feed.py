@@ -15,7 +15,7 @@ import pytest
 from databases import Cluster, create
 from holdfast import Limits
 from holdfast.protocol.codec import Codec
-from holdfast.store import log, postgres_database, postgres_feed
+from holdfast.store import log, postgres_database, postgres_feed, told
 from holdfast.store.postgres import READERS, PostgresStore, renew_epoch
 from holdfast.store.postgres_database import Database, Moved
 from holdfast.store.store import Transaction
@@ -48,10 +48,11 @@ async def test_what_one_node_commits_all_hear_of_as_it_was_committed(open_store:
     )
 
 
-@pytest.mark.parametrize("listen", [None, NOBODY_LISTENS])
+@pytest.mark.parametrize(("listen", "remembered"), [(None, 100_000), (NOBODY_LISTENS, 100_000), (None, 1)])
 async def test_many_writers_on_many_nodes_are_heard_everywhere_in_order_and_once(
-    open_store: OpenStore, listen: str | None
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, listen: str | None, remembered: int
 ) -> None:
+    monkeypatch.setattr(told, "ROOMS", remembered)
     nodes = [await open_store(listen=listen) for _ in range(3)]
     rooms = [f"room-{number}" for number in range(7)]
 
@@ -162,6 +163,49 @@ async def test_what_piles_up_while_a_node_stands_still_is_told_in_order(open_sto
     await until(lambda: len(stalled.said) == 1500)
     for room in ("lobby", "side"):
         assert offsets(stalled, room) == list(range(1, (await writer.store.span(room)).head + 1))
+
+
+async def test_however_many_rooms_a_node_is_told_of_it_remembers_some(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told, "ROOMS", 100)
+    writer, node = await open_store(), await open_store()
+
+    def in_many(tx: Transaction, rooms: range) -> None:
+        for number in rooms:
+            tx.publish(f"room-{number}", "said", {})
+
+    for first in range(0, 3000, 300):
+        await writer.store.write(in_many, range(first, first + 300))
+        since = writer.store._feed._since
+        writer.store._feed._wanted.set()
+        await until(lambda: len(node.said) == first + 300 and writer.store._feed._since != since)  # noqa: B023
+    assert len({record.room for record in node.said}) == 3000
+    assert max(len(kept.store._feed._told) for kept in (writer, node)) <= 900
+
+
+async def test_to_be_told_much_is_no_silence(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_feed, "AWAY_SECONDS", 1.0)
+    monkeypatch.setattr(postgres_feed, "TAIL_RECORDS", 10)
+    monkeypatch.setattr(postgres_feed, "_TAILS", postgres_feed._TAILS + "/* slowly */")
+    writer, node = await open_store(), await open_store()
+    execute = postgres_database.AsyncConnection.execute
+
+    async def slowly(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        if "slowly" in str(query):
+            await asyncio.sleep(0.25)
+        return await execute(self, query, *args, **options)
+
+    monkeypatch.setattr(postgres_database.AsyncConnection, "execute", slowly)
+
+    def many(tx: Transaction) -> None:
+        for number in range(100):
+            tx.publish("lobby", "said", {"number": number})
+
+    await writer.store.write(many)
+    await until(lambda: len(node.said) == 100)
+    assert node.told == [10] * 10
+    assert node.turns == []
 
 
 # ── publications in a transaction of one's own ────────────────────────────────────────────────────

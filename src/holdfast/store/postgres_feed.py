@@ -33,6 +33,7 @@ from holdfast.store.postgres_database import (
 )
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener, Outcome, Record, published
+from holdfast.store.told import Told
 from holdfast.store.trouble import Trouble
 
 logger = logging.getLogger("holdfast.store")
@@ -90,10 +91,9 @@ class Feed:
         self._moved = moved
         self._poll = poll
         self._since = ""  # the snapshot up to which everything was told
-        self._told: dict[str, int] = {}  # the newest publication of a room that was told
+        self._told = Told()
         self._wanted = asyncio.Event()  # to ask before the time
         self._hinted: set[str] = set()  # rooms that it is to be asked for
-        self._kept = 0  # rooms in `_told`, when it was looked through last
         self._has_moved = False
         self._is_away = False
         self._silence: asyncio.TimerHandle | None = None
@@ -133,9 +133,9 @@ class Feed:
         home = self._database.home
         at_once: list[Record] = []
         for record in published(outcome for outcome in outcomes if home is not None and outcome.epoch == home.epoch):
-            told = self._told.get(record.room, 0 if record.offset == 1 else None)
-            if told == record.offset - 1:
-                self._told[record.room] = record.offset
+            told = self._told.get(record.room)
+            if told == record.offset - 1 or (told is None and record.offset == 1):
+                self._told.update({record.room: record.offset})
                 at_once.append(record)
             elif (told is None or told < record.offset) and self._listener.follows(record.room):
                 self._wanted.set()
@@ -169,8 +169,7 @@ class Feed:
         """Ask again and again, as long as the database answers."""
         while True:
             self._wanted.clear()
-            async with asyncio.timeout(AWAY_SECONDS):
-                await self._ask(connection)
+            await self._ask(connection)
             self._heard_from()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
@@ -179,10 +178,9 @@ class Feed:
     async def _ask(self, connection: AsyncConnection) -> None:
         home = self._database.here
         reached = self._database.reached(home)
-        hinted = {room: self._told[room] for room in self._hinted if room in self._told}
+        hinted = {room: told for room in self._hinted if (told := self._told.get(room)) is not None}
         self._hinted.clear()
-        answer = await connection.execute(_CHANGED, since(self._since) | _tails(hinted))
-        rows = await answer.fetchall()
+        rows = await self._answer(connection, _CHANGED, since(self._since) | _tails(hinted))
         changed = [row for row in rows if row[0] is not None]
         snapshot, newest, clock, *where = changed[0][:6]
         self._database.check(tuple(where), home, reached)
@@ -192,16 +190,16 @@ class Feed:
         for *_, room, first, last, _, _ in changed:
             # Who begins to follow it later asks the store later: what is passed over here is in that answer.
             if room is not None and self._listener.follows(room):
-                behind[room] = max(self._told.get(room, 0), first - 1), last
+                behind[room] = max(self._told.get(room) or 0, first - 1), last
         await self._catch_up(connection, behind)
         self._since = up_to(snapshot, newest)
-        self._forget({row[6] for row in changed})
+        self._told.age()  # what was told before this was asked is not new to the next
 
     async def _catch_up(self, connection: AsyncConnection, behind: dict[str, tuple[int, int]]) -> None:
         """Read what rooms have from one offset to another, a page at a time, and tell it."""
         while behind := {room: (after, last) for room, (after, last) in behind.items() if after < last}:
             page = {room: after for room, (after, _) in islice(behind.items(), TAIL_RECORDS)}
-            rows = await (await connection.execute(_TAILS, _tails(page))).fetchall()
+            rows = await self._answer(connection, _TAILS, _tails(page))
             self._deliver(rows)
             reached = {room: offset for room, offset, _, _ in rows}
             is_all = len(rows) < TAIL_RECORDS
@@ -212,17 +210,10 @@ class Feed:
     def _deliver(self, rows: Iterable[Sequence[Any]]) -> None:
         """Tell what was not told while it was read."""
         records = (Record(room, offset, type, body.encode()) for room, offset, type, body in rows)
-        new = [record for record in records if record.offset > self._told.get(record.room, 0)]
-        self._told.update((record.room, record.offset) for record in new)
+        new = [record for record in records if record.offset > (self._told.get(record.room) or 0)]
+        self._told.update({record.room: record.offset for record in new})
         if new:
             self._listener.news(new)
-
-    def _forget(self, recent: set[str]) -> None:
-        """Forget how far rooms were told that nobody follows any more, once in a while."""
-        if len(self._told) > 2 * self._kept + 1000:
-            follows = self._listener.follows
-            self._told = {room: offset for room, offset in self._told.items() if room in recent or follows(room)}
-            self._kept = len(self._told)
 
     def _take_hint(self, rooms: list[str]) -> None:
         followed = set(filter(self._listener.follows, rooms))
@@ -232,10 +223,15 @@ class Feed:
 
     # Whether it is there at all.
 
+    async def _answer(self, connection: AsyncConnection, sql: str, parameters: dict[str, Any]) -> list[Any]:
+        """Ask one thing. Whatever is answered, the database is there, however much there is still to be asked."""
+        async with asyncio.timeout(AWAY_SECONDS):
+            rows = await (await connection.execute(sql.encode(), parameters)).fetchall()
+        self._expect_word()
+        return rows
+
     def _heard_from(self) -> None:
-        """The database has answered, and everything up to now was told."""
-        if self._silence is not None:
-            self._silence.cancel()
+        """Everything up to now was told."""
         self._expect_word()
         self._trouble.ends()
         if self._is_away:
@@ -245,10 +241,15 @@ class Feed:
             self._listener.back()
 
     def _expect_word(self) -> None:
+        """The database has answered, and is not to fall silent from now on."""
+        if self._silence is not None:
+            self._silence.cancel()
         until = self._loop.time() + AWAY_SECONDS
         self._silence = self._loop.call_at(until, self._fell_silent, until)
 
     def _fell_silent(self, until: float) -> None:
+        if self._is_away:
+            return
         if self._loop.time() > until + LATE_SECONDS:
             self._expect_word()  # it was this process that stood still
             return
@@ -269,7 +270,7 @@ class Feed:
             await hang_up(connection)
         self._database.home = home
         self._has_moved = False
-        self._told.clear()
+        self._told = Told()
         logger.error("the database is another, or has another life (%s): everybody starts afresh", self._database.here)
         self._moved()
 
