@@ -27,6 +27,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import RESERVED_TYPES
 from holdfast.store import log, transaction
 from holdfast.store.commit import Committer
+from holdfast.store.migrations import pending
 from holdfast.store.postgres_database import LOCK, Connection, Database, Home, Moved, begin
 from holdfast.store.postgres_feed import POLL_SECONDS, Feed
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
@@ -158,19 +159,19 @@ class PostgresStore:
             connection.execute(LOCK)
             if connection.execute("SELECT to_regclass('holdfast_migration')").fetchone() == (None,):
                 connection.execute(
-                    "CREATE TABLE holdfast_migration (owner text, number integer, PRIMARY KEY (owner, number))"
+                    "CREATE TABLE holdfast_migration "
+                    "(owner text, number integer, hash text NOT NULL, PRIMARY KEY (owner, number))"
                 )
             for owner, scripts in (("holdfast", schema), ("app", self._migrations)):
-                row = connection.execute(
-                    "SELECT coalesce(max(number), 0) FROM holdfast_migration WHERE owner = %s", (owner,)
-                ).fetchone()
-                assert row is not None
-                for number, script in enumerate(scripts[row[0] :], row[0] + 1):
+                rows = connection.execute("SELECT number, hash FROM holdfast_migration WHERE owner = %s", (owner,))
+                for migration in pending(owner, scripts, dict(rows.fetchall())):
                     try:
-                        connection.execute(script.encode())
+                        connection.execute(migration.script.encode())
                     except psycopg.Error as error:
-                        raise StoreError(f"migration {number} of {owner}: {error}") from error
-                    connection.execute("INSERT INTO holdfast_migration VALUES (%s, %s)", (owner, number))
+                        raise StoreError(f"migration {migration.number} of {owner}: {error}") from error
+                    connection.execute(
+                        "INSERT INTO holdfast_migration VALUES (%s, %s, %s)", (owner, migration.number, migration.hash)
+                    )
 
     def _identify(self, connection: Connection) -> Home:
         words = {"types": sorted(RESERVED_TYPES), "keys": ["type", "id", self._codec.room_key]}

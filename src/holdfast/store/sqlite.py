@@ -29,6 +29,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.store import log
 from holdfast.store.commit import Committer, Job
 from holdfast.store.lock import Lock
+from holdfast.store.migrations import Migration, pending
 from holdfast.store.retention import keep_house
 from holdfast.store.sqlite_session import SqliteConnection, SqliteSession
 from holdfast.store.store import (
@@ -130,24 +131,29 @@ class SqliteStore:
             execute("PRAGMA foreign_keys = ON")
             execute(
                 "CREATE TABLE IF NOT EXISTS holdfast_migration "
-                "(owner TEXT, number INTEGER, PRIMARY KEY (owner, number))"
+                "(owner TEXT, number INTEGER, hash TEXT, PRIMARY KEY (owner, number))"
             )
+            if "hash" not in {column[1] for column in execute("PRAGMA table_info(holdfast_migration)")}:
+                execute("ALTER TABLE holdfast_migration ADD COLUMN hash TEXT")  # the file is of before there were any
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {self.path}: {error}") from None
 
     def _migrate(self, owner: str, scripts: Sequence[str]) -> None:
         """Run the scripts that have not been run on this file, each in a transaction."""
-        (done,) = self._connection.execute(
-            "SELECT coalesce(max(number), 0) FROM holdfast_migration WHERE owner = ?", (owner,)
-        ).fetchone()
-        for number, script in enumerate(scripts[done:], done + 1):
-            note = f"INSERT INTO holdfast_migration VALUES ('{owner}', {number})"  # noqa: S608 - both are ours
+        self._connection.executemany(
+            "UPDATE holdfast_migration SET hash = ? WHERE owner = ? AND number = ? AND hash IS NULL",
+            [(Migration(owner, number, script).hash, owner, number) for number, script in enumerate(scripts, 1)],
+        )
+        rows = self._connection.execute("SELECT number, hash FROM holdfast_migration WHERE owner = ?", (owner,))
+        for migration in pending(owner, scripts, dict(rows)):
+            values = f"'{owner}', {migration.number}, '{migration.hash}'"
+            note = f"INSERT INTO holdfast_migration VALUES ({values})"  # noqa: S608 - all of it is ours
             try:
-                self._connection.executescript(f"BEGIN IMMEDIATE;\n{script}\n;{note};COMMIT;")
+                self._connection.executescript(f"BEGIN IMMEDIATE;\n{migration.script}\n;{note};COMMIT;")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                raise StoreError(f"{self.path}: migration {number} of {owner}: {error}") from error
+                raise StoreError(f"{self.path}: migration {migration.number} of {owner}: {error}") from error
 
     def _identify(self) -> None:
         """
