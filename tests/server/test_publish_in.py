@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from databases import drop
 from holdfast import Hub, Invalid, Malformed, StoreError
 from peers import Server
 from store.conftest import until
@@ -54,6 +55,29 @@ async def test_what_is_wrong_is_said_before_anything_is_done(hub: Hub, database:
         with pytest.raises(Invalid):
             hub.publish_in(connection, "notes", "presence", {})
         hub.publish_in(connection, "notes", "noted", {})
+
+
+async def test_a_connection_that_leads_to_another_database_is_refused(hub: Hub, database: str, postgres: str) -> None:
+    original = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+    copy = f"{original}_copy"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        with pytest.raises(StoreError, match="another database than the hub's"):
+            hub.publish_in(connection, "notes", "noted", {})
+        connection.execute(f'CREATE DATABASE "{copy}" TEMPLATE template0'.encode())
+    elsewhere = psycopg.conninfo.make_conninfo(postgres, dbname=copy)
+    try:
+        async with Hub(elsewhere), await psycopg.AsyncConnection.connect(elsewhere) as other:
+            with pytest.raises(StoreError, match="another database than the hub's"):
+                await hub.publish_in(other, "notes", "noted", {})
+            await other.rollback()
+            await other.execute("SELECT holdfast_append('notes', 'noted', '{}')")
+    finally:
+        drop(postgres, copy)
+    async with await psycopg.AsyncConnection.connect(database) as mine:
+        await hub.publish_in(mine, "notes", "noted", {})
+        await mine.execute("UPDATE holdfast_meta SET value = 'anew' WHERE key = 'epoch'")
+        with pytest.raises(StoreError, match="another life"):
+            await hub.publish_in(mine, "notes", "noted", {})
 
 
 async def test_on_a_file_it_is_said_what_to_do() -> None:

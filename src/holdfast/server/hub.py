@@ -284,7 +284,8 @@ class Hub:
         Publish in a transaction of your own on the PostgreSQL database that the store is in: they commit together.
 
         `connection` is psycopg's; on an `AsyncConnection` this is to be awaited. What it returns is true as soon as you
-        have committed. Until then whoever else publishes in this room waits, so do it last.
+        have committed. Until then whoever else publishes in this room waits, so do it last. Raises `StoreError` on a
+        connection that leads to another database.
         """
         codec, epoch = self._settings.codec, self._store.epoch
         body = codec.encode_body(type, data)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from importlib.resources import files
 from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -45,7 +45,7 @@ T = TypeVar("T")
 #: Threads that run the application's queries, and those that read the log: who joins waits for no slow query.
 READERS, LOG_READERS = 4, 2
 _SCHEMA = ("postgres.sql",)
-_APPEND = "SELECT holdfast_append(%s, %s, %s::jsonb)"
+_APPEND = "SELECT holdfast_append(%s, %s, %s::jsonb, %s)"
 
 
 def renew_epoch(dsn: str) -> str:
@@ -59,6 +59,18 @@ def renew_epoch(dsn: str) -> str:
     if not changed.rowcount:
         raise StoreError("there is no store of holdfast in this database")
     return epoch
+
+
+@contextmanager
+def _only_at_home() -> Iterator[None]:
+    """Say plainly that somebody's connection leads elsewhere."""
+    try:
+        yield
+    except (errors.ObjectNotInPrerequisiteState, errors.UndefinedFunction) as error:
+        raise StoreError(
+            "the connection leads to another database than the hub's, or its log has another life by now; "
+            "nothing was published"
+        ) from error
 
 
 class Lost(Unavailable):
@@ -208,16 +220,19 @@ class PostgresStore:
         self, connection: Any, room: str, type: str, body: bytes, then: Callable[[int], T]
     ) -> T | Awaitable[T]:
         """Append to a log in a transaction of somebody else's, who has connected to the same database."""
-        parameters = (room, type, body.decode())
+        home = self._database.here
+        parameters = (room, type, body.decode(), f"{home.place}:{home.epoch}")
         if isinstance(connection, psycopg.AsyncConnection):
             return self._append_and_wait(connection, parameters, then)
-        row = connection.cursor(row_factory=tuple_row).execute(_APPEND, parameters).fetchone()
+        with _only_at_home():
+            row = connection.cursor(row_factory=tuple_row).execute(_APPEND, parameters).fetchone()
         return then(row[0])
 
     async def _append_and_wait(
         self, connection: psycopg.AsyncConnection[Any], parameters: tuple[str, ...], then: Callable[[int], T]
     ) -> T:
-        cursor = await connection.cursor(row_factory=tuple_row).execute(_APPEND, parameters)
+        with _only_at_home():
+            cursor = await connection.cursor(row_factory=tuple_row).execute(_APPEND, parameters)
         row = await cursor.fetchone()
         assert row is not None
         return then(row[0])

@@ -139,7 +139,10 @@ $$;
 --
 -- It acts with the rights of the hub's own role, on the hub's own tables, whoever calls it, from wherever: so whoever may
 -- call it (GRANT EXECUTE) need not be able to read what tokens are signed with.
-CREATE FUNCTION holdfast_append(room text, type text, data jsonb) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
+--
+-- Whoever knows where the log lives, and in which epoch, may say so (`home`), and is refused anywhere else.
+CREATE FUNCTION holdfast_append(room text, type text, data jsonb, home text DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   words jsonb := (SELECT value FROM holdfast_meta WHERE key = 'words');  -- that are the protocol's own
   field text := (SELECT min(word) FROM jsonb_array_elements_text(words -> 'keys') word WHERE data ? word);
@@ -159,6 +162,9 @@ DECLARE
     END;
   offsets bigint[];
 BEGIN
+  IF home <> holdfast_home() || ':' || (SELECT value FROM holdfast_meta WHERE key = 'epoch') THEN
+    RAISE EXCEPTION 'the log is not at %', home USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
   IF complaint IS NOT NULL THEN
     RAISE EXCEPTION '%', complaint USING ERRCODE = 'invalid_parameter_value';
   END IF;
@@ -170,7 +176,7 @@ BEGIN
   RETURN offsets[1];
 END $$;
 
-REVOKE ALL ON FUNCTION holdfast_append(text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION holdfast_append(text, text, jsonb, text) FROM PUBLIC;
 DO $$ BEGIN
-  EXECUTE format('ALTER FUNCTION holdfast_append(text, text, jsonb) SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION holdfast_append(text, text, jsonb, text) SET search_path = %I, pg_temp', current_schema());
 END $$;
