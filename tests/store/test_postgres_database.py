@@ -10,9 +10,12 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
+from databases import drop
 from holdfast.errors import StoreError, Unavailable
+from holdfast.protocol.codec import Codec
+from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_database import Database, Home, Moved, begin, with_defaults
-from store.conftest import OpenStore
+from store.conftest import Deaf, Kept, OpenStore, until
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def test_what_a_connection_string_does_not_say_is_said_for_it() -> None:
     assert {name: value for name, value in said.items() if name != "port"} == {
         "user": "ann", "host": "here,there", "dbname": "notes", "connect_timeout": "9", "application_name": "holdfast",
         "target_session_attrs": "read-write", "keepalives_idle": "5", "keepalives_interval": "2",
-        "keepalives_count": "3", "tcp_user_timeout": "10000",
+        "keepalives_count": "3", "tcp_user_timeout": "10000", "client_encoding": "UTF8",
     }  # fmt: skip
 
 
@@ -76,6 +79,37 @@ def test_a_database_that_acknowledges_what_it_may_lose_is_refused(database: str)
     way = Database(psycopg.conninfo.make_conninfo(database, options="-c synchronous_commit=off"))
     with way.connect_anywhere() as connection, pytest.raises(StoreError, match="synchronous_commit"):
         way.identify(connection, "{}")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_text_is_refused(postgres: str, encoding: str) -> None:
+    name = f"holdfast_{encoding.lower()}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0".encode())
+    try:
+        store = PostgresStore(conninfo.make_conninfo(postgres, dbname=name), Codec())
+        with pytest.raises(StoreError, match=f"encoding of the database is {encoding}"):
+            await store.open(Deaf())
+    finally:
+        drop(postgres, name)
+
+
+@pytest.mark.parametrize("said", ["", "client_encoding=LATIN1", "options='-c client_encoding=LATIN1'"])
+async def test_whatever_the_environment_says_every_text_is_passed_on(
+    database: str, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    kept = Kept(PostgresStore(conninfo.make_conninfo(database, **conninfo.conninfo_to_dict(said)), Codec()), database)
+    kept.looks = False
+    await kept.store.open(kept)
+    try:
+        await kept.store.write(lambda tx: tx.publish("Žofie 🦀", "said", {"text": "čau, 世界 🦀"}))
+        await until(lambda: len(kept.said) == 1)
+        (record,) = await kept.store.page("Žofie 🦀", 0)
+        assert kept.said == [record]
+        assert record.body.decode() == '{"text":"čau, 世界 🦀"}'
+    finally:
+        await kept.store.close()
 
 
 @pytest.mark.parametrize("dsn", ["postgresql://[bad", "dbname='x"])

@@ -132,6 +132,7 @@ class PostgresStore:
             try:
                 # A migration takes what it takes.
                 with closing(self._database.connect_anywhere(patience=inf)) as connection:
+                    self._database.check_settings(connection)
                     self._migrate(connection)
                     self._database.home = self._identify(connection)
                 await self._notify.try_out()

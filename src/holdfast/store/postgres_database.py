@@ -264,6 +264,17 @@ class Database:
             self._reached[home] = max(self.reached(home), row[2])
         return True
 
+    def check_settings(self, connection: Connection) -> None:
+        """Raise `StoreError` where promises could not be kept; and take in the time."""
+        settings = connection.execute(_SETTINGS).fetchone()
+        assert settings is not None
+        now, durability, encoding = settings
+        if durability == "off":
+            raise StoreError("with synchronous_commit = off the database acknowledges what it may lose; set it to on")
+        if encoding != "UTF8":
+            raise StoreError(f"the encoding of the database is {encoding}, which cannot hold every text; make it UTF8")
+        self.set_clock(now)
+
     def identify(self, connection: Connection, words: str) -> tuple[Home, str]:
         """
         Return where this is, and in which epoch; and the signing key.
@@ -272,12 +283,7 @@ class Database:
 
         `words` are what `holdfast_append` must refuse, as JSON.
         """
-        settings = connection.execute(_SETTINGS).fetchone()
-        assert settings is not None
-        now, durability = settings
-        if durability == "off":
-            raise StoreError("with synchronous_commit = off the database acknowledges what it may lose; set it to on")
-        self.set_clock(now)
+        self.check_settings(connection)
         with connection.transaction():
             connection.execute(LOCK)
             meta = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM holdfast_meta")}
@@ -299,19 +305,19 @@ class Database:
         return Home(place, meta["epoch"]), meta["secret"]
 
 
-_SETTINGS = f"SELECT {CLOCK}, current_setting('synchronous_commit')"
+_SETTINGS = f"SELECT {CLOCK}, current_setting('synchronous_commit'), current_setting('server_encoding')"
 
 #: One process at a time makes tables, or an epoch.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('holdfast_migration'))"
 
 
 def with_defaults(dsn: str) -> str:
-    """Return a connection string that says everything that it does not say itself as `DEFAULTS` do."""
+    """Return a connection string that says everything that it does not say itself as `DEFAULTS` do; and in UTF-8."""
     try:
         given: dict[str, Any] = conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise ValueError(f"this is no way to a PostgreSQL database: {str(error).strip()}") from None
-    return conninfo.make_conninfo("", **{**DEFAULTS, **given})
+    return conninfo.make_conninfo("", **{**DEFAULTS, **given, "client_encoding": "UTF8"})
 
 
 def begin(isolation: str) -> bytes:
