@@ -16,7 +16,6 @@ from importlib.resources import files
 from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
@@ -24,7 +23,6 @@ from psycopg.rows import tuple_row
 from holdfast.core.ready import Span
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
-from holdfast.protocol.messages import RESERVED_TYPES
 from holdfast.store import log, transaction
 from holdfast.store.commit import Committer
 from holdfast.store.migrations import pending
@@ -33,6 +31,7 @@ from holdfast.store.postgres_feed import POLL_SECONDS, Feed
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
 from holdfast.store.postgres_people import People
 from holdfast.store.postgres_session import PostgresConnection, PostgresSession
+from holdfast.store.postgres_words import words
 from holdfast.store.retention import keep_house
 from holdfast.store.store import Listener, Once, Outcome, ReadTransaction, Record, Retention, Transaction, new_epoch
 from holdfast.store.transaction import OpenReadTransaction
@@ -187,8 +186,7 @@ class PostgresStore:
                     )
 
     def _identify(self, connection: Connection) -> Home:
-        words = {"types": sorted(RESERVED_TYPES), "keys": ["type", "id", self._codec.room_key]}
-        home, self._secret = self._database.identify(connection, msgspec.json.encode(words).decode())
+        home, self._secret = self._database.identify(connection, words(self._codec))
         return home
 
     def _identify_again(self) -> Home:

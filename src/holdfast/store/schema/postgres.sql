@@ -147,7 +147,7 @@ DECLARE
   words jsonb := (SELECT value FROM holdfast_meta WHERE key = 'words');  -- that are the protocol's own
   field text := (SELECT min(word) FROM jsonb_array_elements_text(words -> 'keys') word WHERE data ? word);
   complaint text := CASE
-    WHEN room IS NULL OR length(room) NOT BETWEEN 1 AND 128 OR room ~ '[[:cntrl:]]'
+    WHEN room IS NULL OR length(room) NOT BETWEEN 1 AND 128 OR room !~ (words ->> 'room')
       THEN 'a room is a name of 1 to 128 printable characters'
     WHEN type IS NULL OR type !~ '^[A-Za-z0-9_.:-]{1,64}$'
       THEN 'an event''s type is 1 to 64 letters, digits and any of _.:-'
@@ -159,6 +159,10 @@ DECLARE
       THEN format('the data of %L has the field %L, which the protocol uses itself', type, field)
     WHEN octet_length(data::text) > 65536
       THEN format('a publication is at most 65536 bytes; this one has %s', octet_length(data::text))
+    WHEN jsonb_path_exists(data, 'strict $.**{65}')
+      THEN format('the data of %L is nested more than 64 deep', type)
+    WHEN jsonb_path_exists(data, 'strict $.** ? (@ > 1e308 || @ < -1e308)')
+      THEN format('the data of %L has a number beyond 1e308', type)
     END;
   offsets bigint[];
 BEGIN
