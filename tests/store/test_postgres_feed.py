@@ -279,6 +279,24 @@ async def test_a_node_says_when_it_does_not_know_and_when_it_does_again(
         await node.store.close()
 
 
+async def test_what_somebody_published_who_waits_for_no_disk_is_on_it_all_the_same(cluster: Cluster) -> None:
+    dsn = create(cluster.dsn("postgres"), "mortal")
+    cluster.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    cluster.execute("SELECT pg_reload_conf()")
+    node = Kept(PostgresStore(dsn, Codec()), dsn)
+    node.looks = False
+    await node.store.open(node)
+    try:
+        with psycopg.connect(dsn, options="-c synchronous_commit=off") as somebody:
+            somebody.execute("SELECT holdfast_append('lobby', 'said', '{\"number\": 1}')")
+        await until(lambda: len(node.said) == 1)
+        cluster.stop(signal.SIGQUIT)
+        await asyncio.to_thread(cluster.start)
+        assert node.log() == [("lobby", 1, "said", '{"number": 1}')]
+    finally:
+        await node.store.close()
+
+
 async def test_what_is_committed_under_ids_that_a_crash_has_freed_is_heard_of(cluster: Cluster) -> None:
     dsn = create(cluster.dsn("postgres"), "mortal")
     node = Kept(PostgresStore(dsn, Codec()), dsn)

@@ -172,6 +172,9 @@ BEGIN
   IF complaint IS NOT NULL THEN
     RAISE EXCEPTION '%', complaint USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);  -- what is told to anybody may not be lost any more
+  END IF;
   offsets := holdfast_append_many(
     ARRAY[room], ARRAY[type], ARRAY[data::text],
     ARRAY[(extract(epoch FROM clock_timestamp()) * 1000000)::bigint], false
