@@ -222,12 +222,12 @@ class Database:
         """Say why nothing is heard where LISTEN was to be possible."""
         connection = await self.connect_to_listen()
         try:
-            row = await (await connection.execute(_WHERE)).fetchone()
+            row = await (await connection.execute(f"SELECT {WHERE}".encode())).fetchone()
         except psycopg.Error:
             row = None  # nothing of holdfast is there
         finally:
             await hang_up(connection)
-        if row != (self.here.place, self.here.epoch):
+        if row is None or row[:2] != (self.here.place, self.here.epoch):
             return "--listen (listen=) leads to another database than --store"
         return (
             "nothing can be heard through a pooler in transaction mode: "
