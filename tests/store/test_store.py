@@ -138,17 +138,6 @@ async def test_a_query_cannot_write(kept: Kept) -> None:
     await kept.store.read(lambda tx: tx.all("SELECT 1"))  # and the next is not harmed
 
 
-async def test_who_joins_waits_for_no_slow_query(open_store: OpenStore) -> None:
-    kept = await open_store()
-    await kept.store.write(take_note, "hello")
-    enough = threading.Event()
-    slow = [asyncio.create_task(kept.store.read(lambda tx: enough.wait(4.0))) for _ in range(10)]
-    assert [record.offset for record in await kept.store.page("lobby", 0)] == [1]
-    assert (await kept.store.span("lobby")).head == 1
-    enough.set()
-    assert all(await asyncio.gather(*slow))
-
-
 async def test_all_that_a_query_reads_is_of_one_moment(open_store: OpenStore) -> None:
     kept = await open_store()
     await kept.store.write(take_note, "before")

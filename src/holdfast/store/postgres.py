@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from importlib.resources import files
 from math import inf
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
 
-from holdfast.core.ready import Span
-from holdfast.errors import Closed, StoreError, Unavailable
+from holdfast.errors import StoreError, Unavailable
 from holdfast.protocol.codec import Codec
-from holdfast.store import log, transaction
+from holdfast.store import transaction
 from holdfast.store.commit import Committer
 from holdfast.store.migrations import pending
 from holdfast.store.postgres_database import LOCK, Connection, Database, Home, Moved, begin
@@ -33,12 +32,12 @@ from holdfast.store.postgres_people import People
 from holdfast.store.postgres_session import PostgresConnection, PostgresSession
 from holdfast.store.postgres_words import words
 from holdfast.store.retention import keep_house
-from holdfast.store.store import Listener, Once, Outcome, ReadTransaction, Record, Retention, Transaction, new_epoch
+from holdfast.store.store import Listener, Retention, new_epoch
+from holdfast.store.threaded import ThreadedStore
 from holdfast.store.transaction import OpenReadTransaction
 from holdfast.store.worker import ThreadWorker, Worker
 from holdfast.store.writer import Writer
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Threads that run the application's queries, and those that read the log: who joins waits for no slow query.
@@ -76,7 +75,7 @@ class Lost(Unavailable):
     """The database was lost in the middle of a query."""
 
 
-class PostgresStore:
+class PostgresStore(ThreadedStore):
     """
     A store in a PostgreSQL database.
 
@@ -199,22 +198,6 @@ class PostgresStore:
 
     # Writing.
 
-    async def write(self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `change` in a transaction, and return what it returned once that is on the disk."""
-        outcome = await self.commit(change, args, kwargs)
-        result: T = outcome.result
-        return result
-
-    async def commit(
-        self,
-        change: Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        once: Once | None = None,
-    ) -> Outcome:
-        """Like `write`, with what was published; with `once`, a repetition is answered as the first was."""
-        return await self._writer.commit(change, args, kwargs or {}, once)
-
     def append_in(
         self, connection: Any, room: str, type: str, body: bytes, then: Callable[[int], T]
     ) -> T | Awaitable[T]:
@@ -238,24 +221,7 @@ class PostgresStore:
 
     # Reading.
 
-    async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `query` on one moment of the store, and return what it returned."""
-        return await self._ask(self._reads, query, *args, **kwargs)
-
-    async def span(self, room: str) -> Span:
-        """Return what the log of `room` holds."""
-        return await self._ask(self._log_reads, log.span, room)
-
-    async def page(self, room: str, after: int) -> list[Record]:
-        """Return what follows `after`: from the first that is left, as much as fits a page."""
-        return await self._ask(self._log_reads, log.page, room, after)
-
-    async def _ask(
-        self, reads: Executor, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a query in one of these threads."""
-        if not self._writer.accepting:
-            raise Closed("the store is closed")
+    def _reading(self, query: Callable[..., T], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], T]:
         home = self._database.here  # whoever asks now wants to know of this one, and of no other that comes meanwhile
 
         def run() -> T:
@@ -264,9 +230,9 @@ class PostgresStore:
             except Lost:  # perhaps long ago; a query can be run again
                 return self._read(home, query, args, kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(reads, run)
+        return run
 
-    def _read(self, home: Home, query: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    def _read(self, home: Home, query: Callable[..., T], args: Sequence[Any], kwargs: Mapping[str, Any]) -> T:
         connection = self._reader(home)
         try:
             connection.execute(begin("REPEATABLE READ READ ONLY"))

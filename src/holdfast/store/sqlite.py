@@ -15,39 +15,27 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-from holdfast.core.ready import Span
-from holdfast.errors import Closed, StoreError
+from holdfast.errors import StoreError
 from holdfast.protocol.codec import Codec
-from holdfast.store import log
 from holdfast.store.commit import Committer, Job
 from holdfast.store.lock import Lock
 from holdfast.store.migrations import Migration, pending
 from holdfast.store.retention import keep_house
 from holdfast.store.sqlite_session import SqliteConnection, SqliteSession
-from holdfast.store.store import (
-    Listener,
-    Once,
-    Outcome,
-    ReadTransaction,
-    Record,
-    Retention,
-    Transaction,
-    new_epoch,
-    published,
-)
+from holdfast.store.store import Listener, Outcome, Retention, new_epoch, published
+from holdfast.store.threaded import ThreadedStore
 from holdfast.store.transaction import OpenReadTransaction
 from holdfast.store.worker import ThreadWorker, Worker
 from holdfast.store.writer import Writer
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Threads that run the application's queries, and those that read the log: who joins waits for no slow query.
@@ -55,7 +43,7 @@ READERS, LOG_READERS = 2, 2
 _SCHEMA = ("sqlite.sql", "sqlite-2.sql", "sqlite-3.sql")
 
 
-class SqliteStore:
+class SqliteStore(ThreadedStore):
     """A store in the file `path`; `memory:` is a file in a temporary folder."""
 
     epoch: str
@@ -179,22 +167,6 @@ class SqliteStore:
 
     # Writing.
 
-    async def write(self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `change` in a transaction, and return what it returned once that is on the disk."""
-        outcome = await self.commit(change, args, kwargs)
-        result: T = outcome.result
-        return result
-
-    async def commit(
-        self,
-        change: Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        once: Once | None = None,
-    ) -> Outcome:
-        """Like `write`, with what was published; with `once`, a repetition is answered as the first was."""
-        return await self._writer.commit(change, args, kwargs or {}, once)
-
     def _commit(self, jobs: list[Job]) -> list[Outcome | BaseException]:
         outcomes = self._committer.commit(jobs)
         self._lock.witness(self._committer.clock)  # before anybody is told: a restored file is seen to be older
@@ -202,25 +174,7 @@ class SqliteStore:
 
     # Reading.
 
-    async def read(self, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `query` on one moment of the store, and return what it returned."""
-        return await self._ask(self._reads, query, *args, **kwargs)
-
-    async def span(self, room: str) -> Span:
-        """Return what the log of `room` holds."""
-        return await self._ask(self._log_reads, log.span, room)
-
-    async def page(self, room: str, after: int) -> list[Record]:
-        """Return what follows `after`: from the first that is left, as much as fits a page."""
-        return await self._ask(self._log_reads, log.page, room, after)
-
-    async def _ask(
-        self, reads: Executor, query: Callable[Concatenate[ReadTransaction, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a query in one of these threads."""
-        if not self._writer.accepting:
-            raise Closed("the store is closed")
-
+    def _reading(self, query: Callable[..., T], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], T]:
         def run() -> T:
             connection = self._reader()
             connection.execute("BEGIN")
@@ -229,7 +183,7 @@ class SqliteStore:
             finally:
                 connection.execute("ROLLBACK")
 
-        return await asyncio.get_running_loop().run_in_executor(reads, run)
+        return run
 
     def _reader(self) -> sqlite3.Connection:
         """Return this thread's own connection, which cannot write."""
