@@ -16,7 +16,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_database import Database
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
-from holdfast.store.postgres_session import to_postgres
+from holdfast.store.postgres_sql import to_postgres
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import Once, Outcome, Record, Transaction
 

@@ -15,7 +15,6 @@ import pytest
 from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError, Unavailable
 from holdfast.store import postgres_session, transaction
 from holdfast.store.held import AGAIN_SECONDS, PATIENCE_MS
-from holdfast.store.postgres_session import to_postgres
 from holdfast.store.store import Once, Transaction
 from store.conftest import Kept, OpenStore, take_note, until
 
@@ -343,20 +342,6 @@ async def test_a_disk_that_is_full_is_not_the_changes_fault(kept: Kept) -> None:
 
 
 # ── placeholders ──────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("SELECT ? + ?", "SELECT %s + %s"),
-        ("SELECT 5 % 2", "SELECT 5 %% 2"),
-        ("SELECT '?' || ? || 'it''s ? 5%'", "SELECT '?' || %s || 'it''s ? 5%%'"),
-        ('SELECT "a?" FROM t -- why?\nWHERE x = ?', 'SELECT "a?" FROM t -- why?\nWHERE x = %s'),
-        ("SELECT /* ? */ $$ ? $$, $a$ ? $$ $a$, ?", "SELECT /* ? */ $$ ? $$, $a$ ? $$ $a$, %s"),
-    ],
-)
-def test_placeholders_are_question_marks_where_they_are_placeholders(sql: str, expected: str) -> None:
-    assert to_postgres(sql) == expected
 
 
 async def test_changes_of_three_nodes_in_one_room_all_get_on(open_store: OpenStore) -> None:

@@ -65,10 +65,15 @@ class Worker:
         environment = {PORT: str(port), READY: str(ready), LIFE: str(life)}
         self.started = time.monotonic()
         self.is_ready = False
-        self.process = subprocess.Popen(  # noqa: S603 - it is our own command
-            command, env={**os.environ, **environment}, pass_fds=(ready, life), start_new_session=True
-        )
-        os.close(ready)
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - it is our own command
+                command, env={**os.environ, **environment}, pass_fds=(ready, life), start_new_session=True
+            )
+        except OSError:
+            os.close(self._ready)
+            raise
+        finally:
+            os.close(ready)
 
     def look(self) -> int | None:
         """See how it is: None while it runs, else its exit status."""
@@ -103,9 +108,14 @@ class Place:
             pid, pause = self.worker.process.pid, self._next_at - now
             logger.error("worker %d ended (%d), and is started again in %.1f s", pid, status, pause)
         if now >= self._next_at:
-            self.worker.close()
-            self.worker = self._start()
-            self._next_at = None
+            try:
+                worker = self._start()
+            except OSError as error:
+                logger.error("no worker can be started (%s); it is tried again", error)
+                self._next_at = now + self._pause
+            else:
+                self.worker.close()
+                self.worker, self._next_at = worker, None
 
 
 class Crew:

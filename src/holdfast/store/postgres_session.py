@@ -13,7 +13,6 @@ import re
 import secrets
 import time
 from collections.abc import Sequence, Set
-from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -26,6 +25,7 @@ from holdfast.store import transaction
 from holdfast.store.commit import Again
 from holdfast.store.held import BRIEF_MS, Held, HeldRooms
 from holdfast.store.postgres_database import Connection, Database, Moved, begin
+from holdfast.store.postgres_sql import controls, holds_several, to_postgres
 from holdfast.store.transaction import OpenTransaction, Published
 
 #: Seconds for which the fate of a commit whose answer was lost is asked for.
@@ -97,7 +97,7 @@ class PostgresSession:
 
     def run(self, sql: str, parameters: Sequence[object]) -> Any:
         """Run one statement of a change."""
-        if _CONTROL.match(sql):
+        if controls(sql):
             raise ChangeFailed("a change may not begin, commit or roll back: hub.write does")
         if holds_several(sql):  # COMMIT could be among them
             raise ChangeFailed("one statement at a time")
@@ -368,27 +368,6 @@ _COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"
 _TIDY = "DELETE FROM holdfast_writer WHERE at < now() - interval '1 day'"
 
 
-@lru_cache(maxsize=1024)
-def to_postgres(sql: str) -> str:
-    """Return SQL whose placeholders are `?` as psycopg reads it."""
-    return _TOKEN.sub(lambda found: {"?": "%s", "%": "%%"}.get(found[0], found[0].replace("%", "%%")), sql)
-
-
-@lru_cache(maxsize=1024)
-def holds_several(sql: str) -> bool:
-    """Whether there is more than one statement."""
-    return ";" in _TOKEN.sub(lambda found: "" if len(found[0]) > 1 else found[0], sql).strip().rstrip(";")
-
-
-#: What a `?` or `%` may be hidden in: strings, names, comments, dollar quotes.
-_TOKEN = re.compile(
-    r"\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|\?|%", re.DOTALL
-)
-_CONTROL = re.compile(
-    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION|SET\s+TRANSACTION)\b",
-    re.IGNORECASE | re.DOTALL,
-)
 _KIND = re.compile(r"[a-z0-9_]{1,40}")
 
 #: Others were first: run it again.
