@@ -129,6 +129,7 @@ class People:
         self._returns: Errands[tuple[str, str], tuple[str, ...]] = Errands()  # by session and user
         self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
         self._wanted = asyncio.Event()
+        self._looked_for: list[asyncio.Future[None]] = []
 
     async def open(self, listener: Listener) -> None:
         """Have a lease, and know where it begins; `listener` is told of people."""
@@ -171,9 +172,17 @@ class People:
         self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                await self._look_again()  # what is known may be of before another one came
                 while not self.are_none:
                     await asyncio.sleep(STEP_SECONDS)
-                    self._wanted.set()
+                    await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Wait for a look that begins now or later."""
+        looked: asyncio.Future[None] = self._loop.create_future()
+        self._looked_for.append(looked)
+        self._wanted.set()
+        await looked
 
     def attend(self, room: str, session: str, user: User) -> None:
         """Write down that a session of this node is in a room."""
@@ -265,7 +274,7 @@ class People:
             await hang_up(connection)
 
     async def _look(self, connection: AsyncConnection) -> None:
-        now = self._loop.time()
+        now, asked = self._loop.time(), len(self._looked_for)
         if now >= self._renewed + RENEW_SECONDS or not self._since:
             self._renewed = now
             await self._renew(connection)
@@ -281,6 +290,10 @@ class People:
         self._take([row[4:] for row in rows if row[6] is not None], set(alive))
         self._since = up_to(snapshot, newest)
         self._looked = now
+        answered, self._looked_for = self._looked_for[:asked], self._looked_for[asked:]
+        for looked in answered:
+            if not looked.done():
+                looked.set_result(None)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
             for statement in _TIDY:
