@@ -5,6 +5,7 @@ asks.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +63,16 @@ def as_postgres() -> dict[str, Any]:
     return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
 
 
+@cache
+def _fresh(bin: Path) -> Path:
+    """Return a new cluster's files, to be copied: making them takes a second."""
+    folder = _folder()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    command = [bin / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8"]
+    subprocess.run(command, capture_output=True, check=True, cwd="/", **as_postgres())
+    return folder / "data"
+
+
 class Cluster:
     """A running PostgreSQL."""
 
@@ -83,7 +95,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:
-        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8")
+        subprocess.run(["cp", "-a", _fresh(self.bin), self.data], check=True)
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         command = [self.bin / program, *arguments]
@@ -274,7 +286,9 @@ class Redis:
 def create(dsn: str, name: str) -> str:
     """Make a database in the cluster that `dsn` leads to; return how to connect to it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        # Copying files takes half as long as writing all of them to a log; before version 15 there was nothing else.
+        how = " STRATEGY FILE_COPY" if connection.info.server_version >= 150000 else ""
+        connection.execute(f'CREATE DATABASE "{name}"{how}'.encode())
     return conninfo.make_conninfo(dsn, dbname=name)
 
 
