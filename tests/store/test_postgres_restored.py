@@ -18,6 +18,7 @@ from holdfast.core.room import Room
 from holdfast.errors import HoldfastError
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.cursor import Position
+from holdfast.store import postgres_feed
 from holdfast.store.postgres import PostgresStore, renew_epoch
 from holdfast.store.postgres_database import Moved
 from store.conftest import POSTGRES_NOTES, Deaf, Kept, take_note, until
@@ -50,6 +51,27 @@ def put_back(cluster: Cluster, copy: Path) -> None:
     cluster.start()
 
 
+def expected(nodes: list[Kept]) -> list[float]:
+    """Return by when the feeds of nodes are to have another word from the database."""
+    return [node.store._feed._silence.when() for node in nodes]
+
+
+async def have_looked(nodes: list[Kept]) -> None:
+    """Wait until all nodes have asked for news twice, so once from now on."""
+    for _ in range(2):
+        before = expected(nodes)
+        await until(lambda: all(now != then for now, then in zip(expected(nodes), before, strict=True)))  # noqa: B023
+
+
+async def fall_asleep(nodes: list[Kept], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have their feeds ask once more, and then for a long time not."""
+    monkeypatch.setattr(postgres_feed, "AWAY_SECONDS", 60.0)
+    for node in nodes:
+        node.store._feed._poll = 60.0
+    now = asyncio.get_running_loop().time()
+    await until(lambda: all(when > now + 30.0 for when in expected(nodes)))
+
+
 async def write(node: Kept, text: str) -> str:
     """Write until it is acknowledged; return the position of what was published."""
     while True:
@@ -65,6 +87,7 @@ async def test_no_position_is_given_twice_and_all_nodes_agree(cluster: Cluster, 
     older = await asyncio.to_thread(copy, cluster)
     given += [await write(node, f"lost {number}") for number, node in enumerate(nodes)]
     await until(lambda: all(len(node.said) == 4 for node in nodes))
+    await have_looked(nodes)
     has_ended = asyncio.Event()
 
     async def go_on(writer: int) -> list[str]:
@@ -89,22 +112,19 @@ async def test_it_is_noticed_again_when_the_same_copy_is_put_back_again(cluster:
     epochs = [nodes[0].store.epoch]
     for _ in range(2):
         await write(nodes[0], "lost")
-        await asyncio.sleep(0.5)
+        await have_looked(nodes)
         await asyncio.to_thread(put_back, cluster, older)
         await until(lambda: nodes[0].store._database.home is not None and nodes[0].store.epoch not in epochs)
         epochs.append(nodes[0].store.epoch)
 
 
 async def test_who_writes_first_after_it_is_told_so_before_the_news_are_asked_for(
-    cluster: Cluster, nodes: list[Kept]
+    cluster: Cluster, nodes: list[Kept], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(nodes[0], "kept")
     older = await asyncio.to_thread(copy, cluster)
     await write(nodes[0], "lost")
-    await asyncio.sleep(0.5)
-    for node in nodes:
-        node.store._feed._poll = 60.0
-    await asyncio.sleep(0.5)
+    await fall_asleep(nodes, monkeypatch)
     await asyncio.to_thread(put_back, cluster, older)
     with pytest.raises(Moved):
         await nodes[0].store.write(take_note, "lost")
@@ -112,6 +132,27 @@ async def test_who_writes_first_after_it_is_told_so_before_the_news_are_asked_fo
     for node in nodes:
         node.store._feed._wanted.set()
     await until(lambda: all(node.turns for node in nodes))
+
+
+async def test_who_has_written_notices_also_when_others_have_written_more_since(
+    cluster: Cluster, nodes: list[Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [await write(nodes[0], "kept")]
+    older = await asyncio.to_thread(copy, cluster)
+    given += [await write(nodes[0], "lost"), await write(nodes[0], "lost too")]
+    await fall_asleep(nodes, monkeypatch)
+
+    def put_back_and_go_on() -> None:
+        put_back(cluster, older)
+        cluster.execute("SELECT pg_switch_wal() FROM pg_create_restore_point('further than it was')")
+
+    await asyncio.to_thread(put_back_and_go_on)
+    with pytest.raises(Moved):
+        await nodes[0].store.write(take_note, "lost")
+    nodes[0].store._feed._wanted.set()
+    await until(lambda: bool(nodes[0].turns))
+    given += [await write(nodes[0], "lost"), await write(nodes[0], "lost too")]
+    assert len(given) == len(set(given))
 
 
 async def test_a_crash_is_no_restore(cluster: Cluster, nodes: list[Kept]) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg
@@ -150,7 +151,7 @@ class Database:
         self.answers = True
         self._ahead = 0.0  # of the monotonic clock
         self._silences = 0
-        self._reached: dict[Home, int] = {}
+        self._reached: dict[Home, float] = {}
         self._lock = threading.Lock()
         self._dsn = with_defaults(dsn)
         self._listen = with_defaults(listen or dsn)
@@ -247,16 +248,21 @@ class Database:
                 await connecting.result().close()
             raise
 
-    def reached(self, home: Home) -> int:
+    def reached(self, home: Home) -> float:
         """Return how far the log of a life is known to have come: to be asked before the database is."""
         return self._reached.get(home, 0)
 
-    def check(self, row: tuple[Any, ...] | None, home: Home, reached: int) -> None:
+    def check(self, row: tuple[Any, ...] | None, home: Home, reached: float) -> None:
         """Raise `Moved` unless what a connection leads to (`row` is `WHERE`) is `home`, as far as it had come."""
         if not self._is_at(row, home, reached):
             raise Moved("the database is not the one that it was")
 
-    def _is_at(self, row: tuple[Any, ...] | None, home: Home, reached: int) -> bool:
+    def distrust(self, home: Home) -> None:
+        """Something that was committed in this life of the log is not there: no connection leads to it any more."""
+        with self._lock:
+            self._reached[home] = inf
+
+    def _is_at(self, row: tuple[Any, ...] | None, home: Home, reached: float) -> bool:
         """Whether it is: what is on the disk outlives a crash, and only goes back if older files are put there."""
         if row is None or row[:2] != (home.place, home.epoch) or row[2] < reached:
             return False

@@ -54,6 +54,7 @@ class PostgresSession:
         self._home = database.here
         self._id = secrets.token_hex(8)
         self._batch = 0
+        self._committed = 0  # the newest batch of which that is known
         self._connection = database.connect()
         self._enlist()
         self._numbers: Connection | None = None
@@ -78,8 +79,9 @@ class PostgresSession:
         if connection.closed or not connection.is_trusted() or self._home is not self._database.home:
             try:
                 self.close()
-                self._home = self._database.here
-                self._connection = self._database.connect(self._home)
+                home = self._database.here
+                self._home, self._committed = home, self._committed if home == self._home else 0
+                self._connection = self._database.connect(home)
                 self._enlist()
             except psycopg.Error as error:
                 raise Unavailable(f"the database cannot be reached: {error}") from error
@@ -134,11 +136,22 @@ class PostgresSession:
             raise ChangeFailed(f"an earlier statement of the change has failed: {self._failed}")
 
     def _enlist(self) -> None:
-        """Be a writer whose batches are counted; those of long ago are forgotten."""
+        """Be a writer whose batches are counted; those of long ago are forgotten. Raises `Moved` if it has lost any."""
         self._connection.execute(_TIDY)
         self._connection.execute(
             "INSERT INTO holdfast_writer (id, batch) VALUES (%s, %s) ON CONFLICT DO NOTHING", (self._id, self._batch)
         )
+        row = self._connection.execute("SELECT batch FROM holdfast_writer WHERE id = %s", (self._id,)).fetchone()
+        if row is not None and self._has_lost(row[0]):
+            raise Moved("the database has lost what was committed")
+
+    def _has_lost(self, batch: int) -> bool:
+        """Whether batches that were committed are not there, if this one is the newest; then nobody trusts it."""
+        if batch >= self._committed:
+            return False
+        self._connection.close()
+        self._database.distrust(self._home)
+        return True
 
     def _save(self) -> None:
         """Have a savepoint to which what the change does can be undone."""
@@ -310,6 +323,7 @@ class PostgresSession:
             except psycopg.OperationalError as error:
                 self._learn(error)
             self._is_late = False
+            self._committed = self._batch
         self.clock = clock
 
     def abandon(self) -> None:
@@ -347,7 +361,7 @@ class PostgresSession:
             except (psycopg.Error, Unavailable):
                 time.sleep(0.1)
                 continue
-            if row is None:
+            if row is None or self._has_lost(row[0]):
                 break
             if row[0] == self._batch:
                 return
