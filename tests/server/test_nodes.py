@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from databases import Cluster, Redis, create
@@ -331,6 +332,17 @@ async def test_with_redis_the_other_server_is_told_by_it_and_when_it_is_killed_n
         await one.new_task(str(number))
     titles = [(await bob.until("task_created"))["task"]["title"] for _ in range(20)]
     assert titles == [str(number) for number in range(20)]
+
+
+async def test_a_connection_that_was_kept_is_ended_with_an_answer_and_not_before(crowded: Server) -> None:
+    waiting = await crowded.dial(subprotocols=["holdfast.1"])  # so that there is something to wait for
+    async with httpx2.AsyncClient(base_url=crowded.url, trust_env=False) as client:
+        assert "connection" not in (await client.get("/holdfast.js")).headers
+        stopping = asyncio.create_task(asyncio.to_thread(crowded.stop))
+        await waiting.until("goodbye")
+        assert (await client.get("/holdfast.js")).headers["connection"] == "close"
+    await waiting.close()
+    await stopping
 
 
 async def test_a_crowd_is_given_no_more_time_to_move_than_the_server_has(crowded: Server) -> None:

@@ -107,8 +107,10 @@ class Server(uvicorn.Server):
         """
         Drain, then stop.
 
-        While those who are here move to other servers, newcomers must find those too: nobody listens here any more.
+        While those who are here move to other servers, newcomers must find those too: nobody listens here any more; and
+        whoever asks once more on a connection that was kept is told that it ends, before it does.
         """
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         hubs = tuple(open_hubs)
         await asyncio.gather(*(hub.withdraw() for hub in hubs))
         if not all(hub.is_alone for hub in hubs):

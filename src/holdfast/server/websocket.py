@@ -118,7 +118,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         ]
         if subprotocol is not None:
             lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
-        lines += [name + b": " + value for name, value in (*self.default_headers, *headers)]
+        given = (*self.default_headers, *headers)  # a server that ends says `connection: close` with every answer
+        lines += [name + b": " + value for name, value in given if name != b"connection"]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

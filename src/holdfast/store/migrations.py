@@ -30,7 +30,13 @@ class Migration:
 
 
 def pending(owner: str, scripts: Sequence[str], recorded: Mapping[int, str]) -> list[Migration]:
-    """Return what is to be run, in order; `recorded` are the hashes of those that have been, by number."""
+    """
+    Return what is to be run, in order; `recorded` are the hashes of those that have been, by number.
+
+    A program that names none has no tables of its own, and asks nothing of those of others.
+    """
+    if not scripts:
+        return []
     known = [Migration(owner, number, script) for number, script in enumerate(scripts, 1)]
     for migration in known:
         if recorded.get(migration.number, migration.hash) != migration.hash:
