@@ -34,6 +34,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+#: What a server says first, for tests that are the server.
+WELCOME = (
+    '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
+    '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
+)
+
+
 class Server:
     """A `holdfast` command that serves, in a process of its own, which can be killed and started again."""
 

@@ -15,7 +15,7 @@ import pytest
 from playwright.async_api import Browser, Page
 from websockets.asyncio.server import ServerConnection, serve
 
-from peers import Server
+from peers import WELCOME, Server
 
 pytestmark = pytest.mark.browser
 
@@ -89,6 +89,31 @@ async def test_servers_that_welcome_and_hang_up_are_not_hammered(page: Page) -> 
     for code, times in dials.items():
         assert 2 <= len(times) <= 9, (code, times)
         assert all(after - before >= 0.24 for before, after in pairwise(times)), (code, times)
+
+
+@pytest.mark.parametrize("frame", ["oops", '{"type":1}'])
+async def test_a_server_that_says_what_cannot_be_read_is_not_hammered(page: Page, frame: str) -> None:
+    said: list[float] = []
+
+    async def serve_poison(socket: ServerConnection) -> None:
+        async for text in socket:
+            if '"auth"' in str(text):
+                await socket.send(WELCOME)
+            else:
+                said.append(asyncio.get_running_loop().time())
+                await socket.send(
+                    '{"type":"joined","room":"lobby","cursor":"e:0","recovered":false,"users":[],"roomSize":1}'
+                )
+                await socket.send(frame)
+                await socket.send('{"type":"said","room":"lobby","id":"e:2"}')
+
+    async with serve(serve_poison, "127.0.0.1", 0, subprotocols=["holdfast.1"]) as server:
+        port = server.sockets[0].getsockname()[1]
+        await page.evaluate(f"() => void connect('ws://127.0.0.1:{port}/ws').join('lobby')")
+        await asyncio.sleep(4)
+        await page.goto("about:blank")
+    assert 2 <= len(said) <= 8
+    assert all(after - before >= 0.24 for before, after in pairwise(said))
 
 
 async def test_listeners_that_throw_are_reported_and_harm_nobody(page: Page, server: Server) -> None:

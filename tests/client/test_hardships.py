@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 
 import holdfast
 from holdfast import Event, State
-from peers import StartBoard
+from peers import WELCOME, StartBoard
 
 
 async def test_servers_that_welcome_and_hang_up_are_not_hammered() -> None:
@@ -40,6 +40,34 @@ async def test_servers_that_welcome_and_hang_up_are_not_hammered() -> None:
     for code, times in dials.items():
         assert 2 <= len(times) <= 9, (code, times)
         assert all(after - before >= 0.25 for before, after in pairwise(times)), (code, times)
+
+
+@pytest.mark.parametrize(
+    "frame", ["oops", '{"type":"said","room":"lobby","id":"e:1","n":1e400}', '{"type":1}', "[]", ""]
+)
+async def test_a_server_that_says_what_cannot_be_read_is_not_hammered(frame: str) -> None:
+    """Its log has a publication that nobody can read; to ask for it again would be answered the same."""
+    said: list[float] = []
+
+    async def serve_poison(socket: ServerConnection) -> None:
+        async for text in socket:
+            assert isinstance(text, str)
+            if '"auth"' in text:
+                await socket.send(WELCOME)
+            else:
+                said.append(asyncio.get_running_loop().time())
+                await socket.send(
+                    '{"type":"joined","room":"lobby","cursor":"e:0","recovered":false,"users":[],"roomSize":1}'
+                )
+                await socket.send(frame)
+                await socket.send('{"type":"said","room":"lobby","id":"e:2"}')
+
+    async with serve(serve_poison, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"http://127.0.0.1:{port}") as client, client.join("lobby"):
+            await asyncio.sleep(4)
+    assert 2 <= len(said) <= 8
+    assert all(after - before >= 0.25 for before, after in pairwise(said))
 
 
 @pytest.mark.parametrize("status", [404, 408, 429, 500, 502, 503, 504])
@@ -119,9 +147,3 @@ async def test_a_cancelled_task_ends_at_once_whatever_the_client_is_about(start_
             with pytest.raises(asyncio.CancelledError):
                 await task
     assert {task.get_name() for task in asyncio.all_tasks()} == {asyncio.current_task().get_name()}  # type: ignore[union-attr]
-
-
-WELCOME = (
-    '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
-    '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
-)

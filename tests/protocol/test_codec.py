@@ -308,6 +308,20 @@ def nested(depth: int) -> Any:
     return value
 
 
+@pytest.mark.parametrize("data", [nested(64), nested(900), 10**309, -(10**4000), [0, {"n": 10**400}]])
+def test_a_payload_that_not_every_client_could_read_is_refused(data: Any) -> None:
+    with pytest.raises(Invalid, match=r"nested deeper than 64|beyond 1e308"):
+        codec.encode_body("wave", {"data": data})
+
+
+@pytest.mark.parametrize("data", [nested(63), 10**308, "1" * 400, "[" * 400, [[]] * 100])
+def test_a_payload_that_every_client_can_read_is_taken(data: Any) -> None:
+    body = codec.encode_body("wave", {"data": data})
+    event = codec.decode_server(codec.encode_event("lobby", "wave", body).text)
+    assert isinstance(event, messages.Event)
+    assert event.data == {"data": data}
+
+
 @pytest.mark.parametrize(
     "data",
     [None, 5, "text", [1], [], {"a": object()}, {"a": "\ud800"}, {("a",): 1}, {"a": 10**5000}, nested(100_000)],

@@ -268,10 +268,6 @@ export type ClientEvents = {
     connected: User;
     error: Problem;
 };
-/** @typedef {"connecting" | "live" | "waiting" | "closed"} State */
-/** @typedef {Readonly<Omit<Status, "state"> & {state: State, detail: string, everLive: boolean}>} LinkStatus  `detail` is
- *   the machine's own word; `retryAt` is in seconds since 1970. */
-/** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
 /** A client that stays connected, and in its rooms. See `connect`. @extends {Emitter<ClientEvents>} */
 declare class Client extends Emitter<ClientEvents> {
     #private;

@@ -672,6 +672,16 @@ class Room extends Emitter {
  *   the machine's own word; `retryAt` is in seconds since 1970. */
 /** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
 
+/** What a frame says, or null if nobody can read it. @param {string} text  @returns {Message | null} */
+function parsed(text) {
+  try {
+    const message = JSON.parse(text);
+    return typeof message?.type === "string" ? message : null;
+  } catch {
+    return null;
+  }
+}
+
 /** A client that stays connected, and in its rooms. See `connect`. @extends {Emitter<ClientEvents>} */
 class Client extends Emitter {
   #link;
@@ -910,7 +920,11 @@ class Client extends Emitter {
     this.#socket = socket;
     socket.onmessage = (/** @type {{data: string}} */ { data }) => {
       heard();
-      if (isCurrent()) this.#received(JSON.parse(data));
+      if (!isCurrent()) return;
+      const message = parsed(data);
+      if (message) return this.#received(message);
+      this.#abandon(1000); // its place in the log stays open: to ask for it again at once would be to ask for ever
+      this.#tell({ type: "lost", code: 1006, reason: "the server said something that is not in the protocol" });
     };
     socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
       if (!isCurrent()) return;

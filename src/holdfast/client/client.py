@@ -361,7 +361,10 @@ class Client:
         try:
             self._heed(self._codec.decode_server(text))
         except Refused as problem:
+            # Its place in the log stays open: to ask for it again at once would be to ask for ever.
             logger.warning("the server said something that is not in the protocol: %s", problem)
+            self._abandon(CloseCode.NORMAL)
+            self._tell(link.Lost(reason=f"the server said something that is not in the protocol: {problem}"))
 
     def _heed(self, message: messages.ServerMessage | messages.Event) -> None:
         match message:

@@ -20,7 +20,13 @@ from holdfast.protocol.messages import RESERVED_TYPES, ClientMessage, Event, Mes
 MAX_TYPE_LENGTH = 64
 MAX_ROOM_LENGTH = 128
 MAX_KEY_LENGTH = 255
+#: How deep an event's payload may be nested: what one parser bears, another may not.
+MAX_DEPTH = 64
+#: The largest number that every parser reads: many have only doubles.
+MAX_NUMBER = 10**308
 
+#: What may be a larger one.
+_HUGE = re.compile(rb"[0-9]{309}")
 _TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
 
 _encode = msgspec.json.Encoder().encode
@@ -111,13 +117,16 @@ class Codec:
         """
         Return an event's payload as JSON text.
 
-        Raises `Invalid` for a payload that is not an object, or that uses a word of the protocol.
+        Raises `Invalid` for a payload that is not an object, that uses a word of the protocol, or that not every client
+        could read: it would stay in the log.
         """
         self.check_type(type)
         try:
             body = _encode(data)
             if isinstance(data, msgspec.Raw) or b"\n" in body or b"\r" in body:
                 body = msgspec.json.format(body, indent=-1)  # somebody else's JSON; here it is one line
+            if body.count(b"[") + body.count(b"{") > MAX_DEPTH or _HUGE.search(body):
+                _check_readable(type, _decode(body))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Invalid(f"the data of {type!r} is not JSON: {error}", field="data") from None
         if not body.startswith(b"{"):
@@ -208,6 +217,18 @@ class Codec:
         if not isinstance(fields, dict):
             raise Malformed("Invalid JSON: a message is an object")
         return fields
+
+
+def _check_readable(type: str, data: Any) -> None:
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(value, int) and abs(value) > MAX_NUMBER for value in level):
+            raise Invalid(f"the data of {type!r} has a number beyond 1e308", field="data")
+        nested = [value for value in level if isinstance(value, dict | list)]
+        level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
+        if not level:
+            return
+    raise Invalid(f"the data of {type!r} is nested deeper than {MAX_DEPTH}", field="data")
 
 
 def problem(error: Refused) -> messages.Problem:
