@@ -130,15 +130,17 @@ export declare class Outbox {
     #private;
     get size(): number;
     /** Take in what happened: `put`, `ready` (at a `rate`), `broken`, `answered`, `withdrawn` or `stop`.
-     * @param {{type: string, key?: any, command?: any, rate?: any, ok?: boolean, value?: any}} input
+     * `passing`: what was answered is not what a command came to, but why it did not come to anything just now.
+     * @param {{type: string, key?: any, command?: any, rate?: any, ok?: boolean, value?: any, passing?: boolean}} input
      * @param {number} now  @returns {OutboxEffect[]} */
-    receive({ type, key, command, rate, ok, value }: {
+    receive({ type, key, command, rate, ok, value, passing }: {
         type: string;
         key?: any;
         command?: any;
         rate?: any;
         ok?: boolean;
         value?: any;
+        passing?: boolean;
     }, now: number): OutboxEffect[];
     /** @param {number} now  @returns {OutboxEffect[]} */
     tick(now: number): OutboxEffect[];

@@ -28,6 +28,7 @@ const MOVE_AGAIN_SECONDS = 2;
 const PROBE_SECONDS = 3;
 const LATE_SECONDS = 1;
 const PASSING = ["internal", "unavailable"]; // errors: what was asked for is asked for again
+const UNDECIDED = [...PASSING, "too_many", "too_slow"]; // … of which none says that a command will not be carried out
 
 /** One rule: 40xx is about you, stay away; everything else, come back. @param {number} code */
 export const mayReturn = (code) => !(code >= 4000 && code < 4100);
@@ -467,7 +468,7 @@ const MEMORY_SECONDS = 23 * 3600; // after which the server may have forgotten a
  * and settled once, honestly: done, rejected, not sent, or unknown.
  */
 export class Outbox {
-  /** @type {Map<string, {command: any, firstSent: number | null, underWay: boolean}>} */ #entries = new Map();
+  /** @type {Map<string, {command: any, firstSent: number | null, times: number, underWay: boolean}>} */ #entries = new Map();
   /** @type {number | null} */ #rate = null; // null: there is no way
   #underWay = 0;
   #busyUntil = 0;
@@ -477,15 +478,16 @@ export class Outbox {
   }
 
   /** Take in what happened: `put`, `ready` (at a `rate`), `broken`, `answered`, `withdrawn` or `stop`.
-   * @param {{type: string, key?: any, command?: any, rate?: any, ok?: boolean, value?: any}} input
+   * `passing`: what was answered is not what a command came to, but why it did not come to anything just now.
+   * @param {{type: string, key?: any, command?: any, rate?: any, ok?: boolean, value?: any, passing?: boolean}} input
    * @param {number} now  @returns {OutboxEffect[]} */
-  receive({ type, key, command, rate, ok, value }, now) {
+  receive({ type, key, command, rate, ok, value, passing }, now) {
     /** @type {OutboxEffect[]} */
     let settled = [];
     switch (type) {
       case "put":
         if (this.size >= COMMANDS) return [{ type: "settle", key, result: "not sent" }];
-        this.#entries.set(key, { command, firstSent: null, underWay: false });
+        this.#entries.set(key, { command, firstSent: null, times: 0, underWay: false });
         break;
       case "ready":
         this.#rate = rate;
@@ -496,7 +498,9 @@ export class Outbox {
         for (const entry of this.#entries.values()) entry.underWay = false;
         break;
       case "answered":
-        settled = this.#settle(key, ok ? "done" : "rejected", value);
+        // Of one that was sent twice, the other copy may still be on its way, and fare better.
+        if (!ok && passing && (this.#entries.get(key)?.times ?? 0) > 1) settled = this.#settle(key, "unknown");
+        else settled = this.#settle(key, ok ? "done" : "rejected", value);
         break;
       case "withdrawn":
         settled = this.#giveUp(key);
@@ -542,6 +546,7 @@ export class Outbox {
       if (entry.underWay) continue;
       entry.underWay = true;
       entry.firstSent ??= now;
+      entry.times++;
       this.#underWay++;
       this.#busyUntil = Math.max(this.#busyUntil, now) + 1 / this.#rate;
       sent.push({ type: "send", key, command: entry.command });
@@ -1000,7 +1005,8 @@ class Client extends Emitter {
       case "reply": {
         const { ref, ok, data: value = null, error } = message;
         const answer = this.#answers.get(ref);
-        if (answer) this.#tellOutbox(answer.room, { type: "answered", key: ref, ok, value: ok ? value : error });
+        const passing = UNDECIDED.includes(error?.code);
+        if (answer) this.#tellOutbox(answer.room, { type: "answered", key: ref, ok, value: ok ? value : error, passing });
         break;
       }
       case "error":

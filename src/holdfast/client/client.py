@@ -54,6 +54,8 @@ TakeSnapshot = Callable[[str], Awaitable[tuple[Any, str]]]
 
 #: Errors that pass: what was asked for is asked for again.
 _PASSING = {"internal", "unavailable"}
+#: … of which none says that a command was not, and will not be, carried out.
+_UNDECIDED = {*_PASSING, "too_many", "too_slow"}
 
 
 def connect(
@@ -402,12 +404,12 @@ class Client:
         if room is None:
             return
         if message.ok:
-            value = None if message.data is UNSET else message.data
+            answer = outbox.Answered(str(message.ref), True, None if message.data is UNSET else message.data)
         else:
             problem = messages.Problem("", "") if message.error is UNSET else message.error
             is_known = problem.code != OutcomeUnknown.code
             value = (refusal_called(problem.code) if is_known else OutcomeUnknown)(problem.error)
-        answer = outbox.Answered(str(message.ref), message.ok, value)
+            answer = outbox.Answered(str(message.ref), False, value, problem.code in _UNDECIDED)
         self._carry_outbox(room, room.outbox.receive(answer, self._now()))
 
     def _refused(self, message: messages.Error) -> None:

@@ -53,11 +53,12 @@ class Broken(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """The server has answered."""
+    """The server has answered. `passing`: not what it came to, but why it did not come to anything just now."""
 
     key: str
     ok: bool
     value: Any = None
+    passing: bool = False
 
 
 class Withdrawn(Struct, frozen=True):
@@ -94,11 +95,12 @@ OutboxEffect = Send | Settle
 
 
 class _Entry:
-    __slots__ = ("command", "first_sent", "under_way")
+    __slots__ = ("command", "first_sent", "times", "under_way")
 
     def __init__(self, command: Any) -> None:
         self.command = command
         self.first_sent: float | None = None
+        self.times = 0  # that it was sent
         self.under_way = False
 
 
@@ -131,8 +133,8 @@ class Outbox:
                 self._under_way = 0
                 for entry in self._entries.values():
                     entry.under_way = False
-            case Answered(key, ok, value):
-                settled = self._settle(key, Result.DONE if ok else Result.REJECTED, value)
+            case Answered(key, ok, value, passing):
+                settled = self._answered(key, ok, value, passing)
             case Withdrawn(key):
                 settled = self._give_up(key)
             case Stop():
@@ -154,6 +156,12 @@ class Outbox:
         if self._rate is not None and self._under_way < min(UNDER_WAY, len(self._entries)):
             times.append(self._busy_until - BURST / self._rate)
         return min(times, default=None)
+
+    def _answered(self, key: str, ok: bool, value: Any, passing: bool) -> list[OutboxEffect]:
+        entry = self._entries.get(key)
+        if not ok and passing and entry is not None and entry.times > 1:
+            return self._settle(key, Result.UNKNOWN)  # an earlier copy may still be on its way, and fare better
+        return self._settle(key, Result.DONE if ok else Result.REJECTED, value)
 
     def _settle(self, key: str, result: Result, value: Any = None) -> list[OutboxEffect]:
         entry = self._entries.pop(key, None)
@@ -177,6 +185,7 @@ class Outbox:
                 break
             if not entry.under_way:
                 entry.under_way = True
+                entry.times += 1
                 entry.first_sent = self._now if entry.first_sent is None else entry.first_sent
                 self._under_way += 1
                 self._busy_until = max(self._busy_until, self._now) + 1 / self._rate
