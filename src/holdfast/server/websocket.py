@@ -13,14 +13,8 @@ Other WebSocket routes of the same application keep uvicorn's stock behaviour.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import socket
-import struct
-import sys
-import termios
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -37,6 +31,7 @@ from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Error, Ping
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
+from holdfast.server.kernel import kernel_of
 from holdfast.server.rate import Allowance
 
 #: Under this name the ASGI scope of a WebSocket offers to hand its connection over.
@@ -139,7 +134,7 @@ class _Nothing:
 class NativeConnection(Connection, asyncio.Protocol):
     """A WebSocket after its handshake, on a transport of its own."""
 
-    __slots__ = ("_closing", "_control", "_engine", "_fd", "_fragments", "_lost", "_on_server", "_transport")
+    __slots__ = ("_closing", "_control", "_engine", "_fragments", "_kernel", "_lost", "_on_server", "_transport")
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
         super().__init__(hands, knows_us=knows_us)
@@ -151,14 +146,9 @@ class NativeConnection(Connection, asyncio.Protocol):
         self._closing = False
         self._lost = False
         self._on_server: set[Any] | None = None
-        sock: socket.socket | None = transport.get_extra_info("socket")
-        self._fd = -1 if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6) else sock.fileno()
+        self._kernel = kernel_of(transport)
+        self._kernel.wait_for_ever()
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        if self._fd >= 0 and sys.platform == "linux":
-            # What the listening socket has for event streams (`runner.listen`) would also end a peer that speaks,
-            # and has only shut its window for a while. Here the heartbeat judges.
-            with self._borrowed() as borrowed:
-                borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
     def on_server(self, connections: set[Any]) -> None:
         """Remember the server's own list of connections, which its shutdown waits for."""
@@ -263,14 +253,14 @@ class NativeConnection(Connection, asyncio.Protocol):
         self._transport.write(_PING)
         if self.knows_us and self.identity is not None:
             self.say(Ping())
-        acknowledged = self._acknowledged()
+        acknowledged = self._kernel.acknowledged()
         if not waiting or acknowledged is None:
             return None
         return Pinged(self, acknowledged + self._unacknowledged(), acknowledged)
 
     def look(self) -> Seen:
         """Return what the socket shows."""
-        return Seen(self, self.heard, self._unread(), self._acknowledged())
+        return Seen(self, self.heard, self._kernel.unread(), self._kernel.acknowledged())
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and abort soon after, whatever the peer does."""
@@ -282,15 +272,10 @@ class NativeConnection(Connection, asyncio.Protocol):
             self._abort_soon()
 
     def abort(self) -> None:
-        """
-        End it now.
-
-        With a reset: a peer that reads nothing would keep what it was sent in the kernel for many minutes.
-        """
+        """End it now."""
         self._closing = True
-        if self._fd >= 0 and not self._lost:
-            with self._borrowed() as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if not self._lost:
+            self._kernel.reset_on_abort()
         self._transport.abort()
 
     def shutdown(self) -> None:
@@ -303,41 +288,9 @@ class NativeConnection(Connection, asyncio.Protocol):
             if data:
                 self._transport.write(data)
 
-    def _abort_soon(self) -> None:
-        self.hands.loop.call_later(self.hands.limits.close_seconds, self.abort)
-
-    # What the kernel knows (tcp(7)); the fallbacks are for other systems, and for Unix sockets.
-
     def _unacknowledged(self) -> int:
         """Return how many bytes were written that the peer has not acknowledged."""
-        return self._transport.get_write_buffer_size() + self._ioctl(termios.TIOCOUTQ)
+        return self._transport.get_write_buffer_size() + self._kernel.unacknowledged()
 
-    def _unread(self) -> bool:
-        """Whether there is input that has not been read."""
-        return self._ioctl(termios.FIONREAD) > 0
-
-    def _acknowledged(self) -> int | None:
-        """Return how many bytes the peer has acknowledged, of all that were ever written."""
-        if self._fd < 0 or sys.platform != "linux":
-            return None
-        with self._borrowed() as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-        # struct tcp_info in linux/tcp.h: tcpi_bytes_acked (RFC 4898), since Linux 4.1
-        return int(struct.unpack_from("=Q", info, 120)[0]) if len(info) >= 128 else None
-
-    @contextmanager
-    def _borrowed(self) -> Iterator[socket.socket]:
-        """Borrow the socket from the transport, to ask it something: what uvloop hands out answers nothing."""
-        sock = socket.socket(fileno=self._fd)
-        try:
-            yield sock
-        finally:
-            sock.detach()
-
-    def _ioctl(self, request: int) -> int:
-        if self._fd < 0:
-            return 0
-        try:
-            return int(struct.unpack("=i", fcntl.ioctl(self._fd, request, b"\0\0\0\0"))[0])
-        except OSError:
-            return 0
+    def _abort_soon(self) -> None:
+        self.hands.loop.call_later(self.hands.limits.close_seconds, self.abort)
