@@ -107,9 +107,9 @@ class Client:
         self._spare: Road | None = None  # beside it, to go over to
         self._reader = Reader()
         self._queue: asyncio.Queue[tuple[Road | None, LinkInput | News | _Wake]] = asyncio.Queue(WAITING)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._running: asyncio.Task[None] | None = None
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers: dict[asyncio.Event, None] = {}
 
     # What an application uses.
 
@@ -130,7 +130,7 @@ class Client:
     async def statuses(self) -> AsyncIterator[Status]:
         """Yield the status now, and again whenever it has changed, until it is closed."""
         changed = asyncio.Event()
-        self._watchers.add(changed)
+        self._watchers[changed] = None
         try:
             while True:
                 status = self.status
@@ -141,7 +141,7 @@ class Client:
                     changed.clear()
                     await changed.wait()
         finally:
-            self._watchers.discard(changed)
+            self._watchers.pop(changed, None)
 
     async def ready(self) -> None:
         """Wait until the link is live; raises `Closed` if it never will be."""
@@ -489,11 +489,11 @@ class Client:
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("unexpected failure", exc_info=error)
 

@@ -82,7 +82,7 @@ class Follow:
         self._expiry: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        self._hands.streams.add(self)
+        self._hands.streams[self] = None
         try:
             await self._open()
         except BaseException:  # also when the client goes while the store is asked
@@ -100,7 +100,7 @@ class Follow:
         for name in self.rooms:
             span = await self._hands.span(name)
             self._hands.tell(inputs.Listened(name, span, self._hands.elsewhere(name)))
-            self._hands.followers.setdefault(name, set()).add(self)
+            self._hands.followers.setdefault(name, {})[self] = None
             room = self._room(name)
             since = None if self._cursor is None else self._cursor.position(name)
             refusal = None if since is None else room.refusal(since, span)
@@ -117,10 +117,10 @@ class Follow:
     def _close(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
-        self._hands.streams.discard(self)
+        self._hands.streams.pop(self, None)
         for name in self._offsets:
             followers = self._hands.followers[name]
-            followers.discard(self)
+            del followers[self]
             if not followers:
                 del self._hands.followers[name]
             self._hands.tell(inputs.Unlistened(name))

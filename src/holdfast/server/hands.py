@@ -102,18 +102,18 @@ class Hands:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # the oldest first
         self.draining = False  # for good
         self.refuses: str | None = None  # why nobody is taken in now
-        self.streams: set[Follower] = set()
-        self.followers: dict[str, set[Follower]] = {}
+        self.streams: dict[Follower, None] = {}
+        self.followers: dict[str, dict[Follower, None]] = {}
         self.publications = 0  # given to their members
         self.deaths = 0  # connections that fell silent
         self._emptied = asyncio.Event()  # the last connection is gone
         self._store = store
         self._others = store.others
         self._beat = beat
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._asked: dict[str, tuple[int, int]] = {}  # rooms the store is being asked about: by how many, and the news
         self._ask_span = Shared(self._look_into)  # a crowd that returns to a room is answered at once
         self._filled: list[Connection] = []
@@ -125,7 +125,7 @@ class Hands:
 
     def opened(self, connection: Connection) -> None:
         """A WebSocket is there."""
-        self.connections.add(connection)
+        self.connections[connection] = None
         self._beat.receive(heartbeat.Opened(connection, 1.0 - random.random()), self.now())
         self._beat_alarm.set(self._beat.deadline())
         self.tell(inputs.Opened(connection))
@@ -133,7 +133,7 @@ class Hands:
     def lost(self, connection: Connection, ending: Ending) -> None:
         """A WebSocket is gone. Saying so twice does no harm."""
         if connection in self.connections:
-            self.connections.discard(connection)
+            del self.connections[connection]
             self._beat.receive(heartbeat.Ended(connection), self.now())
             connection.ended()
             self.tell(inputs.Lost(connection, ending))
@@ -321,12 +321,12 @@ class Hands:
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something that has to be awaited; a failure is logged, and harms nobody else."""
         task = self.loop.create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("unexpected failure", exc_info=error)
 
