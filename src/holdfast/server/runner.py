@@ -178,6 +178,19 @@ def serve(
     else:
         sockets = listen(host, port, user_timeout=USER_TIMEOUT)
     allow_files(limits.connections + limits.streams + FILES)
+    config = configure(app, limits, speed=speed, log_level=log_level)
+    config.loaded_app = start = Start(config.loaded_app)
+    try:
+        Server(config, partial(on_listening, sockets[0].getsockname()[1])).run(sockets)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if start.failure is not None:
+            raise start.failure from None  # and not uvicorn's SystemExit
+
+
+def configure(app: Any, limits: Limits, *, speed: bool, log_level: str) -> uvicorn.Config:
+    """Return how uvicorn serves an application so that the promises hold."""
     config = uvicorn.Config(
         app,
         ws=WebSocketProtocol,
@@ -193,14 +206,7 @@ def serve(
         backlog=ACCEPTS,
     )
     config.load()
-    config.loaded_app = start = Start(config.loaded_app)
-    try:
-        Server(config, partial(on_listening, sockets[0].getsockname()[1])).run(sockets)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if start.failure is not None:
-            raise start.failure from None  # and not uvicorn's SystemExit
+    return config
 
 
 class Start:
