@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 import time
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import ChangeFailed, Conflict, StoreError
+from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError
 from holdfast.store import transaction
 from holdfast.store.store import Transaction
+from holdfast.testing.disk import Disk
 from store.conftest import Kept, OpenStore, take_note
 
 
@@ -226,3 +228,18 @@ async def test_a_disk_that_is_full_at_the_commit_acknowledges_nothing(tight: Kep
     assert told
     assert len(tight.said) == len(tight.log()) == 1 + len(outcomes) - len(told)
     assert [record.offset for record in tight.said] == list(range(1, len(tight.said) + 1))
+
+
+async def test_what_could_not_be_synced_is_unknown_and_what_follows_is_kept(open_store: OpenStore) -> None:
+    """It may be found on the disk after a crash: so nobody is told that it did not happen."""
+    with Disk(random.Random(1)) as disk:
+        kept = await open_store()
+        await kept.store.write(take_note, "before")
+        disk.fails_to_sync = True
+        with pytest.raises(OutcomeUnknown):
+            await kept.store.write(take_note, "meanwhile")
+        disk.fails_to_sync = False
+        await kept.store.write(take_note, "after")
+        assert kept.notes() == ["before", "after"]
+        assert [record.offset for record in kept.said] == [1, 2]
+        await kept.store.close()

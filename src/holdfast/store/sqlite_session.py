@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from holdfast.errors import ChangeFailed, StoreError
+from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError
 from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
 from holdfast.store.transaction import OpenTransaction, Published
@@ -130,7 +130,15 @@ class SqliteSession(SqliteConnection):
     def commit(self, clock: int) -> None:
         """Commit: when this returns, it is on the disk."""
         self._connection.execute("INSERT OR REPLACE INTO holdfast_meta VALUES ('clock', ?)", (str(clock),))
-        self._connection.execute(_COMMIT)
+        try:
+            self._connection.execute(_COMMIT)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+                # What could not be synced is undone here; but it may be on the disk, and be found there after a crash.
+                raise OutcomeUnknown(
+                    "the disk failed in the middle of a commit: look at what there is, or try again under the same key"
+                ) from error
+            raise
         self.clock = clock
 
     def abandon(self) -> None:

@@ -1,0 +1,1 @@
+"""A small sea: what an application, and this library itself, is tested in."""

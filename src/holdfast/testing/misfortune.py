@@ -1,0 +1,216 @@
+"""
+What goes wrong in the sea?
+
+Each kind of fault is a function of the world: it happens now, and perhaps ends later. It says
+whether it could happen at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from holdfast.testing.server_process import ServerProcess, add
+
+if TYPE_CHECKING:
+    from holdfast.testing.world import World
+
+Fault = Callable[["World"], bool]
+
+
+def reset_wire(world: World) -> bool:
+    """A link is reset: by a router that has forgotten it, by a phone that changes towers."""
+    wires = world.network.open_wires()
+    if not wires:
+        return False
+    world.dice.choice(wires).reset()
+    return True
+
+
+def silence_wire(world: World) -> bool:
+    """A link falls silent, half-open, and perhaps comes back."""
+    wires = world.network.open_wires()
+    if not wires:
+        return False
+    wire = world.dice.choice(wires)
+    wire.fall_silent()
+    if world.dice.random() < 0.5:
+        world.later(world.dice.uniform(1, 60), wire.heal)
+    return True
+
+
+def silence_one_way(world: World) -> bool:
+    """What one end sends is lost, and what the other sends is not."""
+    wires = world.network.open_wires()
+    if not wires:
+        return False
+    wire = world.dice.choice(wires)
+    world.dice.choice(wire.ends).is_silent = True
+    world.later(world.dice.uniform(1, 60), wire.heal)
+    return True
+
+
+def kill_server(world: World) -> bool:
+    """A server is killed (SIGKILL), and started again."""
+    server = _running(world)
+    if server is None:
+        return False
+    world.kill(server)
+    world.start_later(server)
+    return True
+
+
+def lose_power(world: World) -> bool:
+    """A machine is gone at once, with what its disk had not got."""
+    server = _running(world)
+    if server is None:
+        return False
+    world.lose_power(server)
+    world.start_later(server)
+    return True
+
+
+def stop_server(world: World) -> bool:
+    """A server stands still (SIGSTOP), and goes on."""
+    server = _running(world)
+    if server is None:
+        return False
+    seconds = world.dice.choice([0.5, 3.0, 15.0, 50.0])
+    world.stand_still(server, seconds)
+    return True
+
+
+def restart_server(world: World) -> bool:
+    """A server is told to end (SIGTERM), and started again."""
+    server = _running(world)
+    if server is None or server.hub is None:
+        return False
+    world.note("restart", server.address)
+
+    async def restart() -> None:
+        await server.stop()
+        world.start_later(server, 3.0)
+
+    world.spawn(restart())
+    return True
+
+
+def stop_client(world: World) -> bool:
+    """A lid is closed, and opened again."""
+    visitor = world.dice.choice(world.visitors)
+    visitor.process.stop()
+    world.later(world.dice.choice([1.0, 8.0, 45.0, 80.0]), visitor.process.go_on)
+    return True
+
+
+def kill_client(world: World) -> bool:
+    """Somebody is gone without a word, and somebody else comes."""
+    visitor = world.dice.choice(world.visitors)
+    if world.dice.random() < 0.5:
+        for wire in world.network.open_wires():
+            if wire.ends[0].process is visitor.process:
+                wire.fall_silent()
+    world.lose(visitor)
+    world.arrive()
+    return True
+
+
+def tire(world: World) -> bool:
+    """An application reads nothing for a while, while much is published."""
+    visitor = world.dice.choice(world.visitors)
+    visitor.tired_until = world.loop.time() + world.dice.uniform(5, 30)
+    burst(world)
+    return True
+
+
+def burst(world: World) -> bool:
+    """Much is published at once."""
+    server = _running(world)
+    if server is None or server.hub is None or server.process is None:
+        return False
+    room = world.dice.choice(world.rooms)
+    for _ in range(world.dice.choice([20, 20, 20, 80, 80, 350])):
+        server.process.run(world.loop.create_task, _publish(server.hub, room, world.new_text()))
+    return True
+
+
+def cut_network(world: World) -> bool:
+    """Nobody reaches the servers for a while, or is reached."""
+    wires = world.network.open_wires()
+    hosts = {server.address[0] for server in world.servers}
+    for wire in wires:
+        wire.fall_silent()
+    world.network.unreachable |= hosts
+
+    def heal() -> None:
+        world.network.unreachable -= hosts
+        for wire in wires:
+            wire.heal()
+
+    world.later(world.dice.uniform(1, 60), heal)
+    return True
+
+
+def fill_disk(world: World) -> bool:
+    """The disk is full for a while."""
+    world.disk.is_full = True
+    world.later(world.dice.uniform(1, 10), lambda: setattr(world.disk, "is_full", False))
+    return True
+
+
+def fail_to_sync(world: World) -> bool:
+    """The disk does not say any more that it has what was written."""
+    world.disk.fails_to_sync = True
+    world.later(world.dice.uniform(0.5, 5), lambda: setattr(world.disk, "fails_to_sync", False))
+    return True
+
+
+def restore(world: World) -> bool:
+    """A backup is made; or put in the place of what clients have seen more of."""
+    if world.backup is None:
+        world.backup = world.disk.copy()
+        return False
+    return world.restore()
+
+
+def bar_websockets(world: World) -> bool:
+    """There is a proxy that lets no WebSocket through, for a while."""
+    world.network.bars_websockets = True
+    for wire in world.network.open_wires():
+        wire.reset()
+    world.later(world.dice.uniform(30, 100), lambda: setattr(world.network, "bars_websockets", False))
+    return True
+
+
+def _running(world: World) -> ServerProcess | None:
+    servers = [each for each in world.servers if each.process is not None and not each.process.is_stopped]
+    return world.dice.choice(servers) if servers else None
+
+
+async def _publish(hub: Any, room: str, text: str) -> None:
+    with suppress(Exception):  # who publishes is told; here nobody asks
+        await hub.write(add, room, text)
+
+
+#: Every kind, by its name; what is twice as likely stands there twice.
+FAULTS: list[tuple[str, Fault]] = [
+    ("link reset", reset_wire),
+    ("link reset", reset_wire),
+    ("link silent", silence_wire),
+    ("link silent", silence_wire),
+    ("link silent one way", silence_one_way),
+    ("server killed", kill_server),
+    ("power lost", lose_power),
+    ("server stopped", stop_server),
+    ("server restarted", restart_server),
+    ("client stopped", stop_client),
+    ("client killed", kill_client),
+    ("slow reader", tire),
+    ("burst", burst),
+    ("network down", cut_network),
+    ("disk full", fill_disk),
+    ("sync fails", fail_to_sync),
+    ("restored", restore),
+    ("no websocket", bar_websockets),
+]

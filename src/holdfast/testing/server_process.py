@@ -1,0 +1,146 @@
+"""
+How does a real server run in the sea?
+
+The whole of it: uvicorn with our class, the Hub, the store on a file. Only what it stands on is
+not real: the event loop, the network, and the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast import Hub
+from holdfast.protocol.codec import Codec
+from holdfast.server.conversation import Request
+from holdfast.server.hub import open_hubs
+from holdfast.server.limits import Limits
+from holdfast.server.runner import Server, configure
+from holdfast.store.sqlite import SqliteStore
+from holdfast.store.store import ReadTransaction, Retention, Transaction
+from holdfast.store.worker import InlineWorker
+from holdfast.testing.endpoint import Socket
+from holdfast.testing.network import SeaLoop
+from holdfast.testing.virtual import Inline, Process
+
+TABLE = "CREATE TABLE entry (id INTEGER PRIMARY KEY, room TEXT NOT NULL, text TEXT NOT NULL)"
+
+
+def add(tx: Transaction, room: str, text: str) -> str:
+    """Write an entry down, and publish it: state and event are one (a change)."""
+    tx.execute("INSERT INTO entry (room, text) VALUES (?, ?)", (room, text))
+    tx.publish(room, "added", {"text": text})
+    return text
+
+
+def entries(tx: ReadTransaction, room: str) -> list[str]:
+    """Return what was written down in a room, in order (a query)."""
+    return [str(row["text"]) for row in tx.all("SELECT text FROM entry WHERE room = ? ORDER BY id", (room,))]
+
+
+class ServerProcess:
+    """
+    A server, as one process after the other, on the same file.
+
+    Attributes:
+        process: The one that runs, if any does.
+        hub: Its hub, once that is open.
+        starts: How often it was started.
+    """
+
+    def __init__(self, loop: SeaLoop, address: tuple[str, int], path: Path, retention: Retention) -> None:
+        self._loop = loop
+        self.address = address
+        self.path = path
+        self._retention = retention
+        self._limits = Limits()
+        self.process: Process | None = None
+        self.hub: Hub | None = None
+        self.dead: list[Process] = []
+        self.starts = 0
+        self._store: SqliteStore | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._told_to_end = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where its WebSocket is."""
+        return f"ws://{self.address[0]}:{self.address[1]}/ws"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs, and is not about to end."""
+        return self.process is not None and self.process.is_alive
+
+    def start(self) -> None:
+        """Start it."""
+        self.starts += 1
+        self._told_to_end = asyncio.Event()
+        self.process = Process(f"server {self.starts}")
+        self._running = self.process.run(self._loop.create_task, self._serve())
+        self._running.add_done_callback(self._ended)
+
+    def kill(self) -> None:
+        """End it, now (SIGKILL)."""
+        assert self.process is not None
+        self.process.kill()
+        self.dead.append(self.process)
+        if self.hub is not None:
+            open_hubs.discard(self.hub)
+        if self._store is not None:
+            with suppress(AttributeError, OSError):
+                os.close(self._store._lock._file)  # a kernel closes what a dead process had open
+                self._store._lock._file = -1
+        self.process = self.hub = self._store = None
+
+    async def stop(self) -> None:
+        """End it in good order (SIGTERM)."""
+        assert self._running is not None
+        self._told_to_end.set()
+        await self._running
+        self.process = self.hub = self._store = None
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        """See to it that one that could not begin is started again, as a service manager does."""
+        if not running.cancelled() and running.exception() is not None and running is self._running and self.is_up:
+            self.kill()
+            self._loop.call_later(1.0, lambda: None if self.is_up else self.start(), context=Context())
+
+    async def _serve(self) -> None:
+        codec = Codec("room")
+        self._store = SqliteStore(
+            str(self.path),
+            codec,
+            migrations=[TABLE],
+            retention=self._retention,
+            worker=InlineWorker(),
+            reads=Inline(),
+            wall=lambda: time.time(),
+        )
+        hub = Hub(self._store, limits=self._limits)
+        hub.on("add")(_adding(hub))
+        hub.snapshot(entries)
+        config = configure(hub.app, self._limits, speed=False, log_level="critical")
+        async with hub:
+            self.hub = hub
+            server = Server(config, lambda: None)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup([Socket(self.address)])  # type: ignore[list-item]
+            await self._told_to_end.wait()
+            await server.shutdown()
+
+
+def _adding(hub: Hub) -> Callable[[Request], Any]:
+    async def adding(request: Request) -> str:
+        assert request.room is not None
+        return await hub.write(add, request.room, msgspec.convert(request.data["text"], str))
+
+    return adding

@@ -1,0 +1,152 @@
+"""
+Run the sea, seed after seed: `python -m holdfast.testing.simulate --seeds 1000 --jobs 2`.
+
+The same seed gives the same run, to the last byte (`--seed N` runs one, and says what happened). A
+run in which some kind of fault, or some road through the code, never happened proves nothing of it,
+and counts as failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import click
+
+from holdfast.testing.misfortune import FAULTS
+from holdfast.testing.verdict import REACHED
+from holdfast.testing.world import Plan, Report, run
+
+#: Seeds that a process is given at once, and after how many such turns there is a fresh one.
+TURN, TURNS = 10, 50
+#: Fewer seeds than this may miss what is rare.
+ENOUGH = 300
+
+
+@dataclass
+class Tally:
+    """What has happened in all runs together."""
+
+    seeds: int = 0
+    virtual: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
+    failed: list[Report] = field(default_factory=list)
+
+    def add(self, report: Report) -> None:
+        """Count one."""
+        self.seeds += 1
+        self.virtual += report.virtual
+        self.faults += report.faults
+        self.reached += report.reached
+        if report.violations:
+            self.failed.append(report)
+
+    @property
+    def missing(self) -> list[str]:
+        """What never happened."""
+        missing = [name for name in dict(FAULTS) if not self.faults[name]]
+        return missing + [name for name in REACHED if not self.reached[name]]
+
+
+def several(seeds: range, plan: Plan) -> list[Report]:
+    """Run some seeds."""
+    logging.disable(logging.CRITICAL)  # a sea in which nothing is complained of is no sea
+    return [run(seed, plan) for seed in seeds]
+
+
+def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Iterator[Report]:
+    """Yield what happened in each, as it comes; begin nothing new after so many seconds."""
+    until = None if seconds is None else time.monotonic() + seconds
+    turns = (seeds[start : start + TURN] for start in range(0, len(seeds), TURN))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=TURNS) as pool:
+        running: set[Future[list[Report]]] = set()
+        for turn in turns:
+            if until is not None and time.monotonic() > until:
+                break
+            running.add(pool.submit(several, turn, plan))
+            if len(running) >= 2 * jobs:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield from future.result()
+        for future in running:
+            yield from future.result()
+
+
+@click.command(help=__doc__)
+@click.option("--seeds", default=1000, show_default=True, help="How many.")
+@click.option("--first", default=1, show_default=True, help="The first one.")
+@click.option("--seed", type=int, help="Only this one; tell everything that was wrong.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--for", "seconds", type=float, help="Begin nothing new after so many seconds.")
+@click.option("--clients", default=Plan.clients, show_default=True)
+@click.option("--seconds", "length", default=Plan.seconds, show_default=True, help="Of misfortune in a run.")
+@click.option("--faults", default=Plan.faults, show_default=True, help="In a run.")
+def main(
+    seeds: int, first: int, seed: int | None, jobs: int, seconds: float | None, clients: int, length: float, faults: int
+) -> None:
+    """Run them, and say what happened."""
+    if os.environ.get("PYTHONHASHSEED") != "0":  # sets of strings would have another order each time
+        os.execve(  # noqa: S606 - it is our own command
+            sys.executable,
+            [sys.executable, "-m", "holdfast.testing.simulate", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    plan = Plan(clients=clients, seconds=length, faults=faults)
+    if seed is not None:
+        ((report),) = several(range(seed, seed + 1), plan)
+        _tell(report)
+        sys.exit(bool(report.violations))
+    tally, began, told = Tally(), time.monotonic(), time.monotonic()
+    for report in reports(range(first, first + seeds), plan, jobs, seconds):
+        tally.add(report)
+        if report.violations and len(tally.failed) <= 5:
+            click.echo(f"seed {report.seed}: {report.violations[0]}")
+        if time.monotonic() > told + 5.0:
+            told = time.monotonic()
+            click.echo(_progress(tally, told - began))
+    conclude(tally, time.monotonic() - began, plan)
+
+
+def _progress(tally: Tally, real: float) -> str:
+    return (
+        f"{tally.seeds} seeds, {tally.seeds / real:.1f}/s; {tally.virtual / 3600:.1f} simulated hours, "
+        f"{tally.virtual / real:.0f} x real time; {tally.faults.total()} faults; {len(tally.failed)} failed"
+    )
+
+
+def _tell(report: Report) -> None:
+    click.echo(f"seed {report.seed}: trace {report.trace}, {report.virtual:.0f} s in {report.real:.2f} s")
+    for counts in (report.faults, report.reached):
+        click.echo("  " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    for violation in report.violations:
+        click.echo(f"  WRONG {violation}")
+
+
+def conclude(tally: Tally, real: float, plan: Plan) -> None:
+    """Say what happened in all of them; exit with 1 if anything was wrong, or never happened."""
+    click.echo(_progress(tally, real))
+    for title, counts in (("faults", tally.faults), ("reached", tally.reached)):
+        click.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    if tally.failed:
+        first = min(tally.failed, key=lambda report: report.seed)
+        options = f"--clients {plan.clients} --seconds {plan.seconds:g} --faults {plan.faults}"
+        click.echo(f"FAILED: {len(tally.failed)} of {tally.seeds}. The first again:")
+        click.echo(f"  python -m holdfast.testing.simulate --seed {first.seed} {options}")
+        sys.exit(1)
+    if tally.missing and tally.seeds >= ENOUGH:
+        click.echo(f"FAILED: this never happened: {', '.join(tally.missing)}")
+        sys.exit(1)
+    click.echo(f"0 wrong in {tally.seeds} seeds (< {3 / max(1, tally.seeds):.2g} at 95 %)")
+
+
+if __name__ == "__main__":
+    main()

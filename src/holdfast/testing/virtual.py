@@ -1,0 +1,212 @@
+"""
+What time is it where nobody waits?
+
+An event loop in which time passes at once: when nothing is left to do now, it is the time of
+what comes next. All that runs in it runs in one thread, and in the same order each time.
+
+What runs belongs to a process (`Process`), which can be stopped, and killed: then nothing of it
+ever runs again, no `finally`, no `except`, as after SIGKILL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from asyncio import base_events, events
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+T = TypeVar("T")
+
+#: When it begins, in seconds since 1970.
+EPOCH = 1_800_000_000.0
+
+
+class Process:
+    """Something that runs, and can be stopped or killed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.is_stopped = False
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.late: list[events.Handle] = []  # what was due while it was stopped
+        self.on_change: list[Callable[[], None]] = []  # called when it is killed, or goes on
+
+    def kill(self) -> None:
+        """End it, now (SIGKILL)."""
+        if self.is_alive:
+            self.is_alive = False
+            self.late.clear()
+            self._tell()
+
+    def stop(self) -> None:
+        """Let it stand still (SIGSTOP)."""
+        self.is_stopped = True
+
+    def go_on(self) -> None:
+        """Let it go on (SIGCONT)."""
+        if self.is_stopped:
+            self.is_stopped = False
+            late, self.late = self.late, []
+            for handle in late:
+                handle._loop._ready.append(handle)  # type: ignore[attr-defined]
+            self._tell()
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call something as this process: what it begins belongs to it."""
+        context = copy_context()
+        context.run(_process.set, self)
+        return context.run(function, *args)
+
+    def _tell(self) -> None:
+        for changed in tuple(self.on_change):
+            changed()
+
+
+_process: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+def current_process() -> Process | None:
+    """Return the process that runs."""
+    return _process.get()
+
+
+class _Handle(events.Handle):
+    """What is to be run next."""
+
+    __slots__ = ()
+
+    def _run(self) -> None:
+        process = self._context.get(_process)  # type: ignore[attr-defined]
+        if process is None or (process.is_alive and not process.is_stopped):
+            events.Handle._run(self)
+        elif process.is_alive:
+            process.late.append(self)
+
+
+class _TimerHandle(events.TimerHandle):
+    """What is to be run at its time; of two at the same time, the one that was asked for first."""
+
+    __slots__ = ("_number",)
+    _number: int
+    _scheduled: bool
+
+    def __lt__(self, other: Any) -> bool:
+        return (self._when, self._number) < (other._when, other._number)  # type: ignore[attr-defined]
+
+    _run = _Handle._run
+
+
+class Stuck(Exception):
+    """Everybody waits, and nothing will ever happen."""
+
+
+class VirtualLoop(base_events.BaseEventLoop):
+    """An event loop in which time passes at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._timers = 0
+        self._clock_resolution = 1e-9
+        self._selector = self  # of which `BaseEventLoop._run_once` asks how long to wait
+        self.set_task_factory(_new_task)
+
+    def time(self) -> float:
+        """Return the time, in seconds since the loop was made."""
+        return self._now
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Let the time pass."""
+        if timeout is None:
+            raise Stuck("everybody waits, and nothing will ever happen")
+        if timeout > 0:
+            self._now = max(self._now, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        return []
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
+        """Have something called after what is to be called already."""
+        handle = _Handle(callback, args, self, copy_context() if context is None else context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        """Have something called at a time."""
+        timer = _TimerHandle(when, callback, args, self, copy_context() if context is None else context)
+        self._timers += 1
+        timer._number = self._timers
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        """Have something called after a while."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def run_in_executor(self, executor: Executor | None, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Run it at once: there are no threads."""
+        return super().run_in_executor(Inline() if executor is None else executor, func, *args)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's
+        """There is none."""
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+
+class Inline(Executor):
+    """Runs what it is given in the thread that asks."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run it."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def _new_task(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
+) -> asyncio.Task[T]:
+    task = asyncio.Task(work, loop=loop, **options)
+    process = _process.get()
+    if process is not None:  # it lives as long as its process, even if nobody waits for it
+        process.tasks[task] = None
+        task.add_done_callback(lambda done: process.tasks.pop(done, None))
+    return task
+
+
+@contextmanager
+def seeded(seed: int, loop: VirtualLoop) -> Iterator[random.Random]:
+    """Have all dice of this process fall as `seed` says, and all clocks show the time of the loop."""
+    dice = random.Random(seed)
+    before = random.getstate()
+    random.seed(dice.getrandbits(64))
+    secrets = random.Random(dice.getrandbits(64))
+    with (
+        patch("os.urandom", secrets.randbytes),
+        patch("random._urandom", secrets.randbytes),
+        patch("time.time", lambda: EPOCH + loop.time()),
+        patch("time.monotonic", loop.time),
+    ):
+        try:
+            yield dice
+        finally:
+            random.setstate(before)

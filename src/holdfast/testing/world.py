@@ -1,0 +1,272 @@
+"""
+What is there in the sea?
+
+Servers, their clients, the network between them and the disk below, and misfortune; all that
+happens follows from a seed. While things go wrong, nothing false may be told; when they stop
+going wrong, everybody must come to know the same within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import logging
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.store.store import Retention
+from holdfast.testing.disk import Disk
+from holdfast.testing.misfortune import FAULTS
+from holdfast.testing.network import Network, SeaLoop, Weather
+from holdfast.testing.server_process import ServerProcess
+from holdfast.testing.verdict import GHOST, Verdict
+from holdfast.testing.virtual import seeded
+from holdfast.testing.visitor import Visitor
+
+#: When nothing goes wrong any more, everybody has everything by then: the longest delay, and being noticed. Seconds.
+CONVERGED = 30.0 + 43.0 + 10.0 + 20.0
+#: Whatever was to end later has ended by then. Seconds.
+CALM = 100.0
+#: A log is kept so short that some who were away find it trimmed.
+RECORDS = 300
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large a run is: how many clients, in how many rooms, and for how long how much goes wrong."""
+
+    clients: int = 4
+    rooms: int = 2
+    seconds: float = 60.0
+    faults: int = 6
+    commands_per_second: float = 2.0
+
+
+@dataclass
+class Report:
+    """What happened in a run."""
+
+    seed: int
+    virtual: float = 0.0
+    real: float = 0.0
+    trace: str = ""
+    faults: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+
+class World:
+    """One run."""
+
+    def __init__(self, seed: int, plan: Plan, loop: SeaLoop, dice: random.Random, disk: Disk, folder: Path) -> None:
+        self.plan = plan
+        self.loop = loop
+        self.dice = dice
+        self.disk = disk
+        self.report = Report(seed)
+        weather = Weather((0.001, dice.choice([0.01, 0.05, 0.3])), dice.choice([0.0, 0.1, 0.6]))
+        self.network = Network(loop, dice, weather)
+        retention = Retention(RECORDS, 7 * 24 * 3600.0, 24 * 3600.0)
+        self.servers = [ServerProcess(loop, ("server", 80), folder / "sea.db", retention)]
+        self.rooms = tuple(f"room-{number}" for number in range(plan.rooms))
+        self.visitors: list[Visitor] = []
+        self.gone: list[Visitor] = []
+        self.backup: dict[str, bytes] | None = None
+        self.stood_still = 0.0  # a server, until then
+        self.verdict = Verdict(self)
+        self._names = 0
+        self._texts = 0
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._trace = hashlib.sha256()
+
+    async def run(self) -> None:
+        """Have everything go wrong for a while, then nothing; judge."""
+        for server in self.servers:
+            server.start()
+        for _ in range(self.plan.clients):
+            self.arrive()
+        working = asyncio.create_task(self._work())
+        for _ in range(self.plan.faults):
+            await asyncio.sleep(self.dice.expovariate(self.plan.faults / self.plan.seconds))
+            kind, happen = self.dice.choice(FAULTS)
+            if happen(self):
+                self.report.faults[kind] += 1
+                self.note("fault", kind)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await self._calm_down()
+        await self._converge()
+        self.verdict.judge()
+        await self._leave()
+
+    async def _work(self) -> None:
+        """Have clients do what they are there for."""
+        while True:
+            await asyncio.sleep(self.dice.expovariate(self.plan.commands_per_second))
+            visitor = self.dice.choice(self.visitors)
+            if visitor.process.is_alive:
+                visitor.command(self.dice.choice(list(visitor.copies)), self.new_text())
+
+    async def _calm_down(self) -> None:
+        """Let nothing go wrong any more."""
+        await asyncio.sleep(CALM)
+        self.disk.is_full = self.disk.fails_to_sync = self.network.bars_websockets = False
+        self.network.unreachable.clear()
+        for wire in self.network.open_wires():
+            if any(end.is_silent for end in wire.ends) and self.dice.random() < 0.5:
+                wire.heal()
+        for visitor in self.visitors:
+            visitor.process.go_on()
+            visitor.tired_until = 0.0
+        for server in self.servers:
+            if server.process is not None:
+                server.process.go_on()
+            else:
+                server.start()
+
+    async def _converge(self) -> None:
+        until = self.loop.time() + CONVERGED
+        while self.loop.time() < until:
+            await asyncio.sleep(1.0)
+            if self.verdict.all_agree():
+                return
+
+    async def _leave(self) -> None:
+        """Have everybody leave: nothing may be left of them."""
+        for visitor in self.visitors:
+            await visitor.leave()
+        await asyncio.sleep(GHOST)
+        self.verdict.judge_what_is_left()
+        for server in self.servers:
+            await server.stop()
+
+    # What can happen.
+
+    def arrive(self) -> Visitor:
+        """Have somebody come."""
+        self._names += 1
+        rooms = tuple(self.dice.sample(self.rooms, self.dice.randint(1, len(self.rooms))))
+        by = self.dice.choice(["resume", "resume", "snapshot"])
+        visitor = Visitor(self.loop, f"visitor {self._names}", self.servers[0].url, rooms, by)
+        self.visitors.append(visitor)
+        return visitor
+
+    def lose(self, visitor: Visitor) -> None:
+        """Have somebody be gone without a word."""
+        self.visitors.remove(visitor)
+        self.gone.append(visitor)
+        visitor.process.kill()
+        self.verdict.expect_no_ghost(visitor)
+
+    def kill(self, server: ServerProcess) -> None:
+        """End a server, now; its machine goes on."""
+        self.verdict.read_logs()
+        server.kill()
+        self.disk.abandon()
+
+    def lose_power(self, server: ServerProcess) -> None:
+        """End a server with its machine, that says nothing any more."""
+        self.verdict.read_logs()
+        for wire in self.network.open_wires():
+            wire.fall_silent()
+        server.kill()
+        self.disk.lose_power()
+
+    def stand_still(self, server: ServerProcess, seconds: float) -> None:
+        """Have a server do nothing for a while."""
+        process = server.process
+        assert process is not None
+        process.stop()
+        self.stood_still = max(self.stood_still, self.loop.time() + seconds)
+        self.later(seconds, process.go_on)
+
+    def restore(self) -> bool:
+        """Put the backup in its place."""
+        (server,) = self.servers
+        if server.process is None or self.backup is None:
+            return False
+        self.kill(server)
+        self.disk.restore(self.backup)
+        self.backup = None
+        self.start_later(server)
+        return True
+
+    def start_later(self, server: ServerProcess, at_most: float = 20.0) -> None:
+        """Start a server again after a while."""
+        self.later(self.dice.uniform(0.1, at_most), lambda: None if server.process is not None else server.start())
+
+    def new_text(self) -> str:
+        """Return a text that there was not before."""
+        self._texts += 1
+        return f"{self._texts}"
+
+    def later(self, seconds: float, what: Callable[[], object]) -> None:
+        """Have something happen after a while."""
+        self.loop.call_later(seconds, what)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something happen that takes a while."""
+        task = self.loop.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def note(self, *what: object) -> None:
+        """Put something into the trace."""
+        self._trace.update(f"{self.loop.time():.9f} {what}\n".encode())
+
+    def finish(self) -> Report:
+        """Return what happened."""
+        self.report.virtual = self.loop.time()
+        self.report.trace = self._trace.hexdigest()[:16]
+        return self.report
+
+    def bury(self) -> None:
+        """Take apart what is left of dead processes, while nothing that they still do matters."""
+        dead = [process for server in self.servers for process in server.dead]
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            for process in [*dead, *(visitor.process for visitor in self.gone)]:
+                for task in tuple(process.tasks):
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    with suppress(BaseException):
+                        task.get_coro().close()
+        finally:
+            logging.disable(disabled)
+
+
+def run(seed: int, plan: Plan | None = None) -> Report:
+    """Run one seed, and return what happened."""
+    loop = SeaLoop()
+    asyncio.set_event_loop(loop)
+    began = time.perf_counter()
+    gc.disable()  # what it finds, and when, is no part of the run
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="holdfast-sea-", dir=_memory()) as folder,
+            seeded(seed, loop) as dice,
+            Disk(random.Random(dice.getrandbits(64))) as disk,
+        ):
+            world = World(seed, plan or Plan(), loop, dice, disk, Path(folder))
+            loop.run_until_complete(world.run())
+            report = world.finish()
+            world.bury()
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+        gc.enable()
+    report.real = time.perf_counter() - began
+    return report
+
+
+def _memory() -> str | None:
+    folder = "/dev/shm"  # noqa: S108 - whoever runs it
+    return folder if Path(folder).is_dir() else None

@@ -1,0 +1,96 @@
+"""Whatever happens in the sea, nothing false is told, and in the end everybody knows the same."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from holdfast.testing import world
+from holdfast.testing.misfortune import FAULTS
+from holdfast.testing.simulate import ENOUGH, Tally, conclude
+from holdfast.testing.verdict import REACHED
+
+TESTING = Path(world.__file__).parent
+SIMULATE = [sys.executable, "-m", "holdfast.testing.simulate"]
+#: What the sea must not have of its own: it would prove something else.
+OURS = {"Hub", "Link", "Replica", "Outbox", "Reader", "Room", "Roster", "Heartbeat", "Backoff", "Codec", "Cursor",
+        "Client", "Store", "SqliteStore", "Hands", "Connection", "NativeConnection", "WebSocketProtocol"}  # fmt: skip
+
+
+def simulate(*options: str, seconds: float) -> str:
+    done = subprocess.run([*SIMULATE, *options], capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_for_45_seconds_of_misfortune_nothing_is_wrong() -> None:
+    said = simulate("--seeds", "1000000", "--for", "45", "--jobs", "1", seconds=120)
+    assert "0 wrong in" in said
+
+
+@pytest.mark.long
+def test_for_five_minutes_of_misfortune_nothing_is_wrong() -> None:
+    said = simulate("--seeds", "1000000", "--first", "1000000", "--for", "300", "--jobs", "2", seconds=420)
+    assert "0 wrong in" in said
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    def traces() -> list[str]:
+        said = [simulate("--seed", str(seed), seconds=60).splitlines()[0] for seed in (1, 2)]
+        return [line.split(" in ")[0] for line in said]  # which says the trace, and how long it was
+
+    first = traces()
+    assert first == traces()
+    assert len(set(first)) == 2
+
+
+def test_the_sea_has_nothing_of_its_own_where_holdfast_has_something() -> None:
+    for path in TESTING.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                assert node.name not in OURS, f"{path.name} defines {node.name}"
+                names = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                assert not names & OURS, f"{path.name} derives {node.name} from {names}"
+
+
+def test_what_runs_in_the_sea_is_what_users_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+
+    async def look(self: world.World) -> None:
+        self.servers[0].start()
+        visitor = self.arrive()
+        await asyncio.sleep(5)
+        hub, client = self.servers[0].hub, visitor.client
+        assert hub is not None
+        assert client is not None
+        connections = hub.opened.hands.connections
+        seen.update(type(each).__module__ for each in (hub, hub.opened.store, client, client._road, *connections))
+        await visitor.leave()
+        await self.servers[0].stop()
+
+    monkeypatch.setattr(world.World, "run", look)
+    world.run(1)
+    assert seen == {
+        "holdfast.server.hub",
+        "holdfast.store.sqlite",
+        "holdfast.client.client",
+        "holdfast.client.websocket",
+        "holdfast.server.websocket",
+    }
+
+
+def test_a_run_in_which_something_never_happened_has_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally(
+        seeds=ENOUGH, faults=Counter(dict.fromkeys(dict(FAULTS), 1)), reached=Counter(dict.fromkeys(REACHED, 1))
+    )
+    conclude(tally, 1.0, world.Plan())
+    del tally.faults["power lost"], tally.reached["resync epoch"]
+    with pytest.raises(SystemExit, match="1"):
+        conclude(tally, 1.0, world.Plan())
+    assert "this never happened: power lost, resync epoch" in capsys.readouterr().out
