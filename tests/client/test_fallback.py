@@ -184,3 +184,17 @@ async def test_a_server_that_is_down_is_not_a_road_that_is_barred(server: Server
         async with asyncio.timeout(30):
             assert isinstance(await anext(lobby), Resumed)
         assert client.status.road is holdfast.Road.WEBSOCKET
+
+
+async def test_a_guest_by_http_is_one_and_the_same_in_all_requests(server: Server) -> None:
+    """Else a command that is sent again would be somebody else's, and take effect twice."""
+    async with (
+        Middlebox(server.port, websocket="refused") as box,
+        asyncio.timeout(30),
+        holdfast.connect(f"http://127.0.0.1:{box.port}/live/ws") as client,
+        client.join("lobby") as room,
+    ):
+        who = [await room.command("who") for _ in range(3)]
+        assert client.status.road is holdfast.Road.HTTP
+        assert client.user is not None
+        assert who == [client.user.user_id] * 3

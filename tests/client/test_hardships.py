@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
 from itertools import pairwise
 
+import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -17,6 +18,9 @@ from websockets.http11 import Request, Response
 import holdfast
 from holdfast import Event, State
 from peers import WELCOME, StartBoard
+
+
+JOINED = '{"type":"joined","room":"lobby","cursor":"e:0","recovered":false,"users":[],"roomSize":1}'
 
 
 async def test_servers_that_welcome_and_hang_up_are_not_hammered() -> None:
@@ -68,6 +72,47 @@ async def test_a_server_that_says_what_cannot_be_read_is_not_hammered(frame: str
             await asyncio.sleep(4)
     assert 2 <= len(said) <= 8
     assert all(after - before >= 0.25 for before, after in pairwise(said))
+
+
+async def test_a_reader_that_wakes_while_there_is_no_link_asks_for_nothing_before_it_has_joined() -> None:
+    """The server would answer that it is not in the room, which would be the end of the room."""
+    links: list[list[str]] = []
+    may_welcome = asyncio.Event()
+
+    async def serve_much(socket: ServerConnection) -> None:
+        links.append([])
+        if len(links) > 1:
+            await may_welcome.wait()
+        async for text in socket:
+            links[-1].append(msgspec.json.decode(text)["type"])
+            if links[-1] == ["auth"]:
+                await socket.send(WELCOME)
+            elif len(links) == 1:
+                await socket.send(
+                    '{"type":"joined","room":"lobby","cursor":"e:0","recovered":false,"users":[],"roomSize":1}'
+                )
+                for number in range(1, 1200):
+                    await socket.send(f'{{"type":"said","room":"lobby","id":"e:{number}"}}')
+                await socket.close(1012)
+
+    async with serve(serve_much, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"http://127.0.0.1:{port}") as client, client.join("lobby") as room:
+            while len(links) < 2:
+                await asyncio.sleep(0.05)
+            reading = asyncio.create_task(_read_for_ever(room))
+            while room.waiting:
+                await asyncio.sleep(0.05)
+            may_welcome.set()
+            while len(links[1]) < 2:
+                await asyncio.sleep(0.05)
+            reading.cancel()
+    assert links[1][:2] == ["auth", "join"]
+
+
+async def _read_for_ever(room: holdfast.Room) -> None:
+    async for _ in room:
+        pass
 
 
 @pytest.mark.parametrize("status", [404, 408, 429, 500, 502, 503, 504])

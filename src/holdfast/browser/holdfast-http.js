@@ -209,7 +209,10 @@ export class HttpSocket {
 
   /** @param {any} message */
   #hear(message) {
-    if (message.type === "connected") this.#reader.roomKey = message.roomKey;
+    if (message.type === "connected") {
+      this.#reader.roomKey = message.roomKey;
+      if (message.token) this.#headers = { authorization: `Bearer ${message.token}` }; // else each request is another guest's
+    }
     if (this.readyState === 1) this.onmessage({ data: JSON.stringify(message) });
   }
 

@@ -451,7 +451,7 @@ class Client:
                 self._spawn(self._take_snapshot(room, item.reason, room.joined_on))
             else:
                 room.put(item)
-        if outcome.ask is not None:
+        if outcome.ask is not None and room.joined_on is self._road:  # else it will be asked with the join
             self._say(outcome.ask)
 
     async def _take_snapshot(self, room: Room, reason: str, joined_on: Road | None) -> None:

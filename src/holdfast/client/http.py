@@ -149,7 +149,10 @@ class HttpRoad:
         if isinstance(fields, dict) and "type" in fields:
             if fields["type"] == "connected":
                 self._welcomed = True
-                self._codec = Codec(msgspec.convert(fields, Connected).room_key)
+                connected = msgspec.convert(fields, Connected)
+                self._codec = Codec(connected.room_key)
+                if isinstance(connected.token, str):  # else each request would be another guest's
+                    self._http.headers["Authorization"] = f"Bearer {connected.token}"
             await self._tell(self, response.text)
         elif response.is_success:
             await self._tell(self, Heard())
