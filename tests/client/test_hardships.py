@@ -19,7 +19,6 @@ import holdfast
 from holdfast import Event, State
 from peers import WELCOME, StartBoard
 
-
 JOINED = '{"type":"joined","room":"lobby","cursor":"e:0","recovered":false,"users":[],"roomSize":1}'
 
 
