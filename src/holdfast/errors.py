@@ -43,6 +43,7 @@ class Refused(HoldfastError):
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "refused"
+    is_final: ClassVar[bool] = True  # else the same may be taken later, also under the same key
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -95,19 +96,19 @@ class Invalid(Refused):
 class TooSlow(Refused):
     """The request took too long to arrive; the message names the limit."""
 
-    status, code = 408, "too_slow"
+    status, code, is_final = 408, "too_slow", False
 
 
 class TooMany(Refused):
     """Too often; the message names the rate."""
 
-    status, code = 429, "too_many"
+    status, code, is_final = 429, "too_many", False
 
 
 class Unavailable(Refused):
     """Not now: the server is starting, draining, or full. Come back `after` so many seconds."""
 
-    status, code = 503, "unavailable"
+    status, code, is_final = 503, "unavailable", False
 
     def __init__(self, message: str, *, field: str | None = None, after: float = 1.0) -> None:
         super().__init__(message, field=field)

@@ -39,6 +39,8 @@ class Job:
     kwargs: dict[str, Any]
     once: Once | None
     answer: Callable[[Outcome | BaseException], None]
+    until: float | None = None  # it is tried again, after it had to wait for somebody …
+    pause: float = 0.0  # … so much later
 
 
 class Again(Exception):
@@ -47,6 +49,10 @@ class Again(Exception):
     def __init__(self, clock: int = 0) -> None:
         super().__init__("the batch is to be run again")
         self.clock = clock
+
+
+class Later(Exception):
+    """Nothing of a change has happened, for somebody else holds what it needs, and does not come to an end just now."""
 
 
 class _Without(Exception):
@@ -74,8 +80,12 @@ class Session(Protocol):
     def begin(self) -> None:
         """Begin a transaction; raises what everybody who waits is told if there can be none."""
 
-    def open(self, clock: int) -> OpenTransaction:
-        """Set a savepoint; return what a change acts through. From now on its time runs."""
+    def open(self, clock: int, *, has_waited: bool) -> OpenTransaction:
+        """
+        Set a savepoint; return what a change acts through. From now on its time runs.
+
+        One that has waited for somebody before waits only briefly.
+        """
 
     def settle(self, error: Exception | None) -> Exception | None:
         """
@@ -173,7 +183,7 @@ class Committer:
     def _without(self, jobs: Sequence[Job], some: _Without) -> list[Outcome | BaseException]:
         """Leave some out, and run the others."""
         others = iter(self.commit([job for place, job in enumerate(jobs) if place not in some.places]))
-        return [Unavailable(str(some)) if place in some.places else next(others) for place in range(len(jobs))]
+        return [Later(str(some)) if place in some.places else next(others) for place in range(len(jobs))]
 
     def _attempt(self, jobs: Sequence[Job]) -> list[Outcome | BaseException] | Exception:
         """Run all of them in one transaction; when this returns, it is over. An error is that of all of them."""
@@ -213,12 +223,13 @@ class Committer:
 
     def _run(self, job: Job, clock: int, batch: Sequence[_Done]) -> _Done:
         """Run one change in its savepoint; raises what has ended the whole transaction."""
-        transaction = self._session.open(clock)
+        transaction = self._session.open(clock, has_waited=job.until is not None)
         try:
             done = self._decide(transaction, job, clock, batch)
         except BaseException as raised:
             error = self._session.named(raised)
-            done = _Done(error, clock, once=job.once if isinstance(error, Refused) else None)
+            is_final = isinstance(error, Refused) and error.is_final
+            done = _Done(error, clock, once=job.once if is_final else None)
         finally:
             transaction.end()
         told = done.outcome if isinstance(done.outcome, Exception) else None

@@ -1,8 +1,8 @@
 """
 Which rooms does somebody else hold, so that nothing can be published there for now?
 
-All changes wait for one who waits, so none waits long for a room that is known to be held:
-it is told so at once, and the room is looked at again a little later.
+All changes wait for one who waits, so none waits long: what cannot be had is put aside, and
+tried again a little later.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-#: Milliseconds that a batch waits for whoever is publishing in one of its rooms …
-PATIENCE_MS = 2_000
-#: … and for one that was held when it was looked at last, which is done again after so many seconds.
+#: Milliseconds that a batch waits for what somebody else holds …
+PATIENCE_MS = 100
+#: … and for a room that was held when it was looked at last, which is done again after so many seconds.
 BRIEF_MS = 20
 AGAIN_SECONDS = 0.25
 

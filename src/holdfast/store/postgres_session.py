@@ -22,8 +22,8 @@ from psycopg.pq import TransactionStatus
 from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
-from holdfast.store.commit import Again
-from holdfast.store.held import BRIEF_MS, Held, HeldRooms
+from holdfast.store.commit import Again, Later
+from holdfast.store.held import BRIEF_MS, PATIENCE_MS, Held, HeldRooms
 from holdfast.store.postgres_database import Connection, Database, Moved, begin
 from holdfast.store.postgres_sql import controls, holds_several, to_postgres
 from holdfast.store.transaction import OpenTransaction, Published
@@ -32,6 +32,8 @@ from holdfast.store.transaction import OpenTransaction, Published
 FATE_SECONDS = 10.0
 #: Milliseconds that whoever came too late waits for the others to come to an end; none begins meanwhile.
 TURN_MS = 200
+#: … and that the others wait for whoever has come too late.
+OTHERS_MS = 1_000
 
 
 class PostgresConnection:
@@ -61,6 +63,8 @@ class PostgresSession:
         self._began = False  # at SERIALIZABLE, for a change
         self._saved: bool | None = None  # whether the savepoint stands before the change that runs; None: there is none
         self._failed: Exception | None = None  # a statement of the change that runs
+        self._deadline = 0.0  # of the change that runs
+        self._patience = PATIENCE_MS  # that it has with whoever holds what it needs
         self._counted = False  # the batch, in its transaction
         self._is_late = False  # others were first: now it is our turn
         self._held = HeldRooms()
@@ -86,14 +90,14 @@ class PostgresSession:
             except psycopg.Error as error:
                 raise Unavailable(f"the database cannot be reached: {error}") from error
 
-    def open(self, clock: int) -> OpenTransaction:
+    def open(self, clock: int, *, has_waited: bool) -> OpenTransaction:
         """Return what a change acts through."""
         self._failed = None
+        self._patience = BRIEF_MS if has_waited else PATIENCE_MS
         if self._saved:
             self._saved = False
-        return OpenTransaction(
-            self, self._home.epoch, self._codec, clock, time.monotonic() + transaction.CHANGE_SECONDS
-        )
+        self._deadline = time.monotonic() + transaction.CHANGE_SECONDS
+        return OpenTransaction(self, self._home.epoch, self._codec, clock, self._deadline)
 
     # What a change does.
 
@@ -155,13 +159,16 @@ class PostgresSession:
 
     def _save(self) -> None:
         """Have a savepoint to which what the change does can be undone."""
+        patience = f"SET LOCAL lock_timeout = {self._patience}"
         if not self._began:
             self._take_turn()
             self._began = True
         elif self._saved is None:
-            self._connection.execute("SAVEPOINT holdfast_change")
+            self._connection.execute(f"SAVEPOINT holdfast_change; {patience}".encode())
         elif not self._saved:
-            self._connection.execute("RELEASE SAVEPOINT holdfast_change; SAVEPOINT holdfast_change")
+            self._connection.execute(
+                f"RELEASE SAVEPOINT holdfast_change; SAVEPOINT holdfast_change; {patience}".encode()
+            )
         self._saved = True
 
     def _take_turn(self) -> None:
@@ -171,25 +178,30 @@ class PostgresSession:
         A lock on a table is waited for before the transaction sees anything (LOCK takes no snapshot).
         """
         while True:
-            waits, mode = (TURN_MS, "EXCLUSIVE") if self._is_late else (0, "ROW SHARE")
+            waits, mode = (TURN_MS, "EXCLUSIVE") if self._is_late else (OTHERS_MS, "ROW SHARE")
             lock = (
-                f"SET LOCAL lock_timeout = {waits}; LOCK TABLE holdfast_turn IN {mode} MODE; SET LOCAL lock_timeout = 0"
+                f"SET LOCAL lock_timeout = {waits}; LOCK TABLE holdfast_turn IN {mode} MODE; "
+                f"SET LOCAL lock_timeout = {self._patience}"
             )
             statements = f"{begin('SERIALIZABLE').decode()}; {lock}; SAVEPOINT holdfast_change"
             try:
                 self._connection.execute(statements.encode())
                 return
-            except errors.LockNotAvailable:  # somebody takes long; they are not to hold everybody up
+            except (errors.LockNotAvailable, errors.QueryCanceled) as error:  # they are not to hold everybody up
                 self._connection.execute("ROLLBACK")
-                self._is_late = False
-            except errors.QueryCanceled as error:
-                self._connection.execute("ROLLBACK")
-                raise Unavailable("somebody else holds what is to be written, and does not come to an end") from error
+                if self._is_late:
+                    self._is_late = False
+                    continue
+                raise Later("somebody else holds what is to be written, and does not come to an end") from error
 
     def named(self, error: BaseException) -> Exception:
         """Return the error that the change's caller is told."""
         if isinstance(error, StopIteration) or not isinstance(error, Exception):
             return ChangeFailed(f"the change raised {error!r}, which nobody can be told")  # a future cannot hold it
+        if isinstance(error, errors.LockNotAvailable):
+            return Later("somebody else holds what is to be written, and does not come to an end")
+        if isinstance(error, errors.QueryCanceled) and time.monotonic() < self._deadline - 0.1:
+            return StoreError(f"the change was interrupted: {error}")
         if isinstance(error, errors.QueryCanceled):
             return ChangeFailed(f"the change was interrupted: it took more than {transaction.CHANGE_SECONDS:g} s")
         if isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _BEYOND_THE_CHANGE:
@@ -269,8 +281,18 @@ class PostgresSession:
     def _find_held(self, rooms: Set[str]) -> Exception:
         """Return what is to be done, after these rooms were not to be had: `Held`, or `Again` if they are free now."""
         self._execute("ROLLBACK")
+        try:
+            return self._held_among(rooms)
+        except errors.LockNotAvailable:  # somebody holds all of them
+            self._execute("ROLLBACK")
+            self._held.hold(rooms)
+            return Held(rooms)
+
+    def _held_among(self, rooms: Set[str]) -> Exception:
+        self._execute(f"BEGIN; SET LOCAL lock_timeout = {BRIEF_MS}")
         there = {name for (name,) in self._execute(_THERE, (list(rooms),))}
         free = {name for (name,) in self._execute(_THERE + " FOR UPDATE SKIP LOCKED", (list(rooms),))}
+        self._execute("COMMIT")
         held = there - free
         for room in rooms - there:
             try:

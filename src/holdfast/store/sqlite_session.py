@@ -67,7 +67,7 @@ class SqliteSession(SqliteConnection):
         except sqlite3.Error as error:
             raise StoreError(f"the change could not be committed: {error}") from error
 
-    def open(self, clock: int) -> OpenTransaction:
+    def open(self, clock: int, *, has_waited: bool) -> OpenTransaction:
         """Set a savepoint; return what a change acts through."""
         self._connection.execute(_SAVEPOINT)
         self._deadline = time.monotonic() + transaction.CHANGE_SECONDS

@@ -14,12 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.errors import Closed, StoreError, Unavailable
-from holdfast.store.commit import Job
+from holdfast.store import transaction
+from holdfast.store.commit import Job, Later
 from holdfast.store.store import Once, Outcome
 from holdfast.store.worker import Worker
 
 logger = logging.getLogger("holdfast.store")
 
+#: A change that waits for somebody who does not come to an end lets the others pass: for so many seconds, then twice
+#: as long each time.
+ASIDE_SECONDS = 0.1
 #: Changes in one commit: enough to make an fsync cheap, few enough that the first does not wait long.
 BATCH_CHANGES = 512
 #: Changes that may wait: beyond this the disk does not keep up, and it is kinder to say so.
@@ -32,6 +36,7 @@ class Writer:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._waiting: deque[Job] = deque()
+        self._later: dict[asyncio.TimerHandle, Job] = {}
         self.accepting = False
 
     def start(
@@ -47,6 +52,9 @@ class Writer:
     async def stop(self) -> None:
         """Finish what was accepted."""
         self.accepting = False
+        for timer, job in self._later.items():  # once more
+            timer.cancel()
+            self._waiting.append(job)
         await self._worker.stop()
         self._drain()
         await asyncio.sleep(0)  # let the last answers arrive
@@ -87,7 +95,27 @@ class Writer:
     def _tell(self, jobs: list[Job], outcomes: list[Outcome | BaseException]) -> None:
         """Answer those who wait, and give the news (in the event loop, after the commit)."""
         for job, outcome in zip(jobs, outcomes, strict=True):
-            job.answer(outcome)
+            if isinstance(outcome, Later):
+                self._put_aside(job, str(outcome))
+            else:
+                job.answer(outcome)
         published = [outcome for outcome in outcomes if isinstance(outcome, Outcome) and outcome.publications]
         if published:
             self._news(published)
+
+    def _put_aside(self, job: Job, reason: str) -> None:
+        """Have a change tried again a little later, but for no longer than one may take."""
+        now = self._loop.time()
+        job.until = now + transaction.CHANGE_SECONDS if job.until is None else job.until
+        if now >= job.until or not self.accepting:
+            job.answer(Unavailable(reason))
+            return
+
+        def again() -> None:
+            del self._later[timer]
+            self._waiting.append(job)
+            self._worker.wake()
+
+        job.pause = min(2 * job.pause or ASIDE_SECONDS, job.until - now)
+        timer = self._loop.call_later(job.pause, again)
+        self._later[timer] = job
