@@ -75,12 +75,6 @@ async def test_a_transaction_ends_by_itself_if_it_takes_too_long(open_store: Ope
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)  # others may be given it next
 
 
-def test_a_database_that_acknowledges_what_it_may_lose_is_refused(database: str) -> None:
-    way = Database(psycopg.conninfo.make_conninfo(database, options="-c synchronous_commit=off"))
-    with way.connect_anywhere() as connection, pytest.raises(StoreError, match="synchronous_commit"):
-        way.identify(connection, "{}")
-
-
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 async def test_a_database_that_cannot_hold_every_text_is_refused(postgres: str, encoding: str) -> None:
     name = f"holdfast_{encoding.lower()}"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from databases import Cluster, create
@@ -21,7 +22,7 @@ from holdfast.protocol.cursor import Position
 from holdfast.store import postgres_feed
 from holdfast.store.postgres import PostgresStore, renew_epoch
 from holdfast.store.postgres_database import Moved
-from store.conftest import POSTGRES_NOTES, Deaf, Kept, take_note, until
+from store.conftest import POSTGRES_NOTES, Deaf, Kept, OpenStore, take_note, until
 
 
 @pytest.fixture
@@ -187,3 +188,37 @@ async def test_a_node_that_starts_afresh_cannot_know_but_who_is_ahead_is_told_so
     await fresh.open(Deaf())
     assert fresh.epoch != epoch
     await fresh.close()
+
+
+@pytest.fixture
+def kind() -> str:
+    return "postgres"
+
+
+async def test_rooms_that_stand_behind_what_was_told_of_them_are_noticed(open_store: OpenStore) -> None:
+    """As after a restore of the data alone, while everybody is connected: no file, and no place, is another."""
+    nodes = [await open_store() for _ in range(2)]
+    for number in range(5):
+        await nodes[0].store.write(take_note, f"before {number}")
+    await until(lambda: all(len(node.said) == 5 for node in nodes))
+    epoch = nodes[0].store.epoch
+    with psycopg.connect(nodes[0].dsn) as restore:
+        restore.execute('DELETE FROM holdfast_log WHERE "offset" > 2')
+        restore.execute("UPDATE holdfast_room SET head = 2")
+    await nodes[0].store.write(take_note, "after")
+    await until(lambda: all(node.turns for node in nodes))
+    assert len({node.store.epoch for node in nodes} | {epoch}) == 2
+
+
+async def test_after_a_restore_into_another_cluster_what_is_written_is_told(open_store: OpenStore) -> None:
+    """Ids of transactions that were restored are of the future there."""
+    kept = await open_store()
+    await kept.store.write(take_note, "before")
+    await kept.store.close()
+    with psycopg.connect(kept.dsn) as restored:
+        restored.execute("UPDATE holdfast_log SET xid = '999999999'")
+        restored.execute("UPDATE holdfast_meta SET value = 'elsewhere' WHERE key = 'home'")
+    nodes = [await open_store() for _ in range(2)]
+    assert nodes[0].store.epoch == nodes[1].store.epoch != kept.store.epoch
+    await nodes[0].store.write(take_note, "after")
+    await until(lambda: all([record.offset for record in node.said] == [2] for node in nodes))

@@ -421,3 +421,16 @@ async def test_an_operator_who_cancels_a_change_is_not_the_changes_fault(open_st
     with pytest.raises(StoreError, match="user request") as told:
         await kept.store.write(change)
     assert not isinstance(told.value, ChangeFailed)
+
+
+async def test_what_is_acknowledged_is_on_the_disk_whatever_the_database_is_set_to(open_store: OpenStore) -> None:
+    kept = await open_store()
+    (name,) = kept.rows("SELECT current_database()")[0]
+    with psycopg.connect(kept.dsn, autocommit=True) as operator:
+        operator.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
+    again = await open_store()
+    said = await again.store.write(lambda tx: tx.one("SELECT current_setting('synchronous_commit') AS setting"))
+    assert said == {"setting": "on"}
+    with psycopg.connect(kept.dsn) as somebody:
+        somebody.execute("SELECT holdfast_append('lobby', 'said', '{}')")
+        assert somebody.execute("SHOW synchronous_commit").fetchone() == ("on",)

@@ -274,9 +274,7 @@ class Database:
         """Raise `StoreError` where promises could not be kept; and take in the time."""
         settings = connection.execute(_SETTINGS).fetchone()
         assert settings is not None
-        now, durability, encoding = settings
-        if durability == "off":
-            raise StoreError("with synchronous_commit = off the database acknowledges what it may lose; set it to on")
+        now, encoding = settings
         if encoding != "UTF8":
             raise StoreError(f"the encoding of the database is {encoding}, which cannot hold every text; make it UTF8")
         self.set_clock(now)
@@ -300,6 +298,7 @@ class Database:
             place = str(row[0])
             if not self._is_at(row, home, reached):
                 meta["epoch"] = new_epoch()
+                connection.execute(_OUTLIVED)
             meta.setdefault("secret", secrets.token_hex(32))
             meta.update(home=place, words=words)
             for key, value in meta.items():
@@ -311,7 +310,12 @@ class Database:
         return Home(place, meta["epoch"]), meta["secret"]
 
 
-_SETTINGS = f"SELECT {CLOCK}, current_setting('synchronous_commit'), current_setting('server_encoding')"
+#: Ids of transactions mean nothing in another life, nor does who was where.
+_OUTLIVED = """
+UPDATE holdfast_log SET xid = '1' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
+DELETE FROM holdfast_people; DELETE FROM holdfast_node; DELETE FROM holdfast_expulsion
+"""
+_SETTINGS = f"SELECT {CLOCK}, current_setting('server_encoding')"
 
 #: One process at a time makes tables, or an epoch.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('holdfast_migration'))"
@@ -341,10 +345,11 @@ def up_to(snapshot: str, newest: str | int | None) -> str:
     Return a snapshot as it was when the newest transaction in the log was the newest of all.
 
     Ids of transactions that came to nothing are given again after a crash of the server: what was committed
-    under them then would seem to have been seen.
+    under them then would seem to have been seen. (And none is of the future, as those of a log may be that was
+    restored into another cluster.)
     """
-    end = int(newest or 0) + 1
-    xmin, _, running = snapshot.split(":")
+    xmin, xmax, running = snapshot.split(":")
+    end = min(int(newest or 0) + 1, int(xmax))
     still = [xid for xid in running.split(",") if xid and int(xid) < end]
     return f"{min(int(xmin), end)}:{end}:{','.join(still)}"
 

@@ -58,6 +58,7 @@ SELECT wanted.name, log."offset", log.type, log.body
   ) log
  ORDER BY place, log."offset" LIMIT %(limit)s
 """
+_HEADS = "SELECT name, head FROM holdfast_room WHERE name = ANY(%(rooms)s)"
 #: What has changed, and what rooms that were hinted at have new: in most cases that is all there is to be asked.
 _CHANGED = f"""
 WITH moment AS ({_MOMENT})
@@ -94,6 +95,7 @@ class Feed:
         self._told = Told()
         self._wanted = asyncio.Event()  # to ask before the time
         self._hinted: set[str] = set()  # rooms that it is to be asked for
+        self._doubtful: set[str] = set()  # rooms in which a place seems to have been given twice
         self._has_moved = False
         self._is_away = False
         self._silence: asyncio.TimerHandle | None = None
@@ -137,7 +139,10 @@ class Feed:
             if told == record.offset - 1 or (told is None and record.offset == 1):
                 self._told.update({record.room: record.offset})
                 at_once.append(record)
-            elif (told is None or told < record.offset) and self._listener.follows(record.room):
+            elif told is not None and told >= record.offset:  # it was asked for before this came here, or …
+                self._doubtful.add(record.room)
+                self._wanted.set()
+            elif self._listener.follows(record.room):
                 self._wanted.set()
         self._hints.hint("news", {record.room for record in published(outcomes)})
         if at_once:
@@ -152,6 +157,7 @@ class Feed:
                     await self._begin_anew()
                 if connection is None:
                     connection = await self._database.connect_async()
+                    self._doubtful.update(self._told.some())
                 await self._go_on(connection)
             except Moved:
                 self._has_moved = True
@@ -180,20 +186,38 @@ class Feed:
         reached = self._database.reached(home)
         hinted = {room: told for room in self._hinted if (told := self._told.get(room)) is not None}
         self._hinted.clear()
+        doubtful = {room: told for room in self._doubtful if (told := self._told.get(room)) is not None}
+        self._doubtful.clear()
         rows = await self._answer(connection, _CHANGED, since(self._since) | _tails(hinted))
         changed = [row for row in rows if row[0] is not None]
         snapshot, newest, clock, *where = changed[0][:6]
         self._database.check(tuple(where), home, reached)
         self._database.set_clock(clock)
+        await self._dispel(connection, doubtful, home)
         self._deliver((room, offset, type, body) for at, *_, room, offset, _, type, body in rows if at is None)
         behind: dict[str, tuple[int, int]] = {}
         for *_, room, first, last, _, _ in changed:
             # Who begins to follow it later asks the store later: what is passed over here is in that answer.
+            if room is not None and last < (self._told.get(room) or 0):
+                self._doubtful.add(room)
             if room is not None and self._listener.follows(room):
                 behind[room] = max(self._told.get(room) or 0, first - 1), last
         await self._catch_up(connection, behind)
         self._since = up_to(snapshot, newest)
         self._told.age()  # what was told before this was asked is not new to the next
+
+    async def _dispel(self, connection: AsyncConnection, doubtful: dict[str, int], home: Home) -> None:
+        """
+        Raise `Moved` if rooms stand behind what was told of them: an older log was put in place of this one.
+
+        By whatever means: nothing that was committed, and told, can be gone otherwise.
+        """
+        if not doubtful:
+            return
+        heads = dict(await self._answer(connection, _HEADS, {"rooms": list(doubtful)}))
+        if any(heads.get(room, 0) < told for room, told in doubtful.items()):
+            self._database.distrust(home)
+            raise Moved("rooms stand behind what was told of them")
 
     async def _catch_up(self, connection: AsyncConnection, behind: dict[str, tuple[int, int]]) -> None:
         """Read what rooms have from one offset to another, a page at a time, and tell it."""

@@ -181,7 +181,7 @@ class PostgresSession:
             waits, mode = (TURN_MS, "EXCLUSIVE") if self._is_late else (OTHERS_MS, "ROW SHARE")
             lock = (
                 f"SET LOCAL lock_timeout = {waits}; LOCK TABLE holdfast_turn IN {mode} MODE; "
-                f"SET LOCAL lock_timeout = {self._patience}"
+                f"SET LOCAL lock_timeout = {self._patience}; {_DURABLE}"
             )
             statements = f"{begin('SERIALIZABLE').decode()}; {lock}; SAVEPOINT holdfast_change"
             try:
@@ -398,6 +398,8 @@ _COUNT = b"""
 INSERT INTO holdfast_writer (id, batch) SELECT %s, %s
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()
 """
+#: What is acknowledged may not be lost any more, whatever the database is set to.
+_DURABLE = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 _THERE = "SELECT name FROM holdfast_room WHERE name = ANY(%s)"
 _MAKE = "INSERT INTO holdfast_room (name) VALUES (%s) ON CONFLICT DO NOTHING"
 _COUNTED = "SELECT batch FROM holdfast_writer WHERE id = %s FOR UPDATE"

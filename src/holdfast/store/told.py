@@ -8,9 +8,12 @@ them. It can be asked for again; all that may not be forgotten is what could sti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 #: Rooms that are remembered at least: what is published in others is told a little later, after a question.
 ROOMS = 100_000
+#: Rooms that tell whether a log is still the one that it was.
+SOME = 1_000
 
 
 class Told:
@@ -30,6 +33,10 @@ class Told:
     def update(self, offsets: Mapping[str, int]) -> None:
         """Take in what is told."""
         self._recent.update(offsets)
+
+    def some(self) -> list[str]:
+        """Return some rooms that something was told of lately."""
+        return list(islice(reversed(self._recent), SOME))
 
     def age(self) -> None:
         """Forget, if there are too many, what was there when it was said last that there were too many."""

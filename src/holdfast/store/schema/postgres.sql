@@ -94,6 +94,9 @@ DECLARE
   newest bigint;
   offsets bigint[];
 BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);  -- what is told to anybody may not be lost any more
+  END IF;
   LOCK TABLE holdfast_turn IN ROW SHARE MODE;
   INSERT INTO holdfast_room (name) SELECT DISTINCT name FROM unnest(names) name ORDER BY name ON CONFLICT DO NOTHING;
   PERFORM 1 FROM holdfast_room WHERE name = ANY(names) ORDER BY name FOR UPDATE;
@@ -171,9 +174,6 @@ BEGIN
   END IF;
   IF complaint IS NOT NULL THEN
     RAISE EXCEPTION '%', complaint USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-  IF current_setting('synchronous_commit') = 'off' THEN
-    PERFORM set_config('synchronous_commit', 'on', true);  -- what is told to anybody may not be lost any more
   END IF;
   offsets := holdfast_append_many(
     ARRAY[room], ARRAY[type], ARRAY[data::text],
