@@ -44,17 +44,21 @@ async def write(kept: Kept, *rooms: str) -> None:
         await kept.store.write(lambda tx, room=room: tx.publish(room, "noted", {}))
 
 
+async def trim(kept: Kept, clock: Clock, allowed: Retention) -> None:
+    await forget(kept.store.read, kept.store.commit, allowed, clock())
+
+
 async def offsets(kept: Kept, room: str) -> list[int]:
     return [record.offset for record in await kept.store.page(room, 0)]
 
 
-async def test_only_so_many_are_kept_of_each_room(kept: Kept) -> None:
+async def test_only_so_many_are_kept_of_each_room(kept: Kept, clock: Clock) -> None:
     await write(kept, *["lobby"] * 10, *["kitchen"] * 3)
-    await forget(kept.store.commit, Retention(4, HOUR, HOUR))
+    await trim(kept, clock, Retention(4, HOUR, HOUR))
     assert await offsets(kept, "lobby") == [7, 8, 9, 10]
     assert await offsets(kept, "kitchen") == [1, 2, 3]
     await write(kept, "lobby")
-    await forget(kept.store.commit, Retention(4, HOUR, HOUR))
+    await trim(kept, clock, Retention(4, HOUR, HOUR))
     assert await offsets(kept, "lobby") == [8, 9, 10, 11]
 
 
@@ -63,20 +67,20 @@ async def test_only_so_old_ones_are_kept(kept: Kept, clock: Clock) -> None:
         await write(kept, "lobby", "kitchen")
         clock.now += 100
     clock.now -= 100
-    await forget(kept.store.commit, Retention(1000, 250.0, HOUR))
+    await trim(kept, clock, Retention(1000, 250.0, HOUR))
     assert await offsets(kept, "lobby") == await offsets(kept, "kitchen") == [3, 4, 5]
     clock.now += 1000
-    await forget(kept.store.commit, Retention(1000, 250.0, HOUR))
+    await trim(kept, clock, Retention(1000, 250.0, HOUR))
     assert await offsets(kept, "lobby") == []
 
 
 async def test_what_is_just_as_old_as_it_may_be_is_kept(kept: Kept, clock: Clock) -> None:
     await write(kept, "lobby")
     clock.now += 99.999
-    await forget(kept.store.commit, Retention(1000, 100.0, HOUR))
+    await trim(kept, clock, Retention(1000, 100.0, HOUR))
     assert await offsets(kept, "lobby") == [1]
     clock.now += 0.002
-    await forget(kept.store.commit, Retention(1000, 100.0, HOUR))
+    await trim(kept, clock, Retention(1000, 100.0, HOUR))
     assert await offsets(kept, "lobby") == []
 
 
@@ -84,9 +88,9 @@ async def test_whichever_keeps_less_counts(kept: Kept, clock: Clock) -> None:
     await write(kept, *["lobby"] * 5)
     clock.now += 100
     await write(kept, *["lobby"] * 5)
-    await forget(kept.store.commit, Retention(3, 50.0, HOUR))
+    await trim(kept, clock, Retention(3, 50.0, HOUR))
     assert await offsets(kept, "lobby") == [8, 9, 10]
-    await forget(kept.store.commit, Retention(1, 50.0, HOUR))
+    await trim(kept, clock, Retention(1, 50.0, HOUR))
     assert await offsets(kept, "lobby") == [10]
 
 
@@ -95,7 +99,7 @@ async def test_a_room_whose_log_is_all_gone_stands_where_it_stood(
 ) -> None:
     await write(kept, *["lobby"] * 5)
     clock.now += 10 * HOUR
-    await forget(kept.store.commit, Retention(1000, HOUR, HOUR))
+    await trim(kept, clock, Retention(1000, HOUR, HOUR))
     assert await kept.store.span("lobby") == Span(6, 5)
     epoch = kept.store.epoch
     await kept.store.close()
@@ -109,7 +113,7 @@ async def test_what_is_kept_has_no_hole(kept: Kept, clock: Clock) -> None:
     for _ in range(20):
         await write(kept, "lobby")
         clock.now += 10
-        await forget(kept.store.commit, Retention(7, 45.0, HOUR))
+        await trim(kept, clock, Retention(7, 45.0, HOUR))
         left = await offsets(kept, "lobby")
         assert left == list(range(left[0], left[-1] + 1))
         assert await kept.store.span("lobby") == Span(left[0], left[-1])
@@ -127,11 +131,11 @@ async def test_a_verdict_is_kept_for_its_time(kept: Kept, clock: Clock) -> None:
     with pytest.raises(NotFound):
         await kept.commit(refused, once=Once("ann", "other", "print"))
     clock.now += HOUR - 1
-    await forget(kept.store.commit, Retention(1000, 1.0, HOUR))
+    await trim(kept, clock, Retention(1000, 1.0, HOUR))
     assert await run() == "hello"
     assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(2,)]
     clock.now += 2
-    await forget(kept.store.commit, Retention(1000, 1.0, HOUR))
+    await trim(kept, clock, Retention(1000, 1.0, HOUR))
     assert kept.rows("SELECT count(*) FROM holdfast_verdict") == [(0,)]
 
 
@@ -183,10 +187,11 @@ async def test_a_time_when_it_could_not_forget_is_not_the_last(
     await until(kept, "lobby", [4, 5])
 
 
-async def test_it_forgets_a_little_at_a_time(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_forgets_a_little_at_a_time(kept: Kept, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that trimmed every room at once would hold up every writer."""
     monkeypatch.setattr(retention, "ROOMS", 3)
     monkeypatch.setattr(retention, "ROWS", 4)
+    monkeypatch.setattr(retention, "TRIMMED", 1)
     rooms = [f"room-{number}" for number in range(10)]
     for room in rooms:
         await write(kept, *[room] * 7)
@@ -204,7 +209,7 @@ async def test_it_forgets_a_little_at_a_time(kept: Kept, monkeypatch: pytest.Mon
         return outcome
 
     monkeypatch.setattr(kept.store, "commit", count)
-    await forget(kept.store.commit, Retention(2, HOUR, -HOUR))
+    await trim(kept, clock, Retention(2, HOUR, -HOUR))
     assert changes > 10
     for room in rooms:
         assert await offsets(kept, room) == [6, 7]
@@ -220,5 +225,15 @@ async def test_rooms_whose_log_is_gone_cost_nothing(kept: Kept) -> None:
 
     await kept.store.write(fill)
     await write(kept, "lobby")
-    outcome = await kept.commit(retention.forget_publications, Retention(1, HOUR, HOUR), 0)
-    assert outcome.result is None  # one change was enough
+    assert await kept.store.read(retention.find_excess, 1, 0, 0) == ([], None)  # one query was enough
+
+
+async def test_ages_are_told_by_the_clock_and_not_by_the_newest_time_in_the_log(kept: Kept, clock: Clock) -> None:
+    """One publication under a clock that was a month ahead would else empty all logs."""
+    await write(kept, "lobby")
+    clock.now += 720 * HOUR
+    await write(kept, "kitchen")
+    clock.now -= 720 * HOUR
+    await write(kept, "lobby")
+    await trim(kept, clock, Retention(1000, HOUR, HOUR))
+    assert await offsets(kept, "lobby") == [1, 2]

@@ -150,7 +150,7 @@ class PostgresStore(ThreadedStore):
         self.others.start()
         self._hints.open()
         self._writer.start(Committer(session, self._wall).commit, self._feed.committed)
-        self._housekeeping = asyncio.create_task(keep_house(self.commit, self._retention))
+        self._housekeeping = asyncio.create_task(keep_house(self.read, self.commit, self._retention, self._wall))
 
     async def close(self) -> None:
         """Finish what was accepted, and close it."""

@@ -92,7 +92,7 @@ class SqliteStore(ThreadedStore):
             self._log_reads = self._given_reads or held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
             self._held = held.pop_all()
         self._writer.start(self._commit, lambda outcomes: listener.news(published(outcomes)))
-        self._housekeeping = asyncio.create_task(keep_house(self.commit, self._retention))
+        self._housekeeping = asyncio.create_task(keep_house(self.read, self.commit, self._retention, self._wall))
 
     async def close(self) -> None:
         """Finish what was accepted, and close it."""
