@@ -111,6 +111,7 @@ async def test_a_slow_reader_holds_a_bounded_number_of_events_and_misses_none(ch
         assert numbers == list(range(count))
 
 
+@pytest.mark.long
 async def test_a_reader_that_pauses_again_and_again_misses_none_of_a_room_that_has_fallen_quiet(chat: Server) -> None:
     count = 9 * WAITING
     async with holdfast.connect(f"{chat.url}/ws") as client, client.join("lobby") as room:

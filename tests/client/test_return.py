@@ -116,6 +116,7 @@ async def test_a_command_whose_answer_died_with_the_server_gets_the_first_answer
         assert [str(id).partition(":")[2] for id in seen] == ["1", "2"]
 
 
+@pytest.mark.long
 async def test_a_crowd_that_returns_at_once_is_caught_up_and_slows_nobody(server: Server) -> None:
     """Each has missed 100 publications; a member that stayed goes on hearing what happens now."""
     crowd = 300

@@ -28,7 +28,7 @@ def servers(tmp_path: Path, database: str) -> Iterator[list[Server]]:
         yield [running.enter_context(Server(folder, "board", "--store", database)) for folder in folders]
 
 
-@pytest.fixture(params=[nginx, caddy], ids=lambda proxy: proxy.__name__)
+@pytest.fixture(params=[nginx, pytest.param(caddy, marks=pytest.mark.long)], ids=lambda proxy: proxy.__name__)
 def proxy(request: pytest.FixtureRequest) -> SetUp:
     """Which one is before them."""
     set_up: SetUp = request.param

@@ -34,6 +34,7 @@ async def on_one_server(
             )
 
 
+@pytest.mark.long
 async def test_a_small_swarm_misses_nothing_and_hears_nothing_twice(tmp_path: Path) -> None:
     await on_one_server(tmp_path, clients=40, rooms=5, publications=600, seconds=15, seed=1)
 
