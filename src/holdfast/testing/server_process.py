@@ -46,6 +46,22 @@ def entries(tx: ReadTransaction, room: str) -> list[str]:
     return [str(row["text"]) for row in tx.all("SELECT text FROM entry WHERE room = ? ORDER BY id", (room,))]
 
 
+class InOrder(dict[Any, None]):
+    """A set that is always gone through in the same order: the addresses of its members do not decide."""
+
+    def add(self, member: Any) -> None:
+        """Have it in the set."""
+        self[member] = None
+
+    def discard(self, member: Any) -> None:
+        """Have it no more."""
+        self.pop(member, None)
+
+    def remove(self, member: Any) -> None:
+        """Have it no more."""
+        del self[member]
+
+
 class ServerProcess:
     """
     A server, as one process after the other, on the same file.
@@ -132,6 +148,8 @@ class ServerProcess:
         async with hub:
             self.hub = hub
             server = Server(config, lambda: None)
+            state: Any = server.server_state
+            state.connections, state.tasks = InOrder(), InOrder()
             server.lifespan = config.lifespan_class(config)
             await server.startup([Socket(self.address)])  # type: ignore[list-item]
             await self._told_to_end.wait()
