@@ -198,7 +198,8 @@ export class Link {
         }
         break;
       case "free":
-        if (this.#roads.road === "websocket") return []; // it has come to be known in the meantime
+        // It has come to be known in the meantime; or another road is being dialed, and will be live as what it is.
+        if (this.#roads.road === "websocket" || !["live", "probing"].includes(this.state)) return [];
         this.#roads.road = "websocket";
         break;
       case "nudged":

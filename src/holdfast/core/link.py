@@ -274,7 +274,8 @@ class Link:
             case Lost(CloseCode.ABNORMAL, _) if self.state in _ARRIVING and self._roads.barred():
                 return self._step(_Barred(), now, dice, input)
             case Free():
-                if self._roads.road is Road.WEBSOCKET:
+                # Of another road that is being dialed meanwhile it says nothing: that one will be live as what it is.
+                if self._roads.road is Road.WEBSOCKET or self.state not in (State.LIVE, State.PROBING):
                     return []  # it has come to be known in the meantime
                 self._roads.free()
             case Nudged() if self.state is State.WAITING and now - self._dialed_at < FLOOR:
