@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from holdfast.server.crew import LONGEST_PAUSE_SECONDS, Place, Worker
+from holdfast.server.runner import CannotListen, hold, listen
 from peers import Peer, Server
 from store.conftest import until
 
@@ -172,6 +173,17 @@ async def test_sigterm_ends_all_of_them(crew: Server) -> None:
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+async def test_it_can_be_started_again_at_once_on_the_same_port(crew: Server) -> None:
+    peers = [await crew.dial() for _ in range(4)]
+    for peer in peers:
+        await peer.join()
+    stopping = asyncio.create_task(asyncio.to_thread(crew.stop))
+    assert {await peer.closed() for peer in peers} == {1012}
+    assert await stopping == 0
+    await asyncio.to_thread(crew.start)  # the server has closed first: its ends of the links linger
+    await crew.new_task("after")
+
+
 async def crowd_of(server: Server) -> list[Peer]:
     """Clients that know how to move, some at each worker."""
     return [await server.dial(subprotocols=["holdfast.1"]) for _ in range(10)]
@@ -216,6 +228,31 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path, crew: Server, databa
     done = subprocess.run(second.command, cwd=tmp_path, env=second.env, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "choose another with --port" in done.stderr
+
+
+def test_a_port_is_held_against_others_also_while_no_worker_listens() -> None:
+    held = hold("127.0.0.1", 0)
+    try:
+        port = held[0].getsockname()[1]
+        with pytest.raises(CannotListen):
+            hold("127.0.0.1", port)
+        with pytest.raises(CannotListen):
+            listen("127.0.0.1", port, user_timeout=1.0)
+        for worker in [listen("127.0.0.1", port, user_timeout=1.0, is_shared=True) for _ in range(2)]:
+            worker[0].listen()
+            worker[0].close()
+    finally:
+        held[0].close()
+
+
+def test_a_port_that_another_program_listens_on_is_not_shared_with_it() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # even if it would share it
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(CannotListen):
+            hold("127.0.0.1", other.getsockname()[1])
 
 
 @pytest.mark.parametrize("place", ["board.db", "memory:"])

@@ -246,7 +246,10 @@ def hold(host: str, port: int) -> list[socket.socket]:
     port = first[0].getsockname()[1]
     for listener in first:
         listener.close()
-    return listen(host, port, user_timeout=USER_TIMEOUT, is_shared=True)
+    held = listen(host, port, user_timeout=USER_TIMEOUT, is_shared=True)
+    for holder in held:  # who would have the port alone is refused also while none of ours listens there
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return held
 
 
 def listen(host: str, port: int, *, user_timeout: float, is_shared: bool = False) -> list[socket.socket]:
@@ -265,7 +268,9 @@ def listen(host: str, port: int, *, user_timeout: float, is_shared: bool = False
     for family, kind, protocol, _, address in dict.fromkeys(addresses):
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if is_shared else socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # links that have ended hold it for a minute
+            if is_shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if sys.platform == "linux":
