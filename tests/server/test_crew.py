@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from holdfast.server.crew import LONGEST_PAUSE_SECONDS, Place, Worker
+from holdfast.server.crew import LONGEST_PAUSE_SECONDS, Crew, Place, Worker
 from holdfast.server.runner import CannotListen, hold, listen
 from peers import Peer, Server
 from store.conftest import until
@@ -182,6 +184,82 @@ async def test_it_can_be_started_again_at_once_on_the_same_port(crew: Server) ->
     assert await stopping == 0
     await asyncio.to_thread(crew.start)  # the server has closed first: its ends of the links linger
     await crew.new_task("after")
+
+
+DEAF = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.write(int(os.environ["HOLDFAST_WORKER_READY_FD"]), b".")
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put back what a crew does with signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def crew_of(program: str, seconds: float) -> Crew:
+    return Crew([sys.executable, "-c", program], [socket.create_server(("127.0.0.1", 0))], 2, seconds)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_worker_that_does_not_end_in_time_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+    began = 0.0
+
+    def end() -> None:
+        nonlocal began
+        began = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert crew_of(DEAF, 0.3).run(end) == 0
+    assert 0.3 <= time.monotonic() - began < 5.0
+    assert caplog.text.count("does not end, and is killed") == 2
+
+
+@pytest.mark.usefixtures("signals")
+def test_one_that_is_killed_before_it_serves_is_a_failure_that_a_shell_understands() -> None:
+    assert crew_of("import os; os.kill(os.getpid(), 9)", 5.0).run(lambda: None) == 128 + signal.SIGKILL
+
+
+async def test_who_is_told_twice_to_end_does_not_wait_for_a_worker_that_stands_still(crew: Server) -> None:
+    children = workers(crew)
+    os.kill(children[0], signal.SIGSTOP)
+    assert crew.process is not None
+    crew.process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(1.0)
+    assert crew.process.poll() is None
+    crew.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(crew.process.wait, 5.0) == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+NOSY = """
+import os
+import subprocess
+import sys
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+told = "import os; print(sorted(name for name in os.environ if name.startswith('HOLDFAST_')))"
+said = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout
+app = Starlette(routes=[Route("/", PlainTextResponse(said))])
+"""
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+async def test_only_a_worker_takes_itself_for_one_and_what_it_starts_does_not(tmp_path: Path, number: str) -> None:
+    (tmp_path / "app.py").write_text(NOSY)
+    theirs = {"HOLDFAST_PORT": "8000", "HOLDFAST_WORKER_PORT": "eight thousand"}
+    with Server(tmp_path, "serve", "app:app", "--workers", number, env=theirs) as server:
+        said = (await server.request("GET", "/")).text
+    assert "HOLDFAST_PORT" in said
+    assert "WORKER" not in said
 
 
 async def crowd_of(server: Server) -> list[Peer]:

@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 
 logger = logging.getLogger("holdfast.server")
 
 #: Tells a worker which port is theirs, where it says that it is ready, and what ends when the first process does.
-PORT, READY, LIFE = "HOLDFAST_PORT", "HOLDFAST_READY", "HOLDFAST_LIFE"
+PORT, READY, LIFE = "HOLDFAST_WORKER_PORT", "HOLDFAST_WORKER_READY_FD", "HOLDFAST_WORKER_LIFE_FD"
 
 #: A worker that ends by itself is started again no sooner than this after its start …
 PAUSE_SECONDS = 1.0
@@ -32,28 +34,39 @@ PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 #: How often is looked whether all are there. Seconds.
 LOOK_SECONDS = 0.1
+#: What a worker may take to end beyond the time that it drains for. Seconds.
+CLOSE_SECONDS = 5.0
 
 
-def is_worker() -> bool:
-    """Whether this process is one of several."""
-    return PORT in os.environ
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What one of several processes was told: the port that they share, and two ends of pipes."""
+
+    port: int
+    ready: int
+    life: int
+
+    def report(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say that this worker serves; from now on it ends when the first process has ended, however that was."""
+        os.write(self.ready, b".")
+
+        def end() -> None:
+            loop.remove_reader(self.life)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        loop.add_reader(self.life, end)
 
 
-def port() -> int:
-    """Return the port that this worker shares with the others."""
-    return int(os.environ[PORT])
-
-
-def report_for_duty(loop: asyncio.AbstractEventLoop) -> None:
-    """Say that this worker serves; from now on it ends when the first process has ended, however that was."""
-    os.write(int(os.environ[READY]), b".")
-    life = int(os.environ[LIFE])
-
-    def end() -> None:
-        loop.remove_reader(life)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    loop.add_reader(life, end)
+@cache
+def duty() -> Duty | None:
+    """Return what this process was told, if it is one of several; what it starts itself does not inherit that."""
+    told = [os.environ.pop(name, "") for name in (PORT, READY, LIFE)]
+    if not all(each.isdecimal() for each in told):
+        return None
+    found = Duty(*map(int, told))
+    for end in (found.ready, found.life):
+        os.set_inheritable(end, False)
+    return found
 
 
 class Worker:
@@ -82,6 +95,11 @@ class Worker:
             with suppress(BlockingIOError):
                 self.is_ready = os.read(self._ready, 1) == b"."
         return status
+
+    def tell(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
 
     def close(self) -> None:
         """Let go of it."""
@@ -119,13 +137,20 @@ class Place:
 
 
 class Crew:
-    """The processes that serve one port, which `sockets` hold, as the first one sees to them."""
+    """
+    The processes that serve one port, which `sockets` hold, as the first one sees to them.
 
-    def __init__(self, command: Sequence[str], sockets: Sequence[socket.socket], workers: int) -> None:
+    A worker that is told to end has `seconds` for it; then it is killed.
+    """
+
+    def __init__(
+        self, command: Sequence[str], sockets: Sequence[socket.socket], workers: int, seconds: float = CLOSE_SECONDS
+    ) -> None:
         self._command = command
         self._sockets = sockets
         self._workers = workers
-        self._is_told = False  # to end
+        self._seconds = seconds
+        self._told = 0  # to end, how often
         self._life, self._breath = os.pipe()  # the second is held by this process alone
 
     def run(self, on_ready: Callable[[], None]) -> int:
@@ -134,12 +159,12 @@ class Crew:
             signal.signal(number, self._tell)
         places = [Place(self._start) for _ in range(self._workers)]
         has_served, failure = False, 0
-        while not self._is_told and not failure:
+        while not self._told and not failure:
             time.sleep(LOOK_SECONDS)
             for place in places:
                 status = place.worker.look()
                 if status is not None and not has_served:
-                    failure = status or 1  # it has said why
+                    failure = exit_status(status)  # it has said why
                 elif status is not None:
                     place.replace(status)
             if not has_served and all(place.worker.is_ready for place in places):
@@ -152,18 +177,31 @@ class Crew:
         return Worker(self._command, self._sockets[0].getsockname()[1], self._life)
 
     def _tell(self, number: int, frame: object) -> None:
-        self._is_told = True
+        self._told += 1
 
     def _end(self, workers: Sequence[Worker]) -> None:
-        """Tell all to end, and wait: each knows how long it may take."""
+        """Tell all to end, and wait; who is told once more, or has waited long enough, does not wait for the rest."""
+        until, told = time.monotonic() + self._seconds, max(1, self._told)
         for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(signal.SIGTERM)
+            worker.tell(signal.SIGTERM)
+        while any(worker.process.poll() is None for worker in workers):
+            if self._told > told or time.monotonic() > until:
+                for worker in workers:
+                    if worker.process.poll() is None:
+                        logger.error("worker %d does not end, and is killed", worker.process.pid)
+                        worker.tell(signal.SIGKILL)
+                break
+            time.sleep(LOOK_SECONDS)
         for worker in workers:
             worker.process.wait()
             worker.close()
         for each in self._sockets:
             each.close()
+
+
+def exit_status(status: int) -> int:
+    """Return the exit status of a process whose worker has ended with `status` and should not have; never 0."""
+    return 128 - status if status < 0 else status or 1
 
 
 def command() -> list[str]:

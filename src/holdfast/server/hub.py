@@ -176,7 +176,7 @@ class Hub:
         return life()
 
     async def __aenter__(self) -> Self:
-        if crew.is_worker() and self._store.others is None:
+        if crew.duty() is not None and self._store.others is None:
             raise StoreError(
                 "one process serves a file, and this is one of several: drop --workers, "
                 "or keep the data in a database that they can share (postgresql://…)"

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from holdfast.errors import HoldfastError
 from holdfast.server import crew
-from holdfast.server.crew import Crew
+from holdfast.server.crew import CLOSE_SECONDS, Crew
 from holdfast.server.hub import open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.websocket import WebSocketProtocol
@@ -98,8 +98,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(QUEUE)
-        if self.started and crew.is_worker():
-            crew.report_for_duty(asyncio.get_running_loop())
+        duty = crew.duty()
+        if self.started and duty is not None:
+            duty.report(asyncio.get_running_loop())
         elif self.started:
             self._on_listening()
 
@@ -167,14 +168,16 @@ def serve(
     With `speed`, on uvloop and httptools where they are installed. Raises what one of ours has raised if the
     application cannot start.
     """
-    if workers > 1 and not crew.is_worker():
+    duty = crew.duty()
+    if workers > 1 and duty is None:
         held = hold(host, port)
-        status = Crew(crew.command(), held, workers).run(lambda: on_listening(held[0].getsockname()[1]))
+        seconds = limits.drain_seconds + CLOSE_SECONDS
+        status = Crew(crew.command(), held, workers, seconds).run(lambda: on_listening(held[0].getsockname()[1]))
         if status:
             raise SystemExit(status)
         return
-    if crew.is_worker():
-        sockets = listen(host, crew.port(), user_timeout=USER_TIMEOUT, is_shared=True)
+    if duty is not None:
+        sockets = listen(host, duty.port, user_timeout=USER_TIMEOUT, is_shared=True)
     else:
         sockets = listen(host, port, user_timeout=USER_TIMEOUT)
     allow_files(limits.connections + limits.streams + FILES)
