@@ -16,7 +16,7 @@ from websockets.protocol import CLIENT, Protocol
 
 from holdfast.errors import Conflict, Invalid, Malformed, Refused
 from holdfast.protocol import messages
-from holdfast.protocol.codec import Codec, Frame, problem
+from holdfast.protocol.codec import Codec, Frame, check_user, problem
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import (
     RESERVED_TYPES,
@@ -103,6 +103,10 @@ REFUSED = [
     (say(type="say", key=5), "key"),
     (say(type="say", key=""), "255"),
     (say(type="say", key="k" * 256), "255"),
+    (say(type="say", key="k\0"), "printable"),
+    (say(type="auth", session="\0"), "session"),
+    (say(type="auth", session=""), "session"),
+    (say(type="auth", session="s" * 65), "64"),
 ]
 
 
@@ -110,6 +114,30 @@ REFUSED = [
 def test_what_cannot_be_read_is_refused_with_the_reason(text: str, complaint: str) -> None:
     with pytest.raises(Malformed, match=complaint):
         codec.decode(text)
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        User("u" * 255, "n" * 255),
+        User("ann@example.org", "مریم\u200cخانم"),  # with a joiner that is not printable
+        User("x", ""),
+    ],
+)
+def test_somebody_who_can_be(user: User) -> None:
+    assert check_user(user) is user
+
+
+@pytest.mark.parametrize("id", ["", "\0", "a\nb", "u" * 256, "\ud800", 7])
+def test_an_id_that_nobody_can_have(id: Any) -> None:
+    with pytest.raises(ValueError, match="id"):
+        check_user(User(id, "Ann"))
+
+
+@pytest.mark.parametrize("name", ["Ann\0", "\n", "\x85", "n" * 256, "\udfff", None])
+def test_a_name_that_nobody_can_have(name: Any) -> None:
+    with pytest.raises(ValueError, match="name"):
+        check_user(User("ann", name))
 
 
 def test_names_as_long_as_the_limits_are_taken() -> None:

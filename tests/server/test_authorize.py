@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
-from holdfast import Hub, Limits, User
+from holdfast import Hub, Limits, Unauthorized, User
 from peers import Server
 
 APP = """
@@ -68,6 +69,26 @@ async def test_by_http(server: Server) -> None:
 def test_an_empty_server_key_is_no_key() -> None:
     with pytest.raises(ValueError, match="everybody"):
         Hub("memory:", server_key="")
+
+
+async def test_nobody_is_somebody_who_cannot_be() -> None:
+    hub = Hub("memory:")
+
+    @hub.authenticate
+    def who(token: str | None, request: object) -> User | None:
+        return None if token is None or "." in token else User("ann", token)
+
+    async with hub:
+        for token in (hub.token, hub.guest_token):
+            with pytest.raises(ValueError, match="name"):
+                token(User("ann", "Ann\0"))
+        with pytest.raises(ValueError, match="name"):
+            await hub.opened.gate.identify("Ann\0", None)
+        key = bytes.fromhex(hub.opened.store.secret)
+        for claims in ({"sub": "ann", "name": "Ann\0"}, {"sub": "\ud800"}, {"sub": "u" * 256}, {"sub": ""}):
+            signed = jwt.encode({"iat": 0, **claims}, key, "HS256")
+            with pytest.raises(Unauthorized, match="nobody that can be"):
+                await hub.opened.gate.identify(signed, None)
 
 
 async def test_a_place_is_not_given_twice_while_it_is_found_out_who_comes() -> None:

@@ -157,6 +157,30 @@ async def test_somebody_elses_session_is_not_taken_over(start: Start) -> None:
     await victim.until("pong")
 
 
+async def test_nobody_makes_a_server_deaf_by_what_no_database_takes(start: Start) -> None:
+    one, two = start(), start()
+    strangers = [await dial(one) for _ in range(3)]
+    for stranger in strangers:
+        await stranger.until("connected")
+        await stranger.send({"type": "auth", "session": "\0"})
+        assert (await stranger.until("error"))["code"] == "malformed"
+        await stranger.join()
+    await strangers[0].send({"type": "command", "boardId": "board-1", "key": "\0", "ref": 1})
+    assert (await strangers[0].until("error"))["code"] == "malformed"
+    for path in ("/tasks", "/boards", "/login"):
+        body = {"listId": "list-todo", "title": "a\0", "name": "a\0"}
+        assert (await one.request("POST", path, body)).status_code == 422
+    assert (await one.request("GET", "/boards/%00/tasks")).status_code == 404
+    ann, _ = await arrive(one, await sign_in(one, "Ann"))
+    await ann.join()
+    bob, _ = await arrive(two, await sign_in(two, "Bob"))
+    joined = await bob.join()
+    assert {"Ann", "Bob"} <= set(names(joined))
+    assert joined["roomSize"] == 5
+    assert "NUL" not in one.log.read_text()
+    assert "Traceback" not in one.log.read_text()
+
+
 async def test_a_server_that_is_killed_leaves_no_ghost_longer_than_15_seconds(start: Start) -> None:
     one, two = start(), start()
     ghost, _ = await arrive(one, await sign_in(one, "Ann"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from holdfast.store.errands import Errands
 
 
@@ -16,6 +18,19 @@ async def test_all_who_ask_the_same_get_the_same_answer() -> None:
     assert errands.answer("two", 2)
     assert await asyncio.gather(*waiting) == [1, 2, 1]
     assert errands.keys() == []
+
+
+async def test_one_that_cannot_be_answered_fails_alone() -> None:
+    errands = Errands[str, int]()
+    bad, good = errands.add("bad"), errands.add("good")
+    gone = errands.add("bad")
+    gone.cancel()
+    errands.fail("bad", ValueError("no"))
+    assert errands.keys() == ["good"]
+    assert errands.answer("good", 1)
+    with pytest.raises(ValueError, match="no"):
+        await bad
+    assert await good == 1
 
 
 async def test_what_nobody_waits_for_any_more_is_not_asked_and_an_answer_is_told_to_nobody() -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from databases import Cluster, create
+from holdfast.errors import Invalid
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import User
 from holdfast.store import postgres_people
@@ -269,3 +270,29 @@ async def test_who_is_written_down_here_and_is_not_here_is_struck_out(open_store
     await asyncio.sleep(0)  # what it is asking now is answered too late
     one.store.others.begin_anew()
     await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"])
+
+
+async def test_what_the_database_does_not_take_fails_alone_and_holds_nothing_up(
+    open_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    people = one.store.others
+    for number in range(5):
+        people.attend("lobby", f"s{number}", User(f"user-{number}", "A name" if number % 2 else "\0"))
+    people.depart("lobby", "s2")
+    asked = await asyncio.gather(
+        people.take_over("\0", "ann"),
+        people.take_over("s9", "ann"),
+        people.meet("attic"),
+        people.meet("\0"),
+        people.expel("ann", "\ud800"),
+        people.expel("bob", "lobby"),
+        return_exceptions=True,
+    )
+    assert [asked[place] for place in (0, 1, 2, 5)] == [(), (), None, None]
+    assert [type(asked[place]) for place in (3, 4)] == [Invalid, Invalid]
+    await until(lambda: known(two) == {"s1": "user-1", "s3": "user-3"})
+    await until(lambda: "bob is to leave lobby" in two.told_people)
+    assert people._unwritten == {}
+    assert caplog.text.count("is not told to the other servers") == 2

@@ -10,14 +10,18 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+#: A text that every store takes, and one on one line; neither all blank.
+_TEXT = r"^\s*[^\s\0][^\0]*(?![\s\S])"
+_LINE = r"^[^\S\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*(?![\s\S])"
+
 Name = Annotated[
-    str, Meta(min_length=1, max_length=100, pattern=r"\S", description="1 to 100 characters, not all blank")
+    str, Meta(min_length=1, max_length=100, pattern=_LINE, description="1 to 100 characters on one line, not all blank")
 ]
 Title = Annotated[
-    str, Meta(min_length=1, max_length=500, pattern=r"\S", description="1 to 500 characters, not all blank")
+    str, Meta(min_length=1, max_length=500, pattern=_TEXT, description="1 to 500 characters, not all blank, no NUL")
 ]
-Description = Annotated[str, Meta(max_length=10_000)]
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Description = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\0]*(?![\s\S])")]
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\0]+(?![\s\S])")]
 Index = Annotated[int, Meta(ge=0, le=1_000_000, description="0-based; beyond the end means the end")]
 
 

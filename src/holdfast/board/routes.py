@@ -195,16 +195,16 @@ class Routes:
         return await self._answer(request, changes.all_boards)
 
     async def board(self, request: Request) -> Response:
-        return await self._answer(request, changes.board_with_lists, request.path_params["boardId"])
+        return await self._answer(request, changes.board_with_lists, _id(request, "boardId"))
 
     async def create_board(self, request: Request) -> Response:
         return await self._change(request, 201, changes.create_board, NewBoard)
 
     async def update_board(self, request: Request) -> Response:
-        return await self._change(request, 200, changes.update_board, BoardPatch, request.path_params["boardId"])
+        return await self._change(request, 200, changes.update_board, BoardPatch, _id(request, "boardId"))
 
     async def delete_board(self, request: Request) -> Response:
-        return await self._change(request, 204, changes.delete_board, None, request.path_params["boardId"])
+        return await self._change(request, 204, changes.delete_board, None, _id(request, "boardId"))
 
     async def tasks(self, request: Request) -> Response:
         await self._hub.identify(request)
@@ -219,7 +219,7 @@ class Routes:
                 self._snapshots[board_id] = known
             return known[1]
 
-        return Json(await self._hub.read(query, request.path_params["boardId"]))
+        return Json(await self._hub.read(query, _id(request, "boardId")))
 
     # Lists.
 
@@ -227,13 +227,13 @@ class Routes:
         return await self._change(request, 201, changes.create_list, NewList)
 
     async def update_list(self, request: Request) -> Response:
-        return await self._change(request, 200, changes.update_list, ListPatch, request.path_params["listId"])
+        return await self._change(request, 200, changes.update_list, ListPatch, _id(request, "listId"))
 
     async def move_list(self, request: Request) -> Response:
-        return await self._change(request, 200, changes.move_list, ListMove, request.path_params["listId"])
+        return await self._change(request, 200, changes.move_list, ListMove, _id(request, "listId"))
 
     async def delete_list(self, request: Request) -> Response:
-        return await self._change(request, 204, changes.delete_list, None, request.path_params["listId"])
+        return await self._change(request, 204, changes.delete_list, None, _id(request, "listId"))
 
     # Tasks.
 
@@ -241,18 +241,18 @@ class Routes:
         return await self._change(request, 201, changes.create_task, NewTask)
 
     async def update_task(self, request: Request) -> Response:
-        return await self._change(request, 200, changes.update_task, TaskPatch, request.path_params["taskId"])
+        return await self._change(request, 200, changes.update_task, TaskPatch, _id(request, "taskId"))
 
     async def move_task(self, request: Request) -> Response:
-        return await self._change(request, 200, changes.move_task, TaskMove, request.path_params["taskId"])
+        return await self._change(request, 200, changes.move_task, TaskMove, _id(request, "taskId"))
 
     async def delete_task(self, request: Request) -> Response:
-        return await self._change(request, 204, changes.delete_task, None, request.path_params["taskId"])
+        return await self._change(request, 204, changes.delete_task, None, _id(request, "taskId"))
 
     # Listening.
 
     async def updates(self, request: Request) -> Response:
-        board_id = request.path_params["boardId"]
+        board_id = _id(request, "boardId")
         if "cursor" in request.query_params:
             return await self._events(request, hold=False)
         await self._hub.identify(request)
@@ -269,7 +269,7 @@ class Routes:
         return await self._events(request, hold=True)
 
     async def events(self, request: Request) -> Response:
-        return await self._hub.events(request, [request.path_params["boardId"]])
+        return await self._hub.events(request, [_id(request, "boardId")])
 
     async def many_events(self, request: Request) -> Response:
         asked = request.query_params
@@ -277,7 +277,7 @@ class Routes:
         return await self._hub.events(request, [unquote(board) for board in boards if board], multiplexed=True)
 
     async def _events(self, request: Request, *, hold: bool) -> Response:
-        board_id = request.path_params["boardId"]
+        board_id = _id(request, "boardId")
         answer = await self._hub.poll(request, board_id, hold=hold)
         if "timeout" not in answer and "resync" not in answer:
             answer["timestamp"] = await self._hub.read(changes.seen_at, board_id, answer["cursor"])
@@ -318,8 +318,8 @@ class Routes:
         key = request.headers.get("idempotency-key")
         if key is None:
             return None
-        if not 0 < len(key) <= MAX_KEY_LENGTH:
-            raise Invalid(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
+        if not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
+            raise Invalid(f"Idempotency-Key is 1 to {MAX_KEY_LENGTH} printable characters", field="Idempotency-Key")
         # Whoever sends no token is a new guest each time, but it is the same client that tries again.
         user = "" if identity.is_new else identity.user.user_id
         command = msgspec.json.encode((request.method, request.url.path, args), order="deterministic")
@@ -330,6 +330,14 @@ async def board_must_exist(hub: Hub, room: str) -> None:
     """Raise `NotFound` unless a room is a board."""
     if not await hub.read(changes.exists, room):
         raise NotFound(f"there is no board {room}")
+
+
+def _id(request: Request, name: str) -> str:
+    """Return an id from the path; raise `NotFound` for one that nothing can have."""
+    id = str(request.path_params[name])
+    if not id.isprintable():
+        raise NotFound(f"there is nothing of this {name}")
+    return id
 
 
 def _camel(name: str) -> str:

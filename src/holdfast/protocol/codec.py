@@ -20,6 +20,9 @@ from holdfast.protocol.messages import RESERVED_TYPES, ClientMessage, Event, Mes
 MAX_TYPE_LENGTH = 64
 MAX_ROOM_LENGTH = 128
 MAX_KEY_LENGTH = 255
+MAX_SESSION_LENGTH = 64
+#: Characters of a user's id, and of their name.
+MAX_USER_LENGTH = 255
 #: How deep an event's payload may be nested: what one parser bears, another may not.
 MAX_DEPTH = 64
 #: The largest number that every parser reads: many have only doubles.
@@ -28,6 +31,8 @@ MAX_NUMBER = 10**308
 #: What may be a larger one.
 _HUGE = re.compile(rb"[0-9]{309}")
 _TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
+#: What no name has in it, and no database takes: control characters, halves of characters.
+_UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -159,6 +164,9 @@ class Codec:
             return self._application(type, room, fields)
         if type == "sync" and "since" not in fields and "lastEventId" in fields:
             fields["since"] = fields["lastEventId"]
+        session = fields.get("session") if type == "auth" else None
+        if isinstance(session, str) and not _is_name(session, MAX_SESSION_LENGTH):
+            raise Malformed(f"session must be 1 to {MAX_SESSION_LENGTH} printable characters", field="session")
         decoded: ClientMessage = self._convert(fields, message)
         return decoded
 
@@ -190,7 +198,7 @@ class Codec:
 
     def check_room(self, room: object) -> str:
         """Return `room` if it can be a room's name, or raise `Malformed`."""
-        if not isinstance(room, str) or not 0 < len(room) <= MAX_ROOM_LENGTH or not room.isprintable():
+        if not isinstance(room, str) or not _is_name(room, MAX_ROOM_LENGTH):
             raise Malformed(
                 f"{self.room_key} must be a name of 1 to {MAX_ROOM_LENGTH} printable characters", field=self.room_key
             )
@@ -200,8 +208,8 @@ class Codec:
         ref, key = fields.pop("ref", None), fields.pop("key", None)
         if ref is not None and (isinstance(ref, bool) or not isinstance(ref, str | int) or len(str(ref)) > 64):
             raise Malformed("ref must be a number or a string of at most 64 characters", field="ref")
-        if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
-            raise Malformed(f"key must be a string of 1 to {MAX_KEY_LENGTH} characters", field="key")
+        if key is not None and not (isinstance(key, str) and _is_name(key, MAX_KEY_LENGTH)):
+            raise Malformed(f"key must be a string of 1 to {MAX_KEY_LENGTH} printable characters", field="key")
         data = {name: value for name, value in fields.items() if name not in self._reserved_keys}
         return Message(type, room, data, ref, key)
 
@@ -217,6 +225,23 @@ class Codec:
         if not isinstance(fields, dict):
             raise Malformed("Invalid JSON: a message is an object")
         return fields
+
+
+def _is_name(text: str, length: int) -> bool:
+    return 0 < len(text) <= length and text.isprintable()
+
+
+def check_user(user: messages.User) -> messages.User:
+    """
+    Return `user` if everybody can be told of them, and every store takes them, or raise `ValueError`.
+
+    In a name more is allowed than in an id: what joins characters, and says which way they run, is not printable.
+    """
+    if not isinstance(user.user_id, str) or not _is_name(user.user_id, MAX_USER_LENGTH):
+        raise ValueError(f"a user's id is 1 to {MAX_USER_LENGTH} printable characters")
+    if not isinstance(user.name, str) or len(user.name) > MAX_USER_LENGTH or _UNSPEAKABLE.search(user.name):
+        raise ValueError(f"a user's name is at most {MAX_USER_LENGTH} characters, and none of them a control character")
+    return user
 
 
 def _check_readable(type: str, data: Any) -> None:

@@ -20,6 +20,7 @@ import jwt
 from starlette.requests import HTTPConnection
 
 from holdfast.errors import Unauthorized
+from holdfast.protocol.codec import check_user
 from holdfast.protocol.messages import User
 
 COOKIE = "session"
@@ -50,6 +51,7 @@ class Tokens:
 
     def sign(self, user: User, lifetime: float | None, *, is_guest: bool = False) -> str:
         """Return a token that says "this is `user`" for `lifetime` seconds, and not a whole one longer."""
+        check_user(user)
         now = time.time()
         claims: dict[str, object] = {"sub": user.user_id, "name": user.name, "iat": now}
         if lifetime is not None:
@@ -68,9 +70,11 @@ class Tokens:
             raise Unauthorized("Unauthorized: the token has expired; sign in again") from None
         except jwt.InvalidTokenError:
             raise Unauthorized("Unauthorized: the token is not one of ours") from None
-        return Identity(
-            User(claims["sub"], str(claims.get("name", claims["sub"]))), claims.get("exp"), bool(claims.get("guest"))
-        )
+        try:
+            user = check_user(User(claims["sub"], str(claims.get("name", claims["sub"]))))
+        except ValueError as error:
+            raise Unauthorized(f"Unauthorized: the token names nobody that can be: {error}") from None
+        return Identity(user, claims.get("exp"), bool(claims.get("guest")))
 
 
 def new_guest() -> Identity:

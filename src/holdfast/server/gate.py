@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast.core import inputs
 from holdfast.core.hub import Rules
 from holdfast.errors import Forbidden, Unauthorized, Unavailable
+from holdfast.protocol.codec import check_user
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms, User
 from holdfast.server.asgi import AsgiConnection
@@ -67,7 +68,8 @@ class Gate:
         """
         Return who this is; None: nobody, and login is required.
 
-        Raises `Unauthorized` if a token is not good, whoever else would have been let in.
+        Raises `Unauthorized` if a token is not good, whoever else would have been let in, and `ValueError` if the
+        application says that it is somebody who cannot be.
         """
         identity: User | Identity | None = None
         if self._authenticate is not None:
@@ -79,6 +81,8 @@ class Gate:
             identity = self._tokens.read(token)
         if isinstance(identity, User):
             identity = Identity(identity)
+        if identity is not None:
+            check_user(identity.user)
         if self._require_login and (identity is None or identity.is_guest):
             return None
         return new_guest() if identity is None else identity

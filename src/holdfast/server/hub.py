@@ -131,7 +131,8 @@ class Hub:
         """
         Decide who a token belongs to (decorator).
 
-        `function(token, request)` returns a `User`, or None for nobody, or raises `Unauthorized`.
+        `function(token, request)` returns a `User`, or None for nobody, or raises `Unauthorized`. An id is 1 to 255
+        printable characters, a name at most 255 without control characters; anybody else is a `ValueError`.
         Without one, tokens are those that `hub.token` has signed.
         """
         self._settings.authenticate = function
@@ -325,7 +326,7 @@ class Hub:
             await self._store.others.expel(user_id, None)
 
     def token(self, user: User, lifetime: float | None = None) -> str:
-        """Return a token that says "this is `user`", for `lifetime` seconds."""
+        """Return a token that says "this is `user`", for `lifetime` seconds; `ValueError` for one who cannot be."""
         return self.opened.tokens.sign(user, lifetime)
 
     def guest_token(self, user: User) -> str:

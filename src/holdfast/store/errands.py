@@ -32,7 +32,15 @@ class Errands(Generic[K, A]):
 
     def answer(self, key: K, answer: A) -> bool:
         """Tell everybody who has asked for this; return whether there is still anybody."""
-        waiting = [future for future in self._waiting.pop(key, ()) if not future.done()]
+        waiting = self._take(key)
         for future in waiting:
             future.set_result(answer)
         return bool(waiting)
+
+    def fail(self, key: K, error: Exception) -> None:
+        """Tell everybody who has asked for this that there is no answer, and why."""
+        for future in self._take(key):
+            future.set_exception(error)
+
+    def _take(self, key: K) -> list[asyncio.Future[A]]:
+        return [future for future in self._waiting.pop(key, ()) if not future.done()]

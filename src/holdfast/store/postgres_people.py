@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from holdfast.core.inputs import Elsewhere
-from holdfast.errors import HoldfastError, Unavailable
+from holdfast.errors import HoldfastError, Invalid, Unavailable
 from holdfast.protocol.messages import User
 from holdfast.store.errands import Errands
 from holdfast.store.postgres_database import NEW, AsyncConnection, Database, hang_up, since, up_to
@@ -108,7 +108,33 @@ _TIDY = (
     "DELETE FROM holdfast_expulsion WHERE at < now() - make_interval(secs => %(s)s)",
 )
 
+#: What is raised for data that no database takes, and not because of the database.
+_BAD_DATA = (psycopg.DataError, UnicodeError)
+
+K = TypeVar("K")
 T = TypeVar("T")
+
+
+async def _each(
+    keys: Sequence[K], do: Callable[[Sequence[K]], Awaitable[None]], fail: Callable[[K, Exception], None]
+) -> None:
+    """Do something for all of these at once; if one of them cannot be taken, that one fails, and no other."""
+    if not keys:
+        return
+    try:
+        await do(keys)
+    except _BAD_DATA as error:
+        if len(keys) == 1:
+            fail(keys[0], error)
+        else:
+            half = len(keys) // 2
+            await _each(keys[:half], do, fail)
+            await _each(keys[half:], do, fail)
+
+
+def _refusal(error: Exception) -> Invalid:
+    logger.error("the database does not take what was asked for: %s", error)
+    return Invalid("this cannot be the name of a room, a session or a user")
 
 
 class People:
@@ -208,7 +234,7 @@ class People:
         """Take a user's session over from another node."""
         try:
             return await self._run(self._returns.add((session, user_id)))
-        except Unavailable:
+        except (Invalid, Unavailable):
             return ()  # it comes as a new one, and is seen to
 
     async def expel(self, user_id: str, room: str | None) -> None:
@@ -311,39 +337,55 @@ class People:
 
     async def _write(self, connection: AsyncConnection) -> None:
         """Write down who of this node has come and gone."""
-        while self._unwritten:
-            batch = dict(list(self._unwritten.items())[:BATCH_PEOPLE])
-            came = [(*key, user.user_id, user.name) for key, user in batch.items() if user is not None]
-            went = [key for key, user in batch.items() if user is None]
+
+        async def write(keys: Sequence[Key]) -> None:
+            batch = [(key, self._unwritten[key]) for key in keys if key in self._unwritten]
+            came = [(*key, user.user_id, user.name) for key, user in batch if user is not None]
+            went = [key for key, user in batch if user is None]
             if came:
                 await connection.execute(_ATTEND, (self._hints.node, *map(list, zip(*came, strict=True))))
             if went:
                 await connection.execute(_DEPART, (*map(list, zip(*went, strict=True)), self._hints.node))
-            for key, user in batch.items():
+            for key, user in batch:
                 if key in self._unwritten and self._unwritten[key] is user:
                     del self._unwritten[key]
-            self._hints.hint("people", {room for room, _ in batch})
+            self._hints.hint("people", {room for (room, _), _ in batch})
+
+        def drop(key: Key, error: Exception) -> None:
+            logger.error("who is in room %r is not told to the other servers: %s", key[0], error)
+            self._mine.pop(key, None)
+            self._unwritten.pop(key, None)
+
+        while self._unwritten:
+            await _each(list(self._unwritten)[:BATCH_PEOPLE], write, drop)
 
     async def _run_errands(self, connection: AsyncConnection) -> None:
         """Do what was asked for since it was looked last."""
         node = self._hints.node
-        if rooms := self._meetings.keys():
-            rows = await (await connection.execute(_IN_ROOMS, (rooms, node))).fetchall()
+
+        async def meet(rooms: Sequence[str]) -> None:
+            rows = await (await connection.execute(_IN_ROOMS, (list(rooms), node))).fetchall()
             people: dict[str, list[tuple[str, str, User]]] = {room: [] for room in rooms}
             for room, session, user, name, at in rows:
                 people[room].append((session, at, User(user, name)))
             for room in rooms:
                 self._theirs.meet(room, people[room])
                 self._meetings.answer(room, None)
-        if returns := self._returns.keys():
+
+        async def take_over(returns: Sequence[tuple[str, str]]) -> None:
             sessions, users = map(list, zip(*returns, strict=True))
             taken = await connection.execute(_TAKE_OVER, {"node": node, "sessions": sessions, "users": users})
             self._take_over(returns, await taken.fetchall())
-        if expulsions := self._expulsions.keys():
+
+        async def expel(expulsions: Sequence[tuple[str, str | None]]) -> None:
             await connection.execute(_EXPEL, (node, *map(list, zip(*expulsions, strict=True))))
             self._hints.hint("people", None)
             for each in expulsions:
                 self._expulsions.answer(each, None)
+
+        await _each(self._meetings.keys(), meet, lambda room, error: self._meetings.fail(room, _refusal(error)))
+        await _each(self._returns.keys(), take_over, lambda key, error: self._returns.fail(key, _refusal(error)))
+        await _each(self._expulsions.keys(), expel, lambda key, error: self._expulsions.fail(key, _refusal(error)))
 
     def _take_over(self, returns: Iterable[tuple[str, str]], rows: Iterable[tuple[Any, ...]]) -> None:
         """Give those who return the places that were taken for them; who has gone meanwhile leaves them again."""
