@@ -456,3 +456,15 @@ def test_json_that_somebody_else_has_written_becomes_one_valid_line() -> None:
     assert codec.encode_event("lobby", "noted", b"{}").text == b'{"type":"noted","room":"lobby"}'
     with pytest.raises(Invalid, match="not JSON"):
         codec.encode_body("noted", msgspec.Raw(b"{ nothing"))
+
+
+def test_a_broadcast_of_another_server_is_an_event_of_that_room_and_no_publication() -> None:
+    said = codec.encode_event("lobby", "noted", b'{"n":1}')
+    assert codec.read_broadcast("lobby", said.text.decode()).wire == said.wire
+    published = codec.encode_event("lobby", "noted", b"{}", Position("abcd", 7)).text.decode()
+    for text in (published, said.text.decode().replace("lobby", "attic"), "[]", "nonsense"):
+        with pytest.raises(Malformed):
+            codec.read_broadcast("lobby", text)
+    for type in ("resync", "goodbye", 'a"b'):
+        with pytest.raises(Invalid):
+            codec.read_broadcast("lobby", json.dumps({"type": type, "room": "lobby"}))

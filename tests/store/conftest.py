@@ -162,6 +162,8 @@ class Caller:
 
     def __init__(self, database: Database, *carriers: Carrier) -> None:
         self.hints = Hints(database, *carriers, Notify(database))
+        with database.connect_anywhere() as connection:
+            self.hints.sign_with(database.identify(connection, "{}")[1])
         self.rooms: list[list[str]] = []
         self.words: list[object] = []
         self.hints.hinted["news"] = self.rooms.append

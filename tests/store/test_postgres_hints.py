@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from databases import Redis
 from holdfast.errors import TooLarge
 from holdfast.store.postgres_database import Database
-from holdfast.store.postgres_hints import CALL_BYTES, Carrier
+from holdfast.store.postgres_hints import CALL_BYTES, SIGNATURE, Carrier
 from holdfast.store.redis_carrier import RedisCarrier
 from store.conftest import Caller, until
 
@@ -72,7 +73,7 @@ async def test_words_come_in_their_order_whatever_is_in_them(nodes: tuple[Caller
 
 async def test_a_word_that_is_too_long_is_refused_and_one_that_just_fits_arrives(nodes: tuple[Caller, Caller]) -> None:
     one, two = nodes
-    frame = len(json.dumps({"from": one.hints.node, "number": 1, "word": ""}, separators=(",", ":")))
+    frame = len(json.dumps({"from": one.hints.node, "number": 1, "word": ""}, separators=(",", ":"))) + SIGNATURE
     one.hints.say("x" * (CALL_BYTES - frame))
     await until(lambda: len(two.words) == 1)
     with pytest.raises(TooLarge, match=f"at most {CALL_BYTES} bytes"):
@@ -89,6 +90,32 @@ async def test_nonsense_from_somebody_else_harms_nobody(
     one.hints.say("sense")
     await until(lambda: two.words == ["sense"])
     assert "not understood" in caplog.text
+
+
+async def test_words_of_somebody_who_does_not_know_the_secret_are_not_heard(
+    nodes: tuple[Caller, Caller], shared: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = nodes
+    with shared.connect() as anybody, psycopg.connect(anybody.info.dsn, autocommit=True) as listener:
+        listener.execute(f'LISTEN "{one.hints.channel}"'.encode())
+        anybody.execute("DROP ROLE IF EXISTS stranger")
+        anybody.execute("CREATE ROLE stranger")
+        anybody.execute("SET ROLE stranger")
+        call = json.dumps({"from": "somebody", "number": 1, "word": "forged"})
+        for payload in (call, "0" * SIGNATURE + call, one.hints._signature(call, "another") + call):
+            anybody.execute("SELECT pg_notify(%s, %s)", (one.hints.channel, payload))
+        anybody.execute("RESET ROLE")
+        anybody.execute("DROP ROLE stranger")
+        one.hints.say("said")
+        await until(lambda: two.words == ["said"])
+        heard = [notify.payload for notify in listener.notifies(timeout=0.2)]
+        for payload in heard:  # what was said once is not heard again, nor with another word in it
+            anybody.execute("SELECT pg_notify(%s, %s)", (one.hints.channel, payload))
+            anybody.execute("SELECT pg_notify(%s, %s)", (one.hints.channel, payload.replace("said", "sold")))
+    one.hints.say("after")
+    await until(lambda: "after" in two.words)
+    assert two.words == ["said", "after"]
+    assert caplog.text.count("in their name") == 3  # each of these two, and the store, says it once
 
 
 async def test_a_listener_whose_link_breaks_listens_again_and_looks_at_everything(

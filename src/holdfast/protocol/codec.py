@@ -118,6 +118,18 @@ class Codec:
             head += b',"id":"' + str(position).encode() + b'"'
         return Frame(head + (b"}" if body == b"{}" else b"," + body[1:]))
 
+    def read_broadcast(self, room: str, text: str) -> Frame:
+        """
+        Return the frame of an event that another server has put into text, or raise a `Refused`.
+
+        One with an `id` would move positions past what was published.
+        """
+        fields = self._object(text)
+        self.check_type(fields.get("type"))  # type: ignore[arg-type]
+        if fields.get(self.room_key) != room or "id" in fields:
+            raise Malformed("this is not a broadcast to that room")
+        return Frame(text.encode())
+
     def encode_body(self, type: str, data: Any) -> bytes:
         """
         Return an event's payload as JSON text.

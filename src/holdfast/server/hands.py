@@ -22,9 +22,9 @@ from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
 from holdfast.core.ready import Item, Span
-from holdfast.errors import Closed, Unavailable
+from holdfast.errors import Closed, Refused, Unavailable
 from holdfast.protocol import messages
-from holdfast.protocol.codec import Codec, Frame
+from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position
 from holdfast.server.connection import Connection
@@ -295,7 +295,12 @@ class Hands:
         """Take in what another node has said."""
         match word:
             case ["broadcast", str(room), str(text), str() | None as but]:
-                self.tell(inputs.Announced(room, Frame(text.encode()), but))
+                try:
+                    frame = self.codec.read_broadcast(room, text)
+                except Refused as refusal:
+                    logger.error("another server broadcasts what cannot be one: %s", refusal)
+                else:
+                    self.tell(inputs.Announced(room, frame, but))
             case ["typing", str(room), str(session), str(user_id), str(name), bool(active)]:
                 self.tell(inputs.TypedElsewhere(room, session, messages.User(user_id, name), active))
             case _:

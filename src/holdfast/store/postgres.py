@@ -186,6 +186,7 @@ class PostgresStore(ThreadedStore):
 
     def _identify(self, connection: Connection) -> Home:
         home, self._secret = self._database.identify(connection, words(self._codec))
+        self._hints.sign_with(self._secret)
         return home
 
     def _identify_again(self) -> Home:

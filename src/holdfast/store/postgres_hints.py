@@ -2,13 +2,15 @@
 What do the nodes call out to each other?
 
 Where it is worth to look (hints), and what is said to those who are here now (words). It
-may be lost, so nothing that matters depends on it. The first call goes out at once, after
+may be lost, so nothing that matters depends on it. Whoever may connect to the database can call
+there too: a hint costs no more than a question, and words are signed. The first call goes out at once, after
 the commit that it tells of; what comes up while the next may not go out yet goes with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 import secrets
@@ -36,6 +38,8 @@ LISTEN_HEARTBEAT, LISTEN_TIMEOUT = 5.0, 5.0
 RETRY_SECONDS = 0.5
 #: … and until a carrier that could not be reached is tried again, where there is another.
 REST_SECONDS = 2.0
+#: Characters of a signature, which stands before a word: 128 bits.
+SIGNATURE = 32
 #: Words that are known again if they come a second time, by another carrier.
 HEARD_WORDS = 10_000
 #: Words that wait to be said; if they cannot be, the oldest are given up first.
@@ -144,6 +148,8 @@ class Hints:
         self.heard: Callable[[Any], None] = lambda word: None
         self._database = database
         self._carriers = carriers
+        self._key = b""
+        self._is_warned = False  # of words that are not signed
         self._rests_until: dict[Carrier, float] = dict.fromkeys(carriers, 0.0)  # those that could not be reached
         self._rooms: dict[str, set[str]] = {kind: set() for kind in KINDS}  # to be hinted at
         self._anywhere: set[str] = set()  # kinds of which it is not said in which rooms
@@ -155,8 +161,13 @@ class Hints:
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    def sign_with(self, secret: str) -> None:
+        """Sign words with what only those who share the store know, and hear none that are not."""
+        self._key = hmac.digest(bytes.fromhex(secret), b"words of holdfast's nodes", "sha256")
+
     def open(self) -> None:
         """Begin to listen, and to call."""
+        assert self._key, "before it listens, it must know whom to believe"
         self._tasks = [asyncio.create_task(self._listen_for_ever(carrier)) for carrier in self._carriers]
         self._tasks.append(asyncio.create_task(self._call_for_ever()))
 
@@ -179,6 +190,7 @@ class Hints:
     def say(self, word: Any) -> None:
         """Tell the others something that JSON can say, or raise `TooLarge`."""
         call = _json({"from": self.node, "number": self._said + 1, "word": word})
+        call = self._signature(call, self.channel) + call
         if not _fits(call):
             raise TooLarge(f"what is said to all servers is at most {CALL_BYTES} bytes; this has {len(call.encode())}")
         self._said += 1
@@ -193,6 +205,9 @@ class Hints:
             self._wanted.set()
             if self._rests_until[carrier] == 0.0 or now > self._rests_until[carrier] + REACH_SECONDS:
                 reach.look(self.others, now)
+
+    def _signature(self, call: str, channel: str) -> str:
+        return hmac.digest(self._key, f"{channel} {call}".encode(), "sha256").hex()[:SIGNATURE]
 
     @property
     def channel(self) -> str:
@@ -260,7 +275,7 @@ class Hints:
                     async for call in heard:
                         trouble.ends()
                         if call is not None:
-                            self._take(call, carrier)
+                            self._take(call, carrier, channel)
                         elif channel != self.channel:
                             break
                         else:
@@ -276,9 +291,10 @@ class Hints:
         for hinted in self.hinted.values():
             hinted([])
 
-    def _take(self, payload: str, carrier: Carrier) -> None:
+    def _take(self, payload: str, carrier: Carrier, channel: str) -> None:
         try:
-            call = json.loads(payload)
+            signature, said = ("", payload) if payload.startswith("{") else (payload[:SIGNATURE], payload[SIGNATURE:])
+            call = json.loads(said)
             sender = call.get("from")
             if sender == self.node:
                 return
@@ -287,10 +303,19 @@ class Hints:
             for kind, hinted in self.hinted.items():
                 if kind in call:
                     hinted(call[kind])
-            if "word" in call and self._is_new(sender, call.get("number")):
+            if "word" not in call:
+                return
+            if not hmac.compare_digest(signature.encode(), self._signature(said, channel).encode()):
+                self._warn()
+            elif self._is_new(sender, call["number"]):
                 self.heard(call["word"])
         except Exception:  # whoever may write to the database may call out anything
             logger.exception("a call of another server was not understood")
+
+    def _warn(self) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            logger.warning("somebody who is none of the servers calls out words in their name; they are not heard")
 
     def _is_new(self, sender: str, number: int) -> bool:
         """Whether a word has not come before, by another carrier."""
