@@ -136,13 +136,15 @@ async def test_what_was_acknowledged_survives_the_servers_end_and_nothing_else_i
 
 
 async def test_who_reads_while_there_is_no_server_is_told_and_can_again_when_there_is(
-    cluster: Cluster, mortal: Kept
+    cluster: Cluster, mortal: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     await mortal.store.write(take_note, "hello")
     await asyncio.gather(*(mortal.store.span("lobby") for _ in range(8)))
     cluster.stop(signal.SIGQUIT)
     outcomes: list[Any] = await asyncio.gather(*(mortal.store.span("lobby") for _ in range(8)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert {str(outcome) for outcome in outcomes} == {"the database cannot be reached"}
+    assert f"port {cluster.port}" in caplog.text  # whoever runs it is told more
     with pytest.raises(Unavailable, match="cannot be reached"):
         await mortal.store.write(take_note, "nowhere")
     cluster.start()

@@ -35,6 +35,7 @@ from holdfast.store.retention import keep_house
 from holdfast.store.store import Listener, Retention, new_epoch
 from holdfast.store.threaded import ThreadedStore
 from holdfast.store.transaction import OpenReadTransaction
+from holdfast.store.trouble import Trouble
 from holdfast.store.worker import ThreadWorker, Worker
 from holdfast.store.writer import Writer
 
@@ -105,6 +106,7 @@ class PostgresStore(ThreadedStore):
         self._retention = retention
         self._wall = self._database.now if wall is None else wall
         self._notify = Notify(self._database)
+        self._trouble = Trouble("the database cannot be read (%s)", "the database can be read again")
         self._hints = Hints(self._database, *([] if carrier is None else [carrier]), self._notify)
         self.others = People(self._database, self._hints)
         self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
@@ -248,7 +250,8 @@ class PostgresStore(ThreadedStore):
             if not connection.broken:
                 raise
             connection.close()
-            raise Lost(f"the database was lost: {error}") from error
+            self._trouble.begins(error)
+            raise Lost("the database cannot be reached") from error
 
     def _close_readers(self) -> None:
         for reader in self._readers:
@@ -267,7 +270,9 @@ class PostgresStore(ThreadedStore):
         try:
             connection = self._database.connect(home)
         except psycopg.Error as error:
-            raise Unavailable(f"the database cannot be reached: {error}") from error
+            self._trouble.begins(error)  # in the log; clients need not know where it is
+            raise Unavailable("the database cannot be reached") from error
+        self._trouble.ends()
         self._local.kept = connection, home
         self._readers.add(connection)
         return connection
