@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from databases import Cluster, Redis, create
 from deploy.rolling import rolling_deploy
+from holdfast import Hub, User
 from peers import Balancer, Peer, Server
 
 Start = Callable[..., Server]
@@ -66,6 +68,22 @@ async def arrive(server: Server, token: str, session: str | None = None) -> tupl
 
 async def until_told(peer: Peer, type: str, seconds: float = 5.0) -> Any:
     return await peer.until(type, seconds)
+
+
+async def enter(hub: Hub, token: str, room: str = "lobby") -> None:
+    """Have somebody in a room, as long as the hub is open."""
+    incoming: asyncio.Queue[Any] = asyncio.Queue()
+    is_in = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if '"joined"' in message.get("text", ""):
+            is_in.set()
+
+    for message in ({"type": "websocket.connect"}, {"text": json.dumps({"type": "join", "room": room})}):
+        incoming.put_nowait({"type": "websocket.receive", **message})
+    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": f"token={token}".encode()}
+    hub.opened.hands.spawn(hub.websocket(scope, incoming.get, send))
+    await is_in.wait()
 
 
 def names(joined: Any) -> list[str]:
@@ -229,6 +247,23 @@ async def test_a_server_that_drains_hands_its_people_over(start: Start) -> None:
     await watcher.send({"type": "ping"})
     await watcher.until("pong")
     assert not [message for message in watcher.heard[before:] if message["type"] in PRESENCE]
+
+
+async def test_who_is_in_a_room_can_be_asked_at_a_server_where_nobody_is(database: str) -> None:
+    one, two = Hub(database), Hub(database)
+    for hub in (one, two):
+        hub.authenticate(lambda token, request: None if token is None else User(token, token.title()))
+    async with one, two:
+        await asyncio.gather(enter(one, "ann"), enter(one, "bob"), enter(two, "cy", "attic"), enter(one, "cy", "attic"))
+        for hub in (one, two):
+            async with asyncio.timeout(5):
+                while sorted(user.name for user in await hub.find_members("lobby")) != ["Ann", "Bob"]:
+                    await asyncio.sleep(0.02)
+            async with asyncio.timeout(5):
+                while [user.name for user in await hub.find_members("attic")] != ["Cy"]:
+                    await asyncio.sleep(0.02)
+            assert await hub.find_members("cellar") == []
+        assert two.members("lobby") == []
 
 
 async def test_typing_is_seen_at_the_other_server(start: Start) -> None:

@@ -309,9 +309,25 @@ class Hub:
     # People.
 
     def members(self, room: str) -> list[User]:
-        """Return who is in `room` now."""
+        """
+        Return who is in `room` now, as far as this server knows without asking: nobody, if nobody of its own is there.
+
+        Where several share a database, `find_members` is right at each of them.
+        """
         known = self.opened.hands.mind.room(room)
         return [] if known is None else list(known.attendance.roster.users())
+
+    async def find_members(self, room: str) -> list[User]:
+        """Return who is in `room` now, at whichever server; this may ask the database."""
+        hands = self.opened.hands
+        if self._store.others is not None:
+            await hands.span(
+                self._settings.codec.check_room(room)
+            )  # meanwhile the room is followed, and its people known
+        found = {user.user_id: user for user in self.members(room)}
+        for _, user in hands.elsewhere(room):
+            found.setdefault(user.user_id, user)
+        return list(found.values())
 
     async def remove(self, user_id: str, room: str) -> None:
         """Put a user out of a room, with all their tabs."""
