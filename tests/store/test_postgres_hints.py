@@ -12,7 +12,7 @@ import pytest
 from databases import Redis
 from holdfast.errors import TooLarge
 from holdfast.store.postgres_database import Database
-from holdfast.store.postgres_hints import CALL_BYTES, SIGNATURE, Carrier
+from holdfast.store.postgres_hints import CALL_BYTES, SIGNATURE, WAITING_WORDS, Carrier
 from holdfast.store.redis_carrier import RedisCarrier
 from store.conftest import Caller, until
 
@@ -69,6 +69,22 @@ async def test_words_come_in_their_order_whatever_is_in_them(nodes: tuple[Caller
     await until(lambda: len(two.words) == 50)
     assert two.words == words
     assert one.words == []
+
+
+async def test_words_of_a_burst_that_are_given_up_are_said_to_be_once(
+    nodes: tuple[Caller, Caller], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = nodes
+    for burst in (1, 2):
+        for number in range(WAITING_WORDS + 50):
+            one.hints.say([burst, number])
+        await until(lambda: len(two.words) == WAITING_WORDS)
+        assert two.words == [[burst, number] for number in range(50, WAITING_WORDS + 50)]
+        assert caplog.text.count("the oldest are given up") == burst
+        two.words.clear()
+        one.hints.say("after")
+        await until(lambda: two.words == ["after"])
+        two.words.clear()
 
 
 async def test_a_word_that_is_too_long_is_refused_and_one_that_just_fits_arrives(nodes: tuple[Caller, Caller]) -> None:

@@ -155,6 +155,8 @@ class Hints:
         self._anywhere: set[str] = set()  # kinds of which it is not said in which rooms
         self._words: deque[str] = deque(maxlen=WAITING_WORDS)
         self._said = 0  # words
+        self._given_up = 0  # words of them, since they were called out last …
+        self._gives_up = False  # … and whether that is said already
         self._greets = False
         self._reach = {carrier: Reach(type(carrier).__name__) for carrier in carriers[:-1]}
         self._known: dict[tuple[str, int], None] = {}  # words, by who said them and their number
@@ -194,6 +196,8 @@ class Hints:
         if not _fits(call):
             raise TooLarge(f"what is said to all servers is at most {CALL_BYTES} bytes; this has {len(call.encode())}")
         self._said += 1
+        if len(self._words) == WAITING_WORDS:
+            self._give_up()
         self._words.append(call)
         self._wanted.set()
 
@@ -205,6 +209,14 @@ class Hints:
             self._wanted.set()
             if self._rests_until[carrier] == 0.0 or now > self._rests_until[carrier] + REACH_SECONDS:
                 reach.look(self.others, now)
+
+    def _give_up(self) -> None:
+        self._given_up += 1
+        if not self._gives_up:
+            self._gives_up = True
+            logger.warning(
+                "more than %d broadcasts and typings wait for the other servers: the oldest are given up", WAITING_WORDS
+            )
 
     def _signature(self, call: str, channel: str) -> str:
         return hmac.digest(self._key, f"{channel} {call}".encode(), "sha256").hex()[:SIGNATURE]
@@ -259,6 +271,8 @@ class Hints:
         self._anywhere.clear()
         calls += self._words
         self._words.clear()
+        self._gives_up = self._given_up > 0  # a burst is over when nothing was given up in its turn
+        self._given_up = 0
         return calls
 
     # Listening.
