@@ -4,8 +4,8 @@ Your own table, your own transaction: an order and the event that tells of it ar
     createdb orders
     DATABASE=postgresql:///orders holdfast serve --app-dir examples --port 8000 orders:app
 
+    curl -N "localhost:8000/live/events?room=orders" &
     curl -X POST "localhost:8000/orders?what=tea"
-    curl "localhost:8000/live/poll?room=orders"
 
 Another program, in any language, does the same in SQL:
 
