@@ -21,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.http11 import Request
-from websockets.protocol import SERVER, Protocol, State
+from websockets.protocol import SERVER, State
 
 from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.core.inputs import Ending
@@ -29,6 +29,7 @@ from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Error, Ping
+from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 from holdfast.server.kernel import kernel_of
@@ -140,7 +141,7 @@ class NativeConnection(Connection, asyncio.Protocol):
         super().__init__(hands, knows_us=knows_us)
         limits = hands.limits
         self._transport = transport
-        self._engine = Protocol(SERVER, max_size=limits.message_bytes, logger=_engine_logger)
+        self._engine = Strict(SERVER, max_size=limits.message_bytes, logger=_engine_logger)
         self._fragments: list[bytes] | None = None
         self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())
         self._closing = False
@@ -198,15 +199,15 @@ class NativeConnection(Connection, asyncio.Protocol):
 
     def _frame(self, frame: WireFrame) -> None:
         match frame.opcode:
-            case Opcode.TEXT if frame.fin:
-                self._text(bytes(frame.data))
-            case Opcode.TEXT | Opcode.BINARY if not frame.fin:
-                self._fragments = [b"" if frame.opcode is Opcode.TEXT else b"\xff", bytes(frame.data)]
+            case Opcode.TEXT | Opcode.BINARY if frame.fin:
+                self._message(frame.opcode, bytes(frame.data))
+            case Opcode.TEXT | Opcode.BINARY:
+                self._fragments = [bytes((frame.opcode,)), bytes(frame.data)]
             case Opcode.CONT:
                 self._continued(frame)
-            case Opcode.BINARY:
-                self._binary()
             case Opcode.PING | Opcode.PONG:
+                if frame.opcode is Opcode.PING:
+                    self._transport.write(self._engine.writes.pop(0))  # its pong, before what follows is answered
                 if not self._control.take(self.hands.now()):
                     self.refuse(CloseCode.TOO_FAST, "too many control frames")
             case Opcode.CLOSE:
@@ -223,21 +224,24 @@ class NativeConnection(Connection, asyncio.Protocol):
             self.refuse(CloseCode.MESSAGE_TOO_BIG, "too many fragments in one message")
         elif frame.fin:
             (kind, *parts), self._fragments = self._fragments, None
-            if kind:
-                self._binary()
-            else:
-                self._text(b"".join(parts))
+            self._message(Opcode(kind[0]), b"".join(parts))
+
+    def _message(self, opcode: Opcode, data: bytes) -> None:
+        if opcode is Opcode.TEXT:
+            self._text(data)
+        else:
+            self._binary(data)
 
     def _text(self, data: bytes) -> None:
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            # RFC 6455 §8.1
+            # RFC 6455 §8.1. What comes in parts has been looked at by the engine.
             self.hands.end(self, CloseCode.INVALID_DATA, "text must be UTF-8")
         else:
             self.received(text)
 
-    def _binary(self) -> None:
+    def _binary(self, data: bytes) -> None:
         if self._allowed():
             self.say(Error("binary messages are not understood; send JSON as text", "malformed"))
 
