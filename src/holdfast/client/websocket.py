@@ -6,10 +6,10 @@ import asyncio
 from contextlib import suppress
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as dial
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from holdfast.client.connection import StrictConnection
 from holdfast.client.road import WAITING, Tell
 from holdfast.core.link import GREETING_SECONDS, Lost, Opened
 from holdfast.protocol.codes import CloseCode
@@ -32,7 +32,7 @@ class WebSocketRoad:
     async def run(self, url: str, token: str | None) -> None:
         """Dial, and tell what is heard until there is nothing more to hear."""
         try:
-            connection = await _dial(url, token)
+            connection = await dial(url, token)
         except (OSError, WebSocketException, EOFError) as error:
             await self._tell(self, _refusal(error))
             return
@@ -95,14 +95,15 @@ def _refusal(error: Exception) -> Lost:
 async def is_free(url: str, token: str | None) -> bool:
     """Return whether a WebSocket gets through to a hub, and its answer back."""
     with suppress(OSError, WebSocketException, EOFError, TimeoutError):
-        async with asyncio.timeout(GREETING_SECONDS), _dial(url, token) as connection:
+        async with asyncio.timeout(GREETING_SECONDS), dial(url, token) as connection:
             await connection.send(msgspec.json.encode(Auth(token)).decode())
             return bool(await connection.recv())
     return False
 
 
-def _dial(url: str, token: str | None) -> dial:
-    return dial(
+def dial(url: str, token: str | None) -> connect:
+    """Dial one; it is strict, and leaves it to others to judge when it is dead."""
+    return connect(
         url,
         additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
         subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
@@ -112,4 +113,5 @@ def _dial(url: str, token: str | None) -> dial:
         close_timeout=CLOSE_SECONDS,
         max_size=None,
         proxy=None,
+        create_connection=StrictConnection,
     )
