@@ -31,6 +31,8 @@ COMPRESSION = ["12.*", "13.*"]
 
 #: What the cases about sizes need, and no server of ours allows. Everything else is as it is by default.
 ROOMY = Limits(message_bytes=16 * 1024 * 1024, message_fragments=64 * 1024)
+#: Where the one limit of the client is: the 4,096 fragments of websockets (WEBSOCKETS_MAX_FRAGMENTS).
+CLIENT_FRAGMENTS = "websockets.asyncio.messages.MAX_FRAGMENTS"
 
 
 class Echo(NativeConnection):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from websockets.asyncio.client import connect
 
-from conformance.driving import SIZES, WORDS, deviations, drive_client, informational
+from conformance.driving import CLIENT_FRAGMENTS, ROOMY, SIZES, WORDS, deviations, drive_client, informational
 from holdfast.client.websocket import dial
 
 #: kosoku leaves the files open that it takes compressible messages from.
@@ -47,10 +47,17 @@ async def test_a_way_to_compress_that_is_not_offered_is_not_negotiated_so_its_ca
 async def test_every_case_about_sizes_is_passed_where_a_message_may_have_so_many_fragments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("websockets.asyncio.messages.MAX_FRAGMENTS", 64 * 1024 + 1)
+    monkeypatch.setattr(CLIENT_FRAGMENTS, ROOMY.message_fragments)
     done = await drive_client(dial_as_the_client, SIZES)
     assert deviations(done) == {}
     assert len(done) == 54
+
+
+@pytest.mark.long
+async def test_what_has_more_fragments_than_websockets_allows_is_refused_as_such_and_all_else_passed() -> None:
+    done = await drive_client(dial_as_the_client, SIZES)
+    assert set(deviations(done)) == {"9.3.1", "9.3.2", "9.4.1", "9.4.2"}
+    assert {result.remote_close_code for result in done if result.case_id in deviations(done)} == {1009}
 
 
 @pytest.mark.long

@@ -19,6 +19,13 @@ from holdfast import Limits
 #: kosoku leaves the files open that it takes compressible messages from.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*kosoku:pytest.PytestUnraisableExceptionWarning")
 
+#: Messages of more than 64 KiB, or of more than 64 fragments.
+TOO_BIG = (
+    {f"9.{kind}.{size}" for kind in (1, 2) for size in range(2, 7)}
+    | {f"9.{kind}.{size}" for kind in (3, 4) for size in range(1, 10)}
+    | {f"9.{kind}.{size}" for kind in (5, 6) for size in range(1, 7)}
+)
+
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -47,6 +54,13 @@ def test_every_case_about_sizes_is_passed_where_it_may_be_so_big(loop: Loop) -> 
     done = results(loop, SIZES, ROOMY)
     assert deviations(done) == {}
     assert len(done) == 54
+
+
+@pytest.mark.long
+def test_what_is_bigger_than_the_default_limits_is_refused_as_such_and_everything_else_is_passed() -> None:
+    done = results(asyncio.new_event_loop, SIZES, Limits())
+    assert set(deviations(done)) == TOO_BIG
+    assert {result.remote_close_code for result in done if result.case_id in TOO_BIG} == {1009}
 
 
 def test_compression_is_not_negotiated_so_its_cases_are_not_run() -> None:
