@@ -8,10 +8,10 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.protocol.codec import Codec
-from holdfast.store.choice import is_shared, store_at
+from holdfast.store.choice import Choice, chosen, is_shared, kept_elsewhere, store_at
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.sqlite import SqliteStore
-from holdfast.store.store import Retention
+from holdfast.store.store import Retention, Store
 
 RETENTION = Retention(10, 10.0, 10.0)
 
@@ -33,6 +33,31 @@ def test_a_file_cannot(place: str) -> None:
         store_at(place, Codec(), migrations=(), retention=RETENTION, listen="postgresql://other/name")
     with pytest.raises(ValueError, match="redis is for a store in PostgreSQL"):
         store_at(place, Codec(), migrations=(), retention=RETENTION, redis="redis://host")
+
+
+def test_a_test_says_for_a_while_where_stores_are_kept_instead() -> None:
+    own, other = (store_at("memory:", Codec(), migrations=(), retention=RETENTION) for _ in range(2))
+    choice = Choice("chat.db", Codec(), (), RETENTION)
+    seen: list[Choice] = []
+
+    def instead(choice: Choice) -> Store | None:
+        seen.append(choice)
+        return other
+
+    with kept_elsewhere(instead):
+        assert chosen(choice, own) is other
+        with kept_elsewhere(lambda choice: None):
+            assert chosen(choice, own) is own, "the innermost says"
+    assert chosen(choice, own) is own
+    assert seen == [choice]
+
+
+def test_for_a_store_in_a_file_a_hub_needs_scripts_for_it() -> None:
+    scripts = {"sqlite": ["CREATE TABLE note (text TEXT)"], "postgresql": ["…"]}
+    store = Choice("postgresql://host/name", Codec(), scripts, RETENTION).in_file("memory:")
+    assert store._migrations == scripts["sqlite"]
+    with pytest.raises(ValueError, match="sqlite"):
+        Choice("postgresql://host/name", Codec(), {"postgresql": []}, RETENTION).in_file("memory:")
 
 
 def test_without_redis_py_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from holdfast.server.opened import Lives, OpenHub, Settings, Snapshot
 from holdfast.server.publication import Publication
 from holdfast.server.subscribers import Handler as SubscriberHandler
 from holdfast.server.subscribers import to_publication
-from holdfast.store.choice import store_at
+from holdfast.store.choice import Choice, chosen, store_at
 from holdfast.store.store import AppendsElsewhere, Once, ReadTransaction, Record, Retention, Store, Transaction
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class Hub:
             subscribers=[],
         )
         retention = Retention(limits.log_records, limits.log_seconds, limits.verdict_seconds)
-        self._store: Store = (
+        self._choice = Choice(store, codec, migrations, retention)
+        self._own_store: Store = (
             store_at(
                 store,
                 codec,
@@ -122,6 +123,7 @@ class Hub:
             if isinstance(store, str)
             else store
         )
+        self._store = self._own_store
         self._lives: Lives | None = None
         self.websocket = WebSocketEndpoint(self)
 
@@ -177,6 +179,7 @@ class Hub:
         return life()
 
     async def __aenter__(self) -> Self:
+        self._store = chosen(self._choice, self._own_store)
         if crew.duty() is not None and self._store.others is None:
             raise StoreError(
                 "one process serves a file, and this is one of several: drop --workers, "
