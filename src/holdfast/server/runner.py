@@ -20,13 +20,14 @@ from typing import Any
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from holdfast.errors import HoldfastError
 from holdfast.server import crew
 from holdfast.server.crew import CLOSE_SECONDS, Crew
-from holdfast.server.hub import open_hubs
+from holdfast.server.hub import Hub, open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.websocket import WebSocketProtocol
 
@@ -112,7 +113,7 @@ class Server(uvicorn.Server):
         whoever asks once more on a connection that was kept is told that it ends, before it does.
         """
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        hubs = tuple(open_hubs)
+        hubs = self.hubs()
         await asyncio.gather(*(hub.withdraw() for hub in hubs))
         if not all(hub.is_alone for hub in hubs):
             for server in self.servers:
@@ -122,6 +123,10 @@ class Server(uvicorn.Server):
         await asyncio.gather(*(hub.hand_over() for hub in hubs))
         await asyncio.sleep(0)
         await super().shutdown(sockets)
+
+    def hubs(self) -> tuple[Hub, ...]:
+        """Return those whose people it sends away when it ends: all that are open in this process."""
+        return tuple(open_hubs)
 
 
 class Complaints:
@@ -192,8 +197,12 @@ def serve(
             raise start.failure from None  # and not uvicorn's SystemExit
 
 
-def configure(app: Any, limits: Limits, *, speed: bool, log_level: str) -> uvicorn.Config:
-    """Return how uvicorn serves an application so that the promises hold."""
+def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -> uvicorn.Config:
+    """
+    Return how uvicorn serves an application so that the promises hold.
+
+    Without a `log_level`, what is logged goes where this process has what is logged already.
+    """
     config = uvicorn.Config(
         app,
         ws=WebSocketProtocol,
@@ -201,6 +210,7 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str) -> uvico
         loop="auto" if speed else "asyncio",
         lifespan="on",
         log_level=log_level,
+        log_config=None if log_level is None else LOGGING_CONFIG,
         access_log=False,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=round(limits.drain_seconds),
