@@ -37,6 +37,11 @@ class History:
         self.position: Position | None = None
         self.resumed = 0
 
+    @property
+    def data(self) -> list[Any]:
+        """What was published, without the positions."""
+        return [event.data for _, event in self.events]
+
     def told(self, item: Any) -> None:
         """Take in the next item that `async for item in room` has yielded."""
         match item:

@@ -193,20 +193,42 @@ def _new_task(
     return task
 
 
+class Chance:
+    """
+    Dice that fall as a seed says, and clocks that show the time of a loop; while it `rules`, all of this process.
+
+    Attributes:
+        dice: For whoever lets things happen.
+    """
+
+    def __init__(self, seed: int, loop: VirtualLoop, wall: Callable[[], float] | None = None) -> None:
+        self.dice = random.Random(seed)
+        self._state = random.Random(self.dice.getrandbits(64)).getstate()
+        self._secrets = random.Random(self.dice.getrandbits(64))
+        self._loop = loop
+        self._wall = (lambda: EPOCH + loop.time()) if wall is None else wall
+
+    @contextmanager
+    def rules(self) -> Iterator[None]:
+        """Let it rule for a while; when it rules again, it goes on from there."""
+        before = random.getstate()
+        random.setstate(self._state)
+        with (
+            patch("os.urandom", self._secrets.randbytes),
+            patch("random._urandom", self._secrets.randbytes),
+            patch("time.time", self._wall),
+            patch("time.monotonic", self._loop.time),
+        ):
+            try:
+                yield
+            finally:
+                self._state = random.getstate()
+                random.setstate(before)
+
+
 @contextmanager
 def seeded(seed: int, loop: VirtualLoop) -> Iterator[random.Random]:
     """Have all dice of this process fall as `seed` says, and all clocks show the time of the loop."""
-    dice = random.Random(seed)
-    before = random.getstate()
-    random.seed(dice.getrandbits(64))
-    secrets = random.Random(dice.getrandbits(64))
-    with (
-        patch("os.urandom", secrets.randbytes),
-        patch("random._urandom", secrets.randbytes),
-        patch("time.time", lambda: EPOCH + loop.time()),
-        patch("time.monotonic", loop.time),
-    ):
-        try:
-            yield dice
-        finally:
-            random.setstate(before)
+    chance = Chance(seed, loop)
+    with chance.rules():
+        yield chance.dice
