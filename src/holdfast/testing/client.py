@@ -1,0 +1,80 @@
+"""
+What is a client in the sea?
+
+The real one (`holdfast.connect`), as a process of its own, so that something can happen to its links
+and to nobody else's; and what its application does can be slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from holdfast.client.client import Client, TakeSnapshot, Token
+from holdfast.client.room import Room, Snapshot
+from holdfast.core.link import State
+from holdfast.core.replica import Item, Replica
+from holdfast.testing.virtual import Process
+
+#: A client of a server that runs is connected within this, or something is wrong with its URL or its token. Seconds.
+CONNECTED = 60.0
+
+
+class SeaClient(Client):
+    """A client that `sea.connect` has returned: `async with` waits until it is connected."""
+
+    def __init__(
+        self,
+        url: str,
+        ready: Callable[[], Awaitable[bool]],
+        *,
+        token: Token | None,
+        resume: bool,
+        snapshot: TakeSnapshot | None,
+        jitter: bool,
+    ) -> None:
+        super().__init__(url, token=token, resume=resume, snapshot=snapshot, jitter=jitter)
+        self.process = Process("client")
+        self.reads_again = 0.0  # until then its application takes in nothing
+        self._is_ready = ready
+
+    async def __aenter__(self) -> Self:
+        waits = await self._is_ready()
+        await self.process.run(asyncio.get_running_loop().create_task, super().__aenter__())
+        if waits:
+            try:
+                async with asyncio.timeout(CONNECTED):
+                    await self.ready()
+            except BaseException as error:
+                status = self.status
+                await self.close()
+                if not isinstance(error, TimeoutError):
+                    raise
+                why = f", the last attempt: {status.reason}" if status.reason else ""
+                raise TimeoutError(f"no link to {self.url} within {CONNECTED:g} s{why}") from None
+        return self
+
+    def join(self, room: str) -> SeaRoom:
+        """Return a room, which is joined from `async with` on."""
+        return SeaRoom(self, room, Replica(room, resume=self._resume))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it takes itself to be connected."""
+        return self.status.state is State.LIVE
+
+
+class SeaRoom(Room):
+    """A room of such a client."""
+
+    def __init__(self, client: SeaClient, name: str, replica: Replica) -> None:
+        super().__init__(client, name, replica)
+        self._reader = client
+
+    async def __anext__(self) -> Item | Snapshot:
+        item = await super().__anext__()
+        loop = asyncio.get_running_loop()
+        while loop.time() < self._reader.reads_again:  # noqa: ASYNC110 - which may grow
+            await asyncio.sleep(self._reader.reads_again - loop.time())
+        return item

@@ -1,0 +1,89 @@
+"""
+Fixtures for pytest: `pytest_plugins = ["holdfast.testing.fixtures"]` in your `conftest.py`.
+
+A test that asks for `sea`, or for a fixture that does, runs in virtual time. It may be an async one
+without any other plugin; where pytest-asyncio or anyio would run it, the sea does instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from holdfast.server.hub import Hub
+from holdfast.testing import memory
+from holdfast.testing.sea import Sea
+
+
+@pytest.fixture
+def sea(request: pytest.FixtureRequest) -> Iterator[Sea]:
+    """A sea, in which the test runs. Its seed is 0, or what `parametrize("sea", range(100), indirect=True)` says."""
+    with Sea(getattr(request, "param", 0)) as sea:
+        yield sea
+
+
+@pytest.fixture
+def hubs_in_memory() -> Iterator[None]:
+    """Every hub that the test opens begins with an empty log, in memory, wherever it was told to be."""
+    with memory.hubs_in_memory():
+        yield
+
+
+@pytest.fixture
+def hub(hubs_in_memory: None) -> Hub:
+    """A hub in memory, in real time; it is opened by `async with hub`, or with its app (`lifespan=hub.lifespan`)."""
+    return Hub("memory:")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Run an async test in its sea."""
+    sea, test = pyfuncitem.funcargs.get("sea"), pyfuncitem.obj
+    inside = test if inspect.iscoroutinefunction(test) else getattr(test, "__wrapped__", None)  # as pytest-asyncio does
+    if not isinstance(sea, Sea) or not inspect.iscoroutinefunction(inside):
+        return (yield)
+    pyfuncitem.obj = _on(sea, inside)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = test
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Run an async fixture that asks for `sea` there."""
+    function = fixturedef.func
+    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    if not is_async or "sea" not in fixturedef.argnames:
+        return (yield)
+    sea = request.getfixturevalue("sea")
+    if not isinstance(sea, Sea):
+        return (yield)
+    if inspect.ismethod(function) and request.instance is not None:
+        function = function.__func__.__get__(request.instance)  # of the object that the test is a method of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fixturedef, "func", _on(sea, function))
+        return (yield)
+
+
+def _on(sea: Sea, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an async function of a test as a plain one, which runs in the sea."""
+    if inspect.isasyncgenfunction(function):
+
+        def give(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            values: AsyncGenerator[Any] = function(*args, **kwargs)
+            yield sea.run(anext(values))
+            sea.run(anext(values, None))
+
+        return functools.wraps(function)(give)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return sea.run(function(*args, **kwargs))
+
+    return run

@@ -1,0 +1,355 @@
+"""What happens in the sea is what would happen, only sooner; and what an application does wrong there is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Self, cast
+
+import anyio.from_thread
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import holdfast
+from holdfast import Event, Hub, Item, Resync, Room, User
+from holdfast.server.hub import open_hubs
+from holdfast.testing import History, Sea, Violation
+from holdfast.testing.sea import LIMIT
+
+
+@pytest.fixture
+def sea() -> Iterator[Sea]:
+    with Sea() as sea:
+        yield sea
+    assert not open_hubs
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(5)
+    assert threading.active_count() == 1
+
+
+def an_app(store: str = "chat.db", **options: Any) -> Starlette:
+    """Return an app with a hub; it remembers how often it was asked."""
+    hub = Hub(store, **options)
+    asked = 0
+
+    async def say(request: Request) -> Response:
+        text = request.query_params["text"]
+        return JSONResponse((await hub.publish("lobby", "said", {"text": text})).id)
+
+    def say_in_thread(request: Request) -> Response:
+        return JSONResponse(hub.publish_from_thread("lobby", "said", {"text": request.query_params["text"]}).id)
+
+    async def count(request: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        return JSONResponse(asked)
+
+    async def sign_in(request: Request) -> Response:
+        return JSONResponse(hub.token(User("ann", "Ann"), float(request.query_params["lifetime"])))
+
+    routes = [
+        Route("/say", say, methods=["POST"]),
+        Route("/say-in-thread", say_in_thread, methods=["POST"]),
+        Route("/count", count),
+        Route("/sign-in", sign_in),
+    ]
+    app = Starlette(routes=routes, lifespan=hub.lifespan)
+    app.mount("/live", hub.app)
+    app.state.hub = hub
+    return app
+
+
+def texts(history: History) -> list[str]:
+    return [data["text"] for data in history.data]
+
+
+def test_who_is_half_open_is_missed_after_forty_seconds_and_misses_nothing(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        ann, bob = sea.connect(server), sea.connect(server)
+        async with ann, bob, ann.join("lobby") as hers, bob.join("lobby") as his:
+            she_was, he_was = await sea.history(hers), await sea.history(his)
+            await sea.sleep(5)
+            assert len(his.users) == 2
+            began = sea.time
+            sea.half_open(ann)
+            await server.post("/say?text=one")
+            while len(his.users) == 2:
+                await sea.sleep(0.1)
+            assert 10 <= sea.time - began <= 40.6
+            assert (texts(she_was), texts(he_was)) == ([], ["one"])
+            await sea.sleep(60)
+            assert len(his.users) == 2
+            assert texts(she_was) == ["one"]
+            assert she_was.resumed == 1
+
+    sea.run(test())
+
+
+@pytest.mark.parametrize(("store", "reason"), [("chat.db", None), ("memory:", "epoch")])
+def test_who_is_killed_has_what_is_on_the_disk(sea: Sea, store: str, reason: str | None) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app(store))
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            await server.post("/say?text=one")
+            await sea.sleep(1)
+            sea.kill_server(server)
+            assert not server.is_up
+            with pytest.raises(httpx2.ConnectError):
+                await server.post("/say?text=nothing")
+            await sea.sleep(1)
+            assert not ann.is_live
+            server.start()
+            await server.post("/say?text=two")
+            await sea.sleep(60)
+            assert texts(told)[0] == "one"
+            assert [why for why, _ in told.breaks] == ["new", *([reason] if reason else [])]
+            if reason is None:
+                assert texts(told) == ["one", "two"]
+
+    sea.run(test())
+
+
+def test_an_app_outlives_its_process_and_one_that_is_made_for_each_does_not(sea: Sea) -> None:
+    async def test() -> None:
+        same, new = sea.serve(an_app("a.db")), sea.serve(lambda: an_app("b.db"))
+        for _ in range(2):
+            counts = [(await server.get("/count")).json() for server in (same, new)]
+            for server in (same, new):
+                sea.kill_server(server)
+                server.start()
+        assert counts == [2, 1]
+        assert (same.url, new.url) == ("http://localhost:8000", "http://localhost:8001")
+
+    sea.run(test())
+
+
+def test_who_is_stopped_tells_its_own_people_and_nobody_else(sea: Sea) -> None:
+    async def test() -> None:
+        one, other = sea.serve(an_app("a.db")), sea.serve(an_app("b.db"))
+        async with sea.connect(one) as ann, sea.connect(other) as bob, ann.join("lobby") as room:
+            told = await sea.history(room)
+            await one.stop()
+            assert bob.is_live
+            assert not ann.is_live
+            with pytest.raises(RuntimeError, match="nothing to kill"):
+                sea.kill_server(one)
+            one.start()
+            await one.post("/say?text=one")
+            await sea.sleep(60)
+            assert texts(told) == ["one"]
+
+    sea.run(test())
+
+
+def test_a_slow_reader_is_told_later(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            sea.slow_reader(ann, 100)
+            for number in range(2000):  # more than waits in a client
+                await cast(Hub, server.hubs()[0]).publish("lobby", "said", {"text": str(number)})
+            await sea.sleep(90)
+            assert told.data == []
+            await sea.sleep(20)
+            assert texts(told) == [str(number) for number in range(2000)]
+
+    sea.run(test())
+
+
+def test_a_link_that_is_cut_is_dialled_again(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann:
+            sea.cut(ann)
+            await sea.sleep(1)
+            sea.half_open(ann)
+            with pytest.raises(RuntimeError, match="no link"):
+                sea.half_open(ann)
+            await sea.sleep(60)
+            assert ann.is_live
+
+    sea.run(test())
+
+
+class Lies:
+    """A room that tells what it should not."""
+
+    name = "lobby"
+
+    def __init__(self, *items: Item) -> None:
+        self._items = list(items)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        await asyncio.sleep(1)
+        if not self._items:
+            await asyncio.sleep(1e9)
+        return self._items.pop(0)
+
+
+def test_a_history_with_a_gap_fails_the_test(sea: Sea) -> None:
+    async def test(error: Exception | None = None) -> None:
+        lies = Lies(Resync("new", "e:0"), Event("lobby", "said", {}, "e:2"))
+        await sea.history(cast(Room, lies))
+        await sea.sleep(10)
+        if error is not None:
+            raise error
+
+    with pytest.raises(Violation, match="missing"):
+        sea.run(test())
+    with pytest.raises(KeyError) as caught:
+        sea.run(test(KeyError("something else")))
+    assert "missing" in caught.value.__notes__[0]
+
+
+def test_who_waits_for_what_never_comes_is_told_where(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            await sea.sleep(2 * LIMIT)
+            async for item in room:
+                assert isinstance(item, Resync)
+
+    with pytest.raises(TimeoutError, match="1 h of virtual time"):
+        sea.run(test())
+    assert sea.time == pytest.approx(3 * LIMIT, abs=10)
+
+
+def test_an_app_that_cannot_start_says_why(sea: Sea) -> None:
+    app = Starlette(lifespan=broken)
+
+    async def test() -> None:
+        server = sea.serve(app)
+        with pytest.raises(ZeroDivisionError):
+            await server.get("/")
+        with pytest.raises(ZeroDivisionError):
+            async with sea.connect(server):
+                pass
+
+    sea.run(test())
+
+
+@asynccontextmanager
+async def broken(app: Starlette) -> AsyncIterator[None]:
+    if app:
+        raise ZeroDivisionError
+    yield
+
+
+def test_an_app_that_could_not_start_is_told_in_the_end() -> None:
+    sea = Sea()
+    sea.__enter__()
+    sea.serve(Starlette(lifespan=broken))
+    sea.run(sea.sleep(1))
+    with pytest.raises(ZeroDivisionError):
+        sea.__exit__(None, None, None)
+
+
+def test_a_wrong_path_is_told_with_its_reason(sea: Sea) -> None:
+    async def test() -> None:
+        async with sea.connect(sea.serve(an_app()), "/love/ws"):
+            pass
+
+    with pytest.raises(TimeoutError, match="/love/ws within 60 s"):
+        sea.run(test())
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    def run(seed: int) -> tuple[list[Any], float]:
+        seen: list[Any] = []
+
+        async def test() -> None:
+            server = sea.serve(an_app())
+            async with sea.connect(server) as ann, ann.join("lobby") as room:
+                told = await sea.history(room)
+                for number in range(5):
+                    await server.post(f"/say-in-thread?text={number}")
+                    seen.append(sea.time)
+                sea.cut(ann)
+                await server.post("/say?text=more")
+                await sea.sleep(60)
+                seen.extend([texts(told), str(told.position), ann.user])
+
+        with Sea(seed) as sea:
+            sea.run(test())
+            return seen, sea.time
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_a_store_on_postgresql_is_kept_in_a_file_of_the_sea(sea: Sea) -> None:
+    async def test() -> None:
+        scripts = {"sqlite": ["CREATE TABLE note (text TEXT)"], "postgresql": ["CREATE TABLE note (text TEXT) -- its"]}
+        server = sea.serve(an_app("postgresql://nowhere/chat", migrations=scripts))
+        assert (await server.post("/say?text=one")).json().endswith(":1")
+
+    sea.run(test())
+
+
+def test_a_token_lasts_as_long_as_it_says(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        token = (await server.get("/sign-in?lifetime=3600")).json()
+        async with sea.connect(server, token=token) as ann:
+            assert ann.user is not None
+            assert ann.user.name == "Ann"
+            await sea.sleep(3500)
+            assert ann.is_live
+            await sea.sleep(200)
+            assert ann.status.code == 4001
+        with pytest.raises(holdfast.Closed):
+            async with sea.connect(server, token=token):
+                pass
+
+    sea.run(test())
+
+
+def test_work_in_threads_takes_no_time(sea: Sea) -> None:
+    async def ask_back() -> float:
+        await asyncio.sleep(100)
+        return sea.time
+
+    def slow() -> float:
+        time.sleep(0.1)
+        return sea.time
+
+    def asks_back() -> float:
+        return anyio.from_thread.run(ask_back)
+
+    async def test() -> None:
+        for run in (anyio.to_thread.run_sync, asyncio.to_thread):
+            before = sea.time
+            for _ in range(3):
+                assert await cast(Callable[..., Any], run)(slow) == before
+        before = sea.time
+        assert await anyio.to_thread.run_sync(asks_back) == before + 100
+        with pytest.raises(KeyError):
+            await asyncio.to_thread({}.pop, "nothing")
+        ended = threading.Event()
+        forever = asyncio.get_running_loop().run_in_executor(None, ended.wait)
+        await sea.sleep(10)  # it would never end
+        ended.set()
+        assert await forever
+
+    sea.run(test())
+
+
+def test_an_endpoint_that_is_a_plain_function_publishes(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        for number in range(3):
+            assert (await server.post(f"/say-in-thread?text={number}")).json().endswith(f":{number + 1}")
+
+    sea.run(test())
