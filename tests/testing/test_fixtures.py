@@ -41,7 +41,9 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def run(project: pytest.Pytester, test: str, plugins: str = "none", **others: str) -> pytest.RunResult:
     project.makepyfile(test_chat=test, **others)
-    return project.runpytest_inprocess(*PLUGINS[plugins])
+    return project.runpytest_inprocess(
+        "-p", "no:hypothesispytest", *PLUGINS[plugins]
+    )  # which would be loaded each time
 
 
 @pytest.mark.parametrize("plugins", PLUGINS)
