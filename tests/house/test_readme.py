@@ -47,9 +47,11 @@ async def test_the_dozen_lines_run_as_written(tmp_path: Path) -> None:
                 server.kill()
                 server.start()
                 assert (await client.post("/rooms/lobby/messages?text=again")).status_code == 200
-                lines = [await asyncio.to_thread(listener.stdout.readline) for _ in range(2)]
-                assert lines[0].startswith("resumed ")
-                assert lines[1] == "message {'text': 'again'}\n"
+                line = await asyncio.to_thread(listener.stdout.readline)
+                assert line.startswith("resumed ")
+                while line.startswith("resumed "):  # on a busy machine by HTTP first, and then on a WebSocket
+                    line = await asyncio.to_thread(listener.stdout.readline)
+                assert line == "message {'text': 'again'}\n"
         finally:
             listener.kill()
             listener.communicate()
