@@ -40,6 +40,7 @@ def results(loop: Loop, cases: Sequence[str], limits: Limits) -> list[CaseResult
         return runner.run(drive())
 
 
+@pytest.mark.long
 @LOOPS
 def test_every_case_about_words_is_passed_without_a_deviation_at_the_default_limits(loop: Loop) -> None:
     done = results(loop, WORDS, Limits())
