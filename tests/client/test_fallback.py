@@ -30,6 +30,10 @@ async def add(request):
     publication = await hub.publish(request.room, "number", {"number": request.data["number"]})
     return publication.id
 
+@hub.on("break")
+async def break_down(request):
+    raise RuntimeError("a bug of the application")
+
 @hub.on("who")
 async def who(request):
     return request.user.user_id
@@ -158,6 +162,14 @@ async def test_commands_take_effect_once_and_are_refused_as_on_a_websocket(serve
                 if isinstance(item, Event):
                     seen.append(item.data["number"])
         assert seen == [0, 1, 2, 3]
+
+
+async def test_a_command_whose_handler_fails_is_answered_as_on_a_websocket(server: Server) -> None:
+    for websocket in ("refused", "passes"):
+        box = Middlebox(server.port, websocket=websocket)
+        async with box, holdfast.connect(url(box)) as client, client.join("lobby") as lobby, asyncio.timeout(10):
+            with pytest.raises(holdfast.HoldfastError, match="something went wrong on the server"):
+                await lobby.command("break")
 
 
 async def test_a_silent_stream_is_left_for_another(server: Server) -> None:

@@ -7,6 +7,7 @@ All roads, at their usual names, for `app.mount("/live", hub.app)`.
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -28,6 +29,8 @@ from holdfast.server.conversation import Request
 from holdfast.server.opened import OpenHub
 from holdfast.server.publication import Publication
 from holdfast.web import REFUSALS, Json, decode_body, read_body
+
+logger = logging.getLogger("holdfast.server")
 
 Publish = Callable[[str, str, Any], Awaitable[Publication]]
 
@@ -130,6 +133,11 @@ async def _handled(hub: OpenHub, identity: Identity, message: Message) -> Respon
         if message.ref is None:
             raise
         return Json(Reply(message.ref, False, error=Problem(str(error), error.code)), 500)
+    except Exception:
+        if message.ref is None:
+            raise
+        logger.exception("a message could not be handled")
+        return Json(Reply(message.ref, False, error=Problem("something went wrong on the server", "internal")), 500)
     return Json({"data": result} if message.ref is None else Reply(message.ref, True, data=result))
 
 
