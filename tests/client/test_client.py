@@ -144,13 +144,36 @@ async def test_whoever_is_put_out_of_a_room_is_told(chat: Server) -> None:
                 _ = [item async for item in room]
 
 
+CONNECTED = (
+    '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
+    '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
+)
+
+
+@pytest.mark.parametrize(("pause", "waits"), [(0.4, 0.4), (5.0, 1.0)])
+async def test_who_closes_a_client_says_goodbye_and_waits_a_second_for_it_to_be_heard(
+    pause: float, waits: float
+) -> None:
+    async def greet_and_pause(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(CONNECTED)
+        connection.transport.pause_reading()
+        asyncio.get_running_loop().call_later(pause, connection.transport.resume_reading)
+        await connection.wait_closed()
+
+    async with serve(greet_and_pause, "localhost", 0, close_timeout=1) as server:
+        client = holdfast.connect(f"ws://localhost:{server.sockets[0].getsockname()[1]}")
+        async with client:
+            await client.ready()
+            began = asyncio.get_running_loop().time()
+        assert waits - 0.1 < asyncio.get_running_loop().time() - began < waits + 1.0
+        server.close()
+
+
 async def test_a_server_that_takes_nothing_is_left() -> None:
     async def greet_and_read_no_more(connection: ServerConnection) -> None:
         await connection.recv()
-        await connection.send(
-            '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
-            '"heartbeat":{"interval":30,"timeout":10},"limits":{"messageBytes":1,"rooms":1,"messagesPerSecond":1}}'
-        )
+        await connection.send(CONNECTED)
         await connection.wait_closed()
 
     async with serve(greet_and_read_no_more, "localhost", 0, close_timeout=1) as server:

@@ -108,6 +108,7 @@ class Client:
         self._reader = Reader()
         self._queue: asyncio.Queue[tuple[Road | None, LinkInput | News | _Wake]] = asyncio.Queue(WAITING)
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
         self._watchers: dict[asyncio.Event, None] = {}
 
@@ -165,6 +166,7 @@ class Client:
             self._put(None, link.Stop())
             await self._running
             self._running = None
+        await asyncio.gather(*self._partings, return_exceptions=True)  # who says goodbye has left, and has not vanished
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -347,7 +349,9 @@ class Client:
     def _abandon(self, code: int) -> None:
         for road in (self._road, self._spare):
             if road is not None:
-                self._spawn(road.abandon(code))
+                parting = self._spawn(road.abandon(code))
+                self._partings[parting] = None
+                parting.add_done_callback(lambda done: self._partings.pop(done, None))
         self._road = self._spare = None
         for room in self._rooms.values():
             self._carry_outbox(room, room.outbox.receive(outbox.Broken(), self._now()))
@@ -487,10 +491,11 @@ class Client:
         if self._road is not None and not self._road.say(msgspec.json.encode(fields).decode()):
             self._put(self._road, link.Lost(reason="the server takes nothing more"))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks[task] = None
         task.add_done_callback(self._done)
+        return task  # type: ignore[no-any-return]
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
