@@ -241,6 +241,16 @@ def test_who_closes_one_of_two_tabs_may_type_on(room: Room) -> None:
     assert room.agenda.next() == 6.0
 
 
+def test_a_tab_that_was_told_of_typing_in_another_is_told_of_its_end_whichever_ends_it(room: Room) -> None:
+    room.comes("ann", 0.0)
+    room.comes("ann", 0.0, "-2")
+    room.asked_for.clear()
+    room.attendance.type(ANN, "ann", 1.0)
+    room.attendance.type(ANN, "ann-2", 2.0)
+    room.attendance.stop_typing("ann", "ann-2")
+    assert room.asked_for == ["ann", None]
+
+
 def test_who_closes_the_tab_that_they_typed_in_types_no_more(room: Room) -> None:
     room.comes("ann", 0.0)
     room.comes("ann", 0.0, tab="2")

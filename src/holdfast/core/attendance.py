@@ -48,7 +48,7 @@ class Attendance:
         self._effects = effects
         self._agenda = agenda
         self.roster = Roster()
-        self._typing: dict[str, tuple[User, str]] = {}  # and in which session
+        self._typing: dict[str, tuple[User, str, str]] = {}  # … in which session, and in which they have begun
         self._starts: dict[str, deque[float]] = {}  # when a person began to type
         self._untold: dict[str, User] = {}  # who came or went, and the room has not been told
         self._changes: deque[float] = deque(maxlen=BUSY_CHANGES + 1)
@@ -137,7 +137,7 @@ class Attendance:
             return False
         self._agenda.set(("typing", self._room, user.user_id), now + TYPING_LAPSE)
         is_new = user.user_id not in self._typing
-        self._typing[user.user_id] = user, session
+        self._typing[user.user_id] = user, session, session if is_new else self._typing[user.user_id][2]
         if is_new:
             self._effects.tell(self._present(session), UserTyping(self._room, user.user_id, user.name))
         return True
@@ -153,7 +153,8 @@ class Attendance:
         """Note that a person has stopped, and tell the others; return whether they did not know."""
         is_new = user_id in self._typing
         if is_new:
-            user, _ = self._typing.pop(user_id)
+            user, _, first = self._typing.pop(user_id)
             self._agenda.cancel(("typing", self._room, user_id))
-            self._effects.tell(self._present(session), UserStoppedTyping(self._room, user_id, user.name))
+            but = session if session == first else None  # another tab was told that they type
+            self._effects.tell(self._present(but), UserStoppedTyping(self._room, user_id, user.name))
         return is_new
