@@ -5,6 +5,7 @@ The server is killed, and the client comes back: by itself, as the same person, 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -14,6 +15,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
+from faults import Proxy
 from holdfast import Client, Event, Malformed, Resumed, Resync, Snapshot, State, Status
 from peers import StartBoard
 
@@ -145,6 +147,26 @@ async def test_with_a_snapshot_function_a_start_afresh_is_a_snapshot_and_nothing
         snapshots = [item for item in log.items if isinstance(item, Snapshot)]
         assert [item.reason for item in snapshots] == ["new", "chosen"]
         assert len(snapshots[1].data) == 5
+
+
+async def test_a_snapshot_that_arrives_while_another_link_is_dialed_is_as_good(start_board: StartBoard) -> None:
+    server = start_board()
+    async with Proxy(server.port) as proxy:
+
+        async def snapshot(room: str) -> tuple[Any, str]:
+            answer = await server.get(f"/boards/{room}/tasks")
+            if len(answer["data"]) == 4:
+                proxy.reset(1.0, random.Random(0))
+                await server.new_task("after the snapshot")
+                async for status in client.statuses():
+                    if status.state in (State.DIALING, State.GREETING):
+                        break
+            return answer["data"], answer["cursor"]
+
+        client = holdfast.connect(f"ws://127.0.0.1:{proxy.port}/ws", snapshot=snapshot, jitter=False)
+        async with watched(client) as log:
+            await log.until(lambda log: log.events("task_created"))
+            assert isinstance(log.items[0], Snapshot)
 
 
 async def test_a_database_that_was_replaced_is_told_as_a_start_afresh(start_board: StartBoard) -> None:

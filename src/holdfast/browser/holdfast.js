@@ -1094,7 +1094,8 @@ class Client extends Emitter {
       try {
         const { data, cursor } = await room.snapshot();
         if (!isWanted()) return;
-        this.say(room.replica.restart(cursor), room.name);
+        const ask = room.replica.restart(cursor);
+        if (room.joinedOn === this.#generation) this.say(ask, room.name); // else the join on the new link asks for it
         room.emit("snapshot", { data, cursor, reason });
         return;
       } catch (error) {

@@ -455,8 +455,8 @@ class Client:
                 self._spawn(self._take_snapshot(room, item.reason, room.joined_on))
             else:
                 room.put(item)
-        if outcome.ask is not None and room.joined_on is self._road:  # else it will be asked with the join
-            self._say(outcome.ask)
+        if outcome.ask is not None:
+            self._ask(room, outcome.ask)
 
     async def _take_snapshot(self, room: Room, reason: str, joined_on: Road | None) -> None:
         """Have the application take a snapshot, until it succeeds or the room is joined anew."""
@@ -476,10 +476,15 @@ class Client:
                     room.fail(Malformed(f"the snapshot of {room.name} has no cursor, but {cursor!r:.100}: {error}"))
                     return
                 room.put(Snapshot(data, cursor, reason))
-                self._say(ask)
+                self._ask(room, ask)
             return
 
     # What it says.
+
+    def _ask(self, room: Room, ask: messages.Sync) -> None:
+        """Ask for what follows, unless the link is another one by now: a join on that one asks for it, too."""
+        if room.joined_on is self._road:
+            self._say(ask)
 
     def _say(self, message: messages.Auth | messages.Join | messages.Leave | messages.Sync | Any) -> None:
         fields = {name: value for name, value in msgspec.to_builtins(message).items() if value is not None}
