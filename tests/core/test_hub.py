@@ -746,6 +746,20 @@ def test_who_was_full_learns_afterwards_who_is_here(world: World, ann: Peer, bob
     }
 
 
+def test_who_was_full_learns_afterwards_who_is_typing(world: World, ann: Peer, bob: Peer) -> None:
+    for active, told in ((True, "user_typing"), (False, "user_stopped_typing")):
+        world.fill(ann)
+        world.type(bob, "lobby", active=active)
+        assert ann.take() == []
+        world.drain(ann)
+        assert types(ann) == ["presence", told]
+    world.fill(ann)
+    world.type(bob, "lobby")
+    world.type(bob, "lobby", active=False)
+    world.drain(ann)
+    assert types(ann) == ["presence"]
+
+
 def test_who_missed_nothing_while_full_is_told_nothing(world: World, ann: Peer) -> None:
     world.fill(ann)
     world.drain(ann)

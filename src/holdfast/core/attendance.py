@@ -17,6 +17,7 @@ from holdfast.core.roster import USERS_SHOWN, Roster
 from holdfast.protocol.messages import (
     Presence,
     PresenceChanges,
+    ServerMessage,
     User,
     UserJoined,
     UserLeft,
@@ -56,6 +57,17 @@ class Attendance:
     def everybody(self) -> Presence:
         """Return who is here, as a message."""
         return Presence(self._room, self.roster.shown(), len(self.roster))
+
+    def typing(self) -> dict[str, User]:
+        """Return who is typing, by id."""
+        return {user_id: user for user_id, (user, _, _) in self._typing.items()}
+
+    def now(self, typing: dict[str, User]) -> list[ServerMessage]:
+        """Return who is here, and what else is another than for somebody who knows only that these were typing."""
+        now = self.typing()
+        stopped = [UserStoppedTyping(self._room, id, user.name) for id, user in typing.items() if id not in now]
+        began = [UserTyping(self._room, id, user.name) for id, user in now.items() if id not in typing]
+        return [self.everybody(), *stopped, *began]
 
     def enter(self, user: User, session: str) -> bool:
         """Note that a session is here; return whether its person has just arrived (see `arrived`)."""
@@ -136,10 +148,10 @@ class Attendance:
         if user.user_id not in self._typing and not self._may_start(user.user_id, now):
             return False
         self._agenda.set(("typing", self._room, user.user_id), now + TYPING_LAPSE)
-        is_new = user.user_id not in self._typing
-        self._typing[user.user_id] = user, session, session if is_new else self._typing[user.user_id][2]
-        if is_new:
+        if user.user_id not in self._typing:
             self._effects.tell(self._present(session), UserTyping(self._room, user.user_id, user.name))
+        _, _, first = self._typing.get(user.user_id, (user, session, session))
+        self._typing[user.user_id] = user, session, first
         return True
 
     def _may_start(self, user_id: str, now: float) -> bool:
@@ -153,8 +165,9 @@ class Attendance:
         """Note that a person has stopped, and tell the others; return whether they did not know."""
         is_new = user_id in self._typing
         if is_new:
-            user, _, first = self._typing.pop(user_id)
-            self._agenda.cancel(("typing", self._room, user_id))
+            user, _, first = self._typing[user_id]
             but = session if session == first else None  # another tab was told that they type
             self._effects.tell(self._present(but), UserStoppedTyping(self._room, user_id, user.name))
+            del self._typing[user_id]
+            self._agenda.cancel(("typing", self._room, user_id))
         return is_new

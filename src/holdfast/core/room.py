@@ -37,7 +37,7 @@ class Session:
 class Member:
     """One session in one room. `offset` means something only while it is catching up."""
 
-    __slots__ = ("live", "missed_presence", "offset", "reading", "session", "sync_count")
+    __slots__ = ("live", "offset", "reading", "session", "sync_count", "typing")
 
     def __init__(self, session: Session, offset: int) -> None:
         self.session = session
@@ -45,7 +45,7 @@ class Member:
         self.live = False
         self.reading = False  # waits for a page
         self.sync_count: int | None = None  # sent so far of an answer to `sync`
-        self.missed_presence = False
+        self.typing: dict[str, User] | None = None  # who was, when it was told of people last; None: it is told all
 
 
 class Room:
@@ -119,7 +119,7 @@ class Room:
         to = []
         for connection, member in self.members.items():
             if member.session.full:
-                member.missed_presence = True
+                member.typing = self.attendance.typing() if member.typing is None else member.typing
             elif member.session.id != but:
                 to.append(connection)
         return tuple(to)
@@ -165,9 +165,9 @@ class Room:
 
     def resume(self, member: Member) -> None:
         """Its transport takes more again."""
-        if member.missed_presence:
-            member.missed_presence = False
-            self._effects.say(member.session.connection, self.attendance.everybody())
+        if member.typing is not None:
+            told, member.typing = member.typing, None
+            self._effects.tell((member.session.connection,), *self.attendance.now(told))
         self._unsettled.append(member)
 
     def settle(self) -> None:
