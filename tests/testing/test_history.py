@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from holdfast import Event, Resumed, Resync, Snapshot
-from holdfast.testing.history import History, Violation
+from holdfast.protocol.messages import Joined, Sync, Synced, UserLeft
+from holdfast.protocol.messages import Resync as Said
+from holdfast.testing.history import History, Line, Violation
 
 
 def event(offset: int, epoch: str = "e") -> Event:
@@ -48,3 +50,42 @@ def test_the_first_item_that_breaks_a_promise_is_told(items: list[Any], complain
         history.told(item)
     with pytest.raises(Violation, match=f"ann .*{complaint}"):
         history.told(items[-1])
+
+
+JOINED = Joined("lobby", "e:7", True, (), 0)
+GOOD_LINES: list[list[Any]] = [
+    [JOINED, event(8), Event("lobby", "said", {}), UserLeft("lobby", "ann", "Ann", 0), event(9)],
+    [JOINED, event(8), Sync("lobby", "e:7"), event(9), event(8), event(9), Synced("lobby", "e:9", 2), event(10)],
+    [JOINED, Sync("lobby", "e:20"), event(8), event(21)],
+    [JOINED, event(8), Said("lobby", "trimmed", "e:20"), event(21)],
+    [JOINED, event(8), JOINED, event(8)],
+]
+BAD_LINES: list[list[Any]] = [
+    [event(8)],
+    [JOINED, event(9)],
+    [JOINED, event(8), event(8)],
+    [JOINED, event(8), Sync("lobby", "e:7"), event(10)],
+    [JOINED, event(8), Sync("lobby", "e:7"), JOINED, event(8), event(9), event(8)],
+    [JOINED, event(8, "f")],
+]
+
+
+def hear(line: Line, words: list[Any]) -> None:
+    for word in words:
+        if isinstance(word, Sync):
+            line.asked(word.since)
+        else:
+            line.said(word)
+
+
+@pytest.mark.parametrize("words", GOOD_LINES)
+def test_a_line_on_which_nothing_is_left_out_or_repeated_unasked_is_good(words: list[Any]) -> None:
+    hear(Line("lobby"), words)
+
+
+@pytest.mark.parametrize("words", BAD_LINES)
+def test_what_a_server_leaves_out_or_repeats_unasked_is_told(words: list[Any]) -> None:
+    line = Line("lobby", "ann")
+    hear(line, words[:-1])
+    with pytest.raises(Violation, match=r"ann stood at .* and the server has sent"):
+        hear(line, words[-1:])

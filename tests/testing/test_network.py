@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.testing.endpoint import RECEIVE_BUFFER, SEND_BUFFER, Endpoint, Socket, Wire
+from holdfast.testing.endpoint import BUFFER, Endpoint, Socket, Wire
 from holdfast.testing.network import Network, SeaLoop, Weather
 from holdfast.testing.virtual import Process
 
@@ -143,11 +143,39 @@ def test_an_end_comes_after_what_was_written(link: Link, end: str) -> None:
     assert link.far.lost == [None]
 
 
-def test_an_abort_is_a_reset_for_the_peer(link: Link) -> None:
+def test_an_abort_is_an_end_for_the_peer_behind_what_the_kernel_had_taken(link: Link) -> None:
+    link.near.end.write(b"last words")
+    link.near.end.abort()
+    link.wait()
+    assert link.near.lost == [None]
+    assert (link.far.heard, link.far.lost) == (b"last words", [None])
+
+
+def test_an_abort_is_a_reset_for_the_peer_if_that_was_asked_for(link: Link) -> None:
+    link.near.end.reset_on_abort()
     link.near.end.abort()
     link.wait()
     assert link.near.lost == [None]
     assert isinstance(link.far.lost[0], ConnectionResetError)
+
+
+def test_an_abort_is_a_reset_for_the_peer_if_it_has_said_what_was_not_read(link: Link) -> None:
+    link.near.end.pause_reading()
+    link.far.end.write(b"hello?")
+    link.wait()
+    link.near.end.abort()
+    link.wait()
+    assert isinstance(link.far.lost[0], ConnectionResetError)
+
+
+def test_where_little_gets_through_in_a_second_much_takes_long() -> None:
+    link = Link(Weather((0.01, 0.02), rate=10_000.0))
+    began = link.loop.time()
+    link.near.end.write(b"x" * 50_000)
+    while len(link.far.heard) < 50_000:
+        link.wait(0.1)
+    assert 4.9 < link.loop.time() - began < 5.5
+    link.loop.close()
 
 
 def test_a_process_that_is_killed_is_told_nothing_and_its_kernel_ends_its_links(link: Link) -> None:
@@ -173,12 +201,12 @@ def test_a_process_that_is_stopped_reads_nothing_until_it_goes_on(link: Link) ->
 
 def test_what_nobody_reads_waits_in_its_kernel_then_in_ours_then_in_us(link: Link) -> None:
     link.far.end.pause_reading()
-    much = b"x" * (RECEIVE_BUFFER + SEND_BUFFER + 100_000)
+    much = b"x" * (2 * BUFFER + 100_000)
     link.near.end.write(much)
     link.wait()
     assert link.near.is_full
     assert link.near.end.get_write_buffer_size() == 100_000
-    assert link.near.end.unacknowledged() == SEND_BUFFER
+    assert link.near.end.unacknowledged() == BUFFER
     link.far.end.resume_reading()
     link.wait(30)
     assert not link.near.is_full

@@ -21,8 +21,10 @@ from holdfast.testing.virtual import Process
 if TYPE_CHECKING:
     from holdfast.testing.network import Network
 
-#: What each kernel keeps of what its process has written, or not read yet. Bytes.
-SEND_BUFFER = RECEIVE_BUFFER = 128 * 1024
+#: What each kernel keeps of what its process has written, or not read yet, unless the weather is another. Bytes.
+BUFFER = 128 * 1024
+#: What is on its way at once where little gets through in a second. Bytes.
+PIECE = 4 * 1024
 #: A transport's limits, unless it is told others (asyncio's own).
 HIGH_WATER = 64 * 1024
 
@@ -40,11 +42,12 @@ class Endpoint(asyncio.Transport):
         self._protocol: asyncio.BaseProtocol | None = None
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._own: bytearray = bytearray()  # written, and not taken by the kernel
+        self.most = 0  # that there ever was of it
         self._sent: bytearray = bytearray()  # taken by the kernel, and not on its way
         self._flying: deque[bytes] = deque()
         self._in_flight = 0  # bytes
         self._unread: bytearray = bytearray()  # in this end's kernel
-        self._arrives = 0.0  # what is on its way last
+        self._arrives = self._sent_at = 0.0  # what is on its way last
         self.is_silent = False  # nothing that this end sends gets through
         self.user_timeout: float | None = None  # after which, without an acknowledgement, the kernel ends it (tcp(7))
         self._waits_for_acknowledgement = False
@@ -55,7 +58,7 @@ class Endpoint(asyncio.Transport):
         self._is_full = False
         self._is_reading = True
         self._is_lost = False
-        self._closing = False
+        self._closing = self._resets = False
         self._waits_to_read = False
         if process is not None:
             process.on_change.append(self._process_changed)
@@ -96,8 +99,12 @@ class Endpoint(asyncio.Transport):
         if self.wire.network.bars_websockets and b"\r\nUpgrade: websocket" in data:
             self.wire.reset()
             return
+        if self.wire.network.bars_streams and b"\r\ncontent-type: text/event-stream" in data:
+            self.wire.reset()
+            return
         self._own += data
         self._push()
+        self.most = max(self.most, len(self._own))
         if len(self._own) > self._high and not self._is_full:
             self._is_full = True
             self.get_protocol().pause_writing()
@@ -150,13 +157,15 @@ class Endpoint(asyncio.Transport):
                 self._lose(None)
 
     def abort(self) -> None:
-        """End it now; the peer is told by a reset."""
+        """End it now: for the peer a reset if something is unread, else an end behind what the kernel has taken."""
         if not self._is_lost:
-            self._closing = True
+            self._closing = self._ends = True
             self._own.clear()
-            self._sent.clear()
-            self._forget_flying()
-            self._reset_peer()
+            if self._unread or self._resets:
+                self._sent.clear()
+                self._reset_peer()
+            else:
+                self._send()
             self._lose(None)
 
     # What the kernel does.
@@ -174,7 +183,8 @@ class Endpoint(asyncio.Transport):
         self.user_timeout = None
 
     def reset_on_abort(self) -> None:
-        """It does."""
+        """Have the peer told by a reset in any case."""
+        self._resets = True
 
     def unread(self) -> bool:
         """Whether something has come that was not read."""
@@ -188,7 +198,7 @@ class Endpoint(asyncio.Transport):
 
     def _push(self) -> None:
         """Have the kernel take what it has room for, and send it."""
-        room = SEND_BUFFER - len(self._sent)
+        room = self.wire.network.weather.buffer - len(self._sent)
         if room > 0 and self._own:
             self._sent += self._own[:room]
             del self._own[:room]
@@ -220,22 +230,26 @@ class Endpoint(asyncio.Transport):
             return
         weather, dice = self.wire.network.weather, self.wire.network.dice
         while self._sent:
-            room = RECEIVE_BUFFER - len(self.peer._unread) - self._in_flight
+            room = weather.buffer - len(self.peer._unread) - self._in_flight
             size = min(len(self._sent), room)
             if size <= 0:
                 return
+            if weather.rate is not None:
+                size = min(size, PIECE)
             if dice.random() < weather.torn:
                 size = 1 + int(dice.random() * size)
             self._flying.append(bytes(self._sent[:size]))
             self._in_flight += size
             del self._sent[:size]
+            if weather.rate is not None:
+                self._sent_at = max(self._sent_at, self._loop.time()) + size / weather.rate
             self._arrive_at(dice.uniform(*weather.delay), self._arrived)
         if self._ends and not self._own and not self._end_sent:
             self._end_sent = True
             self._arrive_at(dice.uniform(*weather.delay), self._end_arrived)
 
     def _arrive_at(self, delay: float, what: Callable[[], None]) -> None:
-        self._arrives = max(self._arrives, self._loop.time() + delay)
+        self._arrives = max(self._arrives, max(self._sent_at, self._loop.time()) + delay)
         self.wire.network.at(self._arrives, what)
 
     def _arrived(self) -> None:
@@ -254,7 +268,7 @@ class Endpoint(asyncio.Transport):
         else:
             self._acknowledged += len(piece)
         if self.peer._is_lost:
-            self._reset()
+            self.peer._reset_peer()
             return
         self.peer._unread += piece
         self.peer._read_soon()
@@ -348,8 +362,8 @@ class Endpoint(asyncio.Transport):
             self._lose(ConnectionResetError("reset by the peer"))
 
     def _reset_peer(self) -> None:
-        if not self.is_silent:
-            self.wire.network.after(self.peer._reset)
+        if not self.is_silent:  # it comes behind what is on its way already
+            self._arrive_at(self.wire.network.dice.uniform(*self.wire.network.weather.delay), self.peer._reset)
 
     def _lose(self, error: Exception | None) -> None:
         if self._is_lost:

@@ -1,8 +1,9 @@
 """
 Was everything told once, in order, and nothing passed over in silence?
 
-Give a `History` everything that a client was told of one room, as it is told. It raises
-`Violation` at the first item that breaks a promise.
+Give a `History` everything that an application was told of one room, as it is told, and a `Line`
+what the server has said of it, which a client puts in order. Each raises `Violation` at the first
+item that breaks a promise.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 
 from holdfast.client.room import Snapshot
 from holdfast.core.replica import Resumed, Resync
+from holdfast.protocol import messages
 from holdfast.protocol.cursor import Position, decode_position
-from holdfast.protocol.messages import Event
+from holdfast.protocol.messages import Event, Joined, RoomMessage
 
 
 class Violation(AssertionError):
@@ -25,7 +27,7 @@ class History:
 
     Attributes:
         events: All publications, each with its position.
-        breaks: Every time that it was told to start afresh: why, and at which position.
+        breaks: Every time that it was told to start afresh: why, where it stood, and at which position.
         position: Where it stands.
     """
 
@@ -33,7 +35,7 @@ class History:
         self.room = room
         self.who = who
         self.events: list[tuple[Position, Event]] = []
-        self.breaks: list[tuple[str, Position]] = []
+        self.breaks: list[tuple[str, Position | None, Position]] = []
         self.position: Position | None = None
         self.resumed = 0
 
@@ -46,8 +48,8 @@ class History:
         """Take in the next item that `async for item in room` has yielded."""
         match item:
             case Resync(reason, cursor) | Snapshot(_, cursor, reason):
-                self.position = decode_position(cursor, self.room)
-                self.breaks.append((reason, self.position))
+                before, self.position = self.position, decode_position(cursor, self.room)
+                self.breaks.append((reason, before, self.position))
             case Resumed(cursor):
                 self.resumed += 1
                 if self.position is None or cursor != str(self.position):
@@ -69,3 +71,37 @@ class History:
             raise Violation(f"{self.who} was told {position} after {before}: some are missing")
         self.position = position
         self.events.append((position, event))
+
+
+class Line:
+    """
+    What the server has said of one room to one client, on one link after the other.
+
+    A client asks for what is missing, and drops what it has: so its application would never hear of a server that
+    leaves something out, or says it again unasked.
+    """
+
+    def __init__(self, room: str, who: str = "a client") -> None:
+        self.room = room
+        self.who = who
+        self._position: Position | None = None
+        self._asked: set[Position] = set()  # on this link, after which what follows was asked for again
+
+    def asked(self, since: str) -> None:
+        """Take in that the client has asked for what follows a cursor (`sync`)."""
+        self._asked.add(decode_position(since, self.room))
+
+    def said(self, message: RoomMessage) -> None:
+        """Take in the next word of the server."""
+        match message:
+            case Joined():
+                self._asked.clear()
+                self._position = decode_position(message.cursor, self.room)
+            case messages.Resync(_, _, cursor):
+                self._position = decode_position(cursor, self.room)
+            case Event(id=str(id)):
+                position, before = decode_position(id, self.room), self._position
+                just_before = Position(position.epoch, position.offset - 1)
+                if just_before != before and just_before not in self._asked:
+                    raise Violation(f"{self.who} stood at {before} of {self.room}, and the server has sent {position}")
+                self._position = position

@@ -46,7 +46,7 @@ def silence_one_way(world: World) -> bool:
     if not wires:
         return False
     wire = world.dice.choice(wires)
-    world.dice.choice(wire.ends).is_silent = True
+    wire.was_silent = world.dice.choice(wire.ends).is_silent = True
     world.later(world.dice.uniform(1, 60), wire.heal)
     return True
 
@@ -130,8 +130,10 @@ def burst(world: World) -> bool:
     if server is None or server.hub is None or server.process is None:
         return False
     room = world.dice.choice(world.rooms)
-    for _ in range(world.dice.choice([20, 20, 20, 80, 80, 350])):
-        server.process.run(world.loop.create_task, _publish(server.hub, room, world.new_text()))
+    count = world.dice.choice([20, 20, 20, 80, 80, 350, 1200])
+    rest = "." * 4000 if count == 80 else ""
+    for _ in range(count):
+        server.process.run(world.loop.create_task, _publish(server.hub, room, world.new_text() + rest))
     return True
 
 
@@ -175,11 +177,16 @@ def restore(world: World) -> bool:
 
 
 def bar_websockets(world: World) -> bool:
-    """There is a proxy that lets no WebSocket through, for a while."""
+    """There is a proxy that lets no WebSocket through, and perhaps no event stream, for a while."""
     world.network.bars_websockets = True
+    world.network.bars_streams = world.dice.random() < 0.3
     for wire in world.network.open_wires():
         wire.reset()
-    world.later(world.dice.uniform(30, 100), lambda: setattr(world.network, "bars_websockets", False))
+
+    def go() -> None:
+        world.network.bars_websockets = world.network.bars_streams = False
+
+    world.later(world.dice.uniform(30, 100), go)
     return True
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.server.runner import USER_TIMEOUT
-from holdfast.testing.endpoint import Endpoint, Socket, Wire
+from holdfast.testing.endpoint import BUFFER, Endpoint, Socket, Wire
 from holdfast.testing.virtual import VirtualLoop, current_process
 
 
@@ -29,10 +29,14 @@ class Weather:
     Attributes:
         delay: Seconds that a piece is on its way: between these two.
         torn: How often a part of what is sent arrives before the rest.
+        rate: Bytes that get through in a second, each way; None: as many as there are.
+        buffer: Bytes that each kernel keeps of what its process has written, or not read yet.
     """
 
     delay: tuple[float, float] = (0.001, 0.02)
     torn: float = 0.1
+    rate: float | None = None
+    buffer: int = BUFFER
 
 
 class Listener(base_events.Server):
@@ -84,7 +88,7 @@ class Network:
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.wires: dict[Wire, None] = {}
         self.unreachable: set[str] = set()  # hosts to which nothing gets through
-        self.bars_websockets = False  # as some proxies do
+        self.bars_websockets = self.bars_streams = False  # as some proxies do
         self._ports = 40_000
         loop.network = self
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from holdfast import Hub
+from holdfast.errors import Invalid
 from holdfast.protocol.codec import Codec
 from holdfast.server.conversation import Request
 from holdfast.server.hub import open_hubs
@@ -32,12 +33,18 @@ from holdfast.testing.network import SeaLoop
 from holdfast.testing.virtual import Inline, Process
 
 TABLE = "CREATE TABLE entry (id INTEGER PRIMARY KEY, room TEXT NOT NULL, text TEXT NOT NULL)"
+#: A log is kept so short that some who were away find it trimmed.
+RECORDS = 300
+#: What ends like this is refused.
+REFUSED = "!"
 
 
 def add(tx: Transaction, room: str, text: str) -> str:
-    """Write an entry down, and publish it: state and event are one (a change)."""
+    """Write an entry down, and publish it: state and event are one (a change). It finds out late what it refuses."""
     tx.execute("INSERT INTO entry (room, text) VALUES (?, ?)", (room, text))
     tx.publish(room, "added", {"text": text})
+    if text.endswith(REFUSED):
+        raise Invalid("such a text is not taken", field="text")
     return text
 
 
@@ -64,7 +71,7 @@ class InOrder(dict[Any, None]):
 
 class ServerProcess:
     """
-    A server, as one process after the other, on the same file.
+    A server, as one process after the other, on the same file. `opened` is called with each hub that opens.
 
     Attributes:
         process: The one that runs, if any does.
@@ -72,11 +79,19 @@ class ServerProcess:
         starts: How often it was started.
     """
 
-    def __init__(self, loop: SeaLoop, address: tuple[str, int], path: Path, retention: Retention) -> None:
+    def __init__(
+        self,
+        loop: SeaLoop,
+        address: tuple[str, int],
+        path: Path,
+        retention: Retention,
+        opened: Callable[[Hub], None],
+    ) -> None:
         self._loop = loop
         self.address = address
         self.path = path
         self._retention = retention
+        self._opened = opened
         self._limits = Limits()
         self.process: Process | None = None
         self.hub: Hub | None = None
@@ -147,6 +162,7 @@ class ServerProcess:
         config = configure(hub.app, self._limits, speed=False, log_level="critical")
         async with hub:
             self.hub = hub
+            self._opened(hub)
             server = Server(config, lambda: None)
             state: Any = server.server_state
             state.connections, state.tasks = InOrder(), InOrder()

@@ -62,6 +62,15 @@ def several(seeds: range, plan: Plan) -> list[Report]:
     return [run(seed, plan) for seed in seeds]
 
 
+def one_by_one(seeds: range, plan: Plan, seconds: float | None) -> Iterator[Report]:
+    """Yield what happened in each, in their order, in this process: whoever has seen enough asks for no more."""
+    until = None if seconds is None else time.monotonic() + seconds
+    for seed in seeds:
+        if until is not None and time.monotonic() > until:
+            return
+        yield from several(range(seed, seed + 1), plan)
+
+
 def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Iterator[Report]:
     """Yield what happened in each, as it comes; begin nothing new after so many seconds."""
     until = None if seconds is None else time.monotonic() + seconds
@@ -87,11 +96,20 @@ def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Itera
 @click.option("--seed", type=int, help="Only this one; tell everything that was wrong.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
 @click.option("--for", "seconds", type=float, help="Begin nothing new after so many seconds.")
+@click.option("--stop", is_flag=True, help="Stop at the first that goes wrong; one after the other, in one process.")
 @click.option("--clients", default=Plan.clients, show_default=True)
 @click.option("--seconds", "length", default=Plan.seconds, show_default=True, help="Of misfortune in a run.")
 @click.option("--faults", default=Plan.faults, show_default=True, help="In a run.")
 def main(
-    seeds: int, first: int, seed: int | None, jobs: int, seconds: float | None, clients: int, length: float, faults: int
+    seeds: int,
+    first: int,
+    seed: int | None,
+    jobs: int,
+    seconds: float | None,
+    stop: bool,
+    clients: int,
+    length: float,
+    faults: int,
 ) -> None:
     """Run them, and say what happened."""
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of strings would have another order each time
@@ -106,10 +124,13 @@ def main(
         _tell(report)
         sys.exit(bool(report.violations))
     tally, began, told = Tally(), time.monotonic(), time.monotonic()
-    for report in reports(range(first, first + seeds), plan, jobs, seconds):
+    those = range(first, first + seeds)
+    for report in one_by_one(those, plan, seconds) if stop else reports(those, plan, jobs, seconds):
         tally.add(report)
         if report.violations and len(tally.failed) <= 5:
             click.echo(f"seed {report.seed}: {report.violations[0]}")
+        if report.violations and stop:
+            break
         if time.monotonic() > told + 5.0:
             told = time.monotonic()
             click.echo(_progress(tally, told - began))

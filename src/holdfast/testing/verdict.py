@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Sized
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from holdfast.core.link import State
+from holdfast.protocol.cursor import Position
+from holdfast.testing.calm import present, users
+from holdfast.testing.server_process import RECORDS, REFUSED
 from holdfast.testing.visitor import Copy, Visitor
 
 if TYPE_CHECKING:
@@ -22,10 +26,15 @@ if TYPE_CHECKING:
 
 #: Somebody who is gone is shown no longer than this: a ping, its timeout, the grace, and a second. Seconds.
 GHOST = 30.0 + 10.0 + 5.0 + 1.0
+#: A log is trimmed once a minute, and there may have been some since then. Publications.
+UNTRIMMED = RECORDS + 100
+#: What is said of something wrong: texts can be long. Characters.
+LONGEST = 500
 #: Every road through the code that must have been taken for runs to prove anything.
 REACHED = (
     "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "heartbeat death",
-    "command done", "command unknown", "by HTTP",
+    "command done", "command refused", "command unknown", "command not sent",
+    "by HTTP", "by polls", "tab", "typing seen", "transport full", "left in the log",
 )  # fmt: skip
 
 
@@ -38,30 +47,43 @@ class Verdict:
 
     def wrong(self, what: str) -> None:
         """Note that a promise was broken."""
-        self._world.report.violations.append(f"{self._world.loop.time():.3f}: {what}")
+        self._world.report.violations.append(f"{self._world.loop.time():.3f}: {what[:LONGEST]}")
 
     # All the time.
 
     def expect_no_ghost(self, visitor: Visitor) -> None:
         """Look, when it is time, whether somebody who is gone from now on is shown no more."""
         world = self._world
-        user = visitor.client.user if visitor.client is not None else None
+        user = visitor.user_id
         died = world.loop.time()
         processes = [server.process for server in world.servers]
 
         def look() -> None:
             if user is None or processes != [server.process for server in world.servers]:
                 return  # others know nothing of who was there before they began
+            if user in users(world.visitors):
+                return  # they have another tab
             noticed = max(died, world.stood_still) + GHOST  # nobody who stands still can notice anything
             if world.loop.time() < noticed:
                 world.loop.call_at(noticed, look)
                 return
-            for hub in self._hubs():
-                for room in world.rooms:
-                    if user in hub.members(room):
-                        self.wrong(f"{visitor.name} is gone since {died:.1f}, and still shown in {room}")
+            for room in world.rooms:
+                if self.shows(room, user):
+                    self.wrong(f"{visitor.name} is gone since {died:.1f}, and still shown in {room}")
 
         look()
+
+    def shows(self, room: str, user_id: str | None) -> bool:
+        """Whether somebody is shown in a room."""
+        return any(one.user_id == user_id for hub in self._hubs() for one in hub.members(room))
+
+    def expect_shown(self) -> None:
+        """See that everybody who is there is shown, once, and nobody else: who closes a page has left."""
+        for hub in self._hubs():
+            for room in self._world.rooms:
+                shown = sorted(user.user_id for user in hub.members(room))
+                if shown != sorted(users(present(self._world.visitors, room))):
+                    self.wrong(f"{len(shown)} are shown in {room}, and not those who are there")
 
     def read_logs(self) -> None:
         """Remember what is committed, before it may be lost with its epoch."""
@@ -105,9 +127,14 @@ class Verdict:
             return [f"{visitor.name} is {client.status.state}"]
         if client.status.road is not None and client.status.road.value == "http":
             return []  # who reads by HTTP is not told who is there
-        here = {user.user_id for user in hubs[0].members(room)}
-        seen = {user.user_id for user in visitor.rooms[room].users}
-        return [] if seen == here else [f"{visitor.name} sees {len(seen)} in {room}, and there are {len(here)}"]
+        here = users(present(self._world.visitors, room))
+        shown = [user.user_id for user in hubs[0].members(room)]
+        replica = visitor.rooms[room].replica
+        if sorted(shown) != sorted(here):
+            return [f"{len(shown)} are shown in {room}, and {len(here)} are there"]
+        if set(replica.users) != here or replica.size != len(here):
+            return [f"{visitor.name} sees {len(replica.users)} ({replica.size}) in {room}, and there are {len(here)}"]
+        return [f"{visitor.name} sees somebody type in {room}"] if replica.typing else []
 
     def judge(self) -> None:
         """Judge what everybody was told and has."""
@@ -127,8 +154,20 @@ class Verdict:
         for visitor in world.visitors:
             for name, copy in visitor.copies.items():
                 self._judge_copy(visitor.name, name, copy, state[name])
-        self._judge_commands(Counter(text for _, text in rows))
+        self._judge_log()
+        world.report.reached["tab"] += len(world.visitors) - len(users(world.visitors))
         world.note(self._heads(), state)
+
+    def _judge_log(self) -> None:
+        """What need not be kept is forgotten, and the log goes on, unless a backup was put in its place."""
+        for room, count in self._query(
+            "SELECT name, count(*) FROM holdfast_log JOIN holdfast_room ON id = room_id GROUP BY name"
+        ):
+            if count > UNTRIMMED:
+                self.wrong(f"the log of {room} has kept {count} publications")
+        epochs = len({epoch for epoch, _, _ in self._logs})
+        if epochs > 1 + self._world.report.faults["restored"]:
+            self.wrong(f"the log has begun anew {epochs - 1} times")
 
     def _judge_history(self, who: str, room: str, copy: Copy) -> None:
         reached, history = self._world.report.reached, copy.history
@@ -136,10 +175,14 @@ class Verdict:
             known = self._logs.get((position.epoch, room, position.offset))  # None: it was trimmed before it was read
             if known is not None and f'"{event.data["text"]}"' not in known:
                 self.wrong(f"{who} was told {event.data} at {position} in {room}, and there is {known}")
-        for reason, _ in history.breaks:
+        for reason, before, after in history.breaks:
             reached[f"resync {reason}"] += 1
+            if not copy.snapshots and not _is_true(reason, before, after):
+                self.wrong(f"{who} stood at {before} of {room}, and was told to start afresh at {after}: {reason}")
         reached["resumed"] += history.resumed
         reached["by HTTP"] += copy.by_http
+        reached["by polls"] += copy.by_polls
+        reached["left in the log"] += copy.left
         reached["snapshot"] += copy.snapshots
         self._world.note(who, room, history.position, len(history.events), copy.entries[-3:])
 
@@ -153,6 +196,8 @@ class Verdict:
         for text, count in counts.items():
             if count > 1:
                 self.wrong(f"{text} took effect {count} times")
+            if text.endswith(REFUSED):
+                self.wrong(f"{text} is refused, and is there")
         is_whole = not self._world.report.faults[
             "restored"
         ]  # else acknowledged ones may be gone, and clients were told
@@ -165,13 +210,32 @@ class Verdict:
                     self.wrong(f"{command.text} was {command.outcome} ({command.reason}), and is there")
 
     def judge_what_is_left(self) -> None:
-        """Nobody is there any more: nor may anything of them be."""
+        """Nobody is there any more: nor may anything of them be, but what they have done."""
+        rows = self._query("SELECT room, text FROM entry ORDER BY id")
+        self._judge_commands(Counter(text for _, text in rows))
+        self._judge_order({text: number for number, (_, text) in enumerate(rows)})
         for hub in self._hubs():
-            hands = hub.opened.hands
-            left = len(hands.connections), len(hands.streams), len(list(hands.mind.rooms())), len(hands._tasks)
-            if any(left):
-                self.wrong(f"nobody is there, and there are {left} connections, streams, rooms and tasks")
+            hands, mind = hub.opened.hands, hub.opened.hands.mind
+            left: dict[str, Sized] = {
+                "connections": hands.connections, "streams": hands.streams, "tasks": hands._tasks,
+                "followers": hands.followers, "rooms that are asked for": hands._asked, "beats": hands._beat._beats,
+                "strangers": mind._strangers, "sessions": mind._sessions, "ids": mind._by_id,
+                "graces": mind._lingering, "rooms": mind._rooms, "appointments": mind._agenda,
+            }  # fmt: skip
+            for name, those in left.items():
+                if len(those):
+                    self.wrong(f"nobody is there, and there are {len(those)} {name}")
             self._world.report.reached["heartbeat death"] += hands.deaths
+
+    def _judge_order(self, places: dict[str, int]) -> None:
+        """What one client has done in a room was done in the order of its commands, unless a commit failed."""
+        if self._world.report.faults["disk full"] or self._world.report.faults["sync fails"]:
+            return  # the next may be on its way already, and that one goes again
+        for visitor in self._world.gone:
+            for room, copy in visitor.copies.items():
+                done = [places[each.text] for each in copy.given if each.outcome == "done" and each.text in places]
+                if done != sorted(done):
+                    self.wrong(f"what {visitor.name} has commanded in {room} was done in another order")
 
     # What there is.
 
@@ -188,3 +252,16 @@ class Verdict:
             return connection.execute(sql).fetchall()
         finally:
             connection.close()
+
+
+def _is_true(reason: str, before: Position | None, after: Position) -> bool:
+    """Whether somebody who stood somewhere could not simply go on, for this reason."""
+    match reason:
+        case "new":
+            return before is None
+        case "epoch":
+            return before is not None and before.epoch != after.epoch
+        case "trimmed":
+            return before is not None and before.epoch == after.epoch and after.offset - before.offset > RECORDS
+        case _:
+            return False  # nobody here is ahead of the log, or has chosen to start afresh

@@ -34,6 +34,7 @@ class Process:
         self.name = name
         self.is_alive = True
         self.is_stopped = False
+        self.was_stopped = False
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.late: list[events.Handle] = []  # what was due while it was stopped
         self.on_change: list[Callable[[], None]] = []  # called when it is killed, or goes on
@@ -47,7 +48,7 @@ class Process:
 
     def stop(self) -> None:
         """Let it stand still (SIGSTOP)."""
-        self.is_stopped = True
+        self.is_stopped = self.was_stopped = True
 
     def go_on(self) -> None:
         """Let it go on (SIGCONT)."""

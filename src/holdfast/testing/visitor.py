@@ -1,14 +1,16 @@
 """
 How does a real client run in the sea, with an application that would notice if it was lied to?
 
-It keeps a copy of its rooms, from what it was told alone, and gives commands. What it was told
-is judged as it comes (`History`); what its copies are must be what was true at that position.
+It keeps a copy of its rooms, from what it was told alone, gives commands, and types. What it was
+told is judged as it comes (`History`), and so is what the server has said (`Line`); what its copies
+are must be what was true at that position.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +18,17 @@ from typing import Any
 import holdfast
 from holdfast import Event, HoldfastError, Resync
 from holdfast.client.room import Snapshot
+from holdfast.core import roads
+from holdfast.core.backoff import FLOOR
+from holdfast.core.reader import How
 from holdfast.core.replica import Resumed
-from holdfast.testing.history import History
+from holdfast.protocol import messages
+from holdfast.testing.history import History, Line, Violation
 from holdfast.testing.network import SeaLoop
 from holdfast.testing.virtual import Process
+
+#: For a snapshot to arrive, in any weather. Seconds.
+SNAPSHOT = 60.0
 
 
 @dataclass
@@ -39,21 +48,35 @@ class Copy:
     history: History
     entries: list[str] = field(default_factory=list)
     is_whole: bool = True  # else it began in the middle
+    given: list[Command] = field(default_factory=list)  # in the order in which they were
     snapshots: int = 0
     by_http: int = 0  # how many items came without a WebSocket
+    by_polls: int = 0  # … and without an event stream
+    left: int = 0  # how often some were left in the log, since the application is slow
 
 
 class Visitor:
-    """A client in some rooms. `url` is asked for at each dial: servers come and go."""
+    """
+    A client in some rooms. `url` is asked for at each dial: servers come and go.
 
-    def __init__(self, loop: SeaLoop, name: str, url: str, rooms: tuple[str, ...], by: str) -> None:
+    With a `token`, it is another tab of whoever that belongs to.
+    """
+
+    def __init__(
+        self, loop: SeaLoop, name: str, url: str, rooms: tuple[str, ...], by: str, token: str | None = None
+    ) -> None:
         self.name = name
         self.process = Process(name)
         self.copies = {room: Copy(History(room, name)) for room in rooms}
         self.commands: list[Command] = []
         self.violations: list[BaseException] = []
         self.tired_until = 0.0  # until then it reads nothing of what it was told
+        self.heard: list[tuple[str, str]] = []  # of people: what, and of which user
+        self.user_id: str | None = None
         self.client: holdfast.Client | None = None
+        self._lines = {room: Line(room, name) for room in rooms}
+        self._dialed = float("-inf")
+        self._token = token
         self._loop = loop
         self._url = url
         self._by = by
@@ -72,9 +95,21 @@ class Visitor:
         self.commands.append(command)
         self.process.run(self._loop.create_task, self._give(command))
 
+    def type(self, room: str, what: str = "typing") -> None:
+        """Begin to type, or stop."""
+        if room in self.rooms:
+            self.process.run(self._loop.create_task, self._say(room, what))
+
+    @property
+    def credentials(self) -> str | None:
+        """What another tab of the same person comes with."""
+        return None if self.client is None else self.client._credentials
+
     async def _run(self) -> None:
         snapshot = self._snapshot if self._by == "snapshot" else None
-        async with holdfast.connect(self._url, snapshot=snapshot) as self.client:
+        self.client = holdfast.connect(self._url, snapshot=snapshot, token=self._token)
+        self._listen_in(self.client)
+        async with self.client:
             reading = [asyncio.create_task(self._read(self.client, room)) for room in self.copies]
             await self._leaves.wait()
             for task in reading:
@@ -89,15 +124,61 @@ class Visitor:
                 async for item in room:
                     if self._loop.time() < self.tired_until:
                         await asyncio.sleep(self.tired_until - self._loop.time())
-                    await self._told(copy, item)
+                        copy.left += room.replica._paused
+                    self._told(copy, item)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self.violations.append(error)
 
-    async def _told(self, copy: Copy, item: Any) -> None:
+    def _listen_in(self, client: holdfast.Client) -> None:
+        """Judge what the server says, how often it is dialed, and whom it takes us for."""
+        told, say, dial, connected = client._told, client._say, client._open, client._connected
+
+        def telling(room: Any, message: messages.RoomMessage) -> None:
+            self._judge(lambda: self._lines[room.name].said(message))
+            if isinstance(message, messages.UserJoined | messages.UserLeft):
+                self.heard.append((type(message).__name__, message.user_id))
+            told(room, message)
+
+        def saying(message: Any) -> None:
+            if isinstance(message, messages.Sync):
+                self._lines[message.room].asked(message.since)
+            say(message)
+
+        def dialing(road: roads.Road) -> Any:
+            if road is roads.Road.WEBSOCKET:
+                self._judge(self._may_dial)
+            return dial(road)
+
+        def connecting(message: messages.Connected) -> None:
+            self._judge(lambda: self._is(message.user.user_id))
+            connected(message)
+
+        client._told, client._say = telling, saying  # type: ignore[method-assign]
+        client._open, client._connected = dialing, connecting  # type: ignore[method-assign]
+
+    def _judge(self, judge: Callable[[], None]) -> None:
+        try:
+            judge()
+        except Violation as error:
+            self.violations.append(error)
+
+    def _may_dial(self) -> None:
+        since, self._dialed = self._loop.time() - self._dialed, self._loop.time()
+        if since < FLOOR - 1e-6:
+            raise Violation(f"{self.name} has dialed, and {since:.3f} s later again")
+
+    def _is(self, user_id: str) -> None:
+        if self.user_id not in (None, user_id):
+            raise Violation(f"{self.name} is taken for somebody else than before")
+        self.user_id = user_id
+
+    def _told(self, copy: Copy, item: Any) -> None:
         copy.history.told(item)
-        copy.by_http += self.client is not None and self.client.status.road is holdfast.Road.HTTP
+        if self.client is not None and self.client.status.road is holdfast.Road.HTTP:
+            copy.by_http += 1
+            copy.by_polls += self.client._reader.how is not How.STREAM
         match item:
             case Event(_, "added", data):
                 copy.entries.append(data["text"])
@@ -113,6 +194,7 @@ class Visitor:
         try:
             while command.room not in self.rooms:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+            self.copies[command.room].given.append(command)
             await self.rooms[command.room].command("add", text=command.text)
             command.outcome = "done"
         except holdfast.OutcomeUnknown:
@@ -122,10 +204,14 @@ class Visitor:
         except HoldfastError as error:
             command.outcome, command.reason = "refused", repr(error)
 
+    async def _say(self, room: str, what: str) -> None:
+        with suppress(HoldfastError):  # there may be no link, and nobody sees it then
+            await self.rooms[room].send(what)
+
     async def _snapshot(self, room: str) -> tuple[Any, str]:
         """Ask for a room's state, by HTTP."""
         host, port = self._url.split("/")[2].split(":")
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(SNAPSHOT):
             reader, writer = await asyncio.open_connection(host, int(port))
             try:
                 request = f"GET /snapshot?room={room} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"

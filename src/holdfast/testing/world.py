@@ -22,21 +22,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from holdfast import Hub
 from holdfast.store.store import Retention
+from holdfast.testing import calm
 from holdfast.testing.disk import Disk
+from holdfast.testing.endpoint import BUFFER
 from holdfast.testing.misfortune import FAULTS
 from holdfast.testing.network import Network, SeaLoop, Weather
-from holdfast.testing.server_process import ServerProcess
+from holdfast.testing.server_process import RECORDS, REFUSED, ServerProcess
 from holdfast.testing.verdict import GHOST, Verdict
 from holdfast.testing.virtual import seeded
 from holdfast.testing.visitor import Visitor
+from holdfast.testing.watch import Watch
 
 #: When nothing goes wrong any more, everybody has everything by then: the longest delay, and being noticed. Seconds.
 CONVERGED = 30.0 + 43.0 + 10.0 + 20.0
 #: Whatever was to end later has ended by then. Seconds.
 CALM = 100.0
-#: A log is kept so short that some who were away find it trimmed.
-RECORDS = 300
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,15 @@ class World:
         self.dice = dice
         self.disk = disk
         self.report = Report(seed)
-        weather = Weather((0.001, dice.choice([0.01, 0.05, 0.3])), dice.choice([0.0, 0.1, 0.6]))
+        weather = Weather(
+            (0.001, dice.choice([0.01, 0.05, 0.3])),
+            dice.choice([0.0, 0.1, 0.6]),
+            dice.choice([None, None, None, 25_000.0]),
+            dice.choice([BUFFER, BUFFER, 16 * 1024]),
+        )
         self.network = Network(loop, dice, weather)
         retention = Retention(RECORDS, 7 * 24 * 3600.0, 24 * 3600.0)
-        self.servers = [ServerProcess(loop, ("server", 80), folder / "sea.db", retention)]
+        self.servers = [ServerProcess(loop, ("server", 80), folder / "sea.db", retention, self._opened)]
         self.rooms = tuple(f"room-{number}" for number in range(plan.rooms))
         self.visitors: list[Visitor] = []
         self.gone: list[Visitor] = []
@@ -91,8 +98,9 @@ class World:
         """Have everything go wrong for a while, then nothing; judge."""
         for server in self.servers:
             server.start()
-        for _ in range(self.plan.clients):
+        for _ in range(self.plan.clients - 1):
             self.arrive()
+        self.later(self.dice.uniform(1, 20), self.arrive)
         working = asyncio.create_task(self._work())
         for _ in range(self.plan.faults):
             await asyncio.sleep(self.dice.expovariate(self.plan.faults / self.plan.seconds))
@@ -103,22 +111,36 @@ class World:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
         await self._calm_down()
+        if await self._converge():
+            await calm.scenes(self)
         await self._converge()
         self.verdict.judge()
         await self._leave()
+        self.verdict.judge_what_is_left()
+        for server in self.servers:
+            await server.stop()
 
     async def _work(self) -> None:
         """Have clients do what they are there for."""
         while True:
             await asyncio.sleep(self.dice.expovariate(self.plan.commands_per_second))
             visitor = self.dice.choice(self.visitors)
-            if visitor.process.is_alive:
-                visitor.command(self.dice.choice(list(visitor.copies)), self.new_text())
+            room = self.dice.choice(list(visitor.copies))
+            match self.dice.random():
+                case what if what < 0.1:
+                    visitor.type(room)
+                case what if what < 0.15:
+                    visitor.type(room, "stop_typing")
+                case what if what < 0.25:
+                    visitor.command(room, self.new_text() + REFUSED)
+                case _:
+                    visitor.command(room, self.new_text())
 
     async def _calm_down(self) -> None:
         """Let nothing go wrong any more."""
         await asyncio.sleep(CALM)
-        self.disk.is_full = self.disk.fails_to_sync = self.network.bars_websockets = False
+        self.disk.is_full = self.disk.fails_to_sync = False
+        self.network.bars_websockets = self.network.bars_streams = False
         self.network.unreachable.clear()
         for wire in self.network.open_wires():
             if any(end.is_silent for end in wire.ends) and self.dice.random() < 0.5:
@@ -132,30 +154,43 @@ class World:
             else:
                 server.start()
 
-    async def _converge(self) -> None:
+    async def _converge(self) -> bool:
+        """Wait until everybody knows the same; return whether they do in time."""
         until = self.loop.time() + CONVERGED
         while self.loop.time() < until:
             await asyncio.sleep(1.0)
             if self.verdict.all_agree():
-                return
+                return True
+        return False
 
     async def _leave(self) -> None:
-        """Have everybody leave: nothing may be left of them."""
-        for visitor in self.visitors:
+        """Have everybody leave, some in the middle of something: nothing may be left of them."""
+        while self.visitors:
+            visitor = self.dice.choice(self.visitors)
+            is_last = len(self.visitors) == 1
+            if is_last and self.dice.random() < 0.3:
+                for wire in self.network.open_wires():
+                    wire.reset()
+                await asyncio.sleep(0.1)  # and there is no link for as long
+            visitor.command(self.dice.choice(list(visitor.copies)), self.new_text())
+            await asyncio.sleep(self.dice.choice([0.0, 0.01]))
             await visitor.leave()
+            self.visitors.remove(visitor)
+            self.gone.append(visitor)
+            if not is_last:
+                await asyncio.sleep(calm.TOLD)
+                self.verdict.expect_shown()
         await asyncio.sleep(GHOST)
-        self.verdict.judge_what_is_left()
-        for server in self.servers:
-            await server.stop()
 
     # What can happen.
 
     def arrive(self) -> Visitor:
-        """Have somebody come."""
+        """Have somebody come, perhaps with one tab more."""
         self._names += 1
         rooms = tuple(self.dice.sample(self.rooms, self.dice.randint(1, len(self.rooms))))
         by = self.dice.choice(["resume", "resume", "snapshot"])
-        visitor = Visitor(self.loop, f"visitor {self._names}", self.servers[0].url, rooms, by)
+        token = self.dice.choice([None, *(visitor.credentials for visitor in self.visitors)])
+        visitor = Visitor(self.loop, f"visitor {self._names}", self.servers[0].url, rooms, by, token)
         self.visitors.append(visitor)
         return visitor
 
@@ -208,6 +243,9 @@ class World:
         self._texts += 1
         return f"{self._texts}"
 
+    def _opened(self, hub: Hub) -> None:
+        Watch(self, hub)
+
     def later(self, seconds: float, what: Callable[[], object]) -> None:
         """Have something happen after a while."""
         self.loop.call_later(seconds, what)
@@ -256,7 +294,10 @@ def run(seed: int, plan: Plan | None = None) -> Report:
             Disk(random.Random(dice.getrandbits(64))) as disk,
         ):
             world = World(seed, plan or Plan(), loop, dice, disk, Path(folder))
-            loop.run_until_complete(world.run())
+            try:
+                loop.run_until_complete(world.run())
+            except Exception as error:
+                world.verdict.wrong(f"it could not go on: {error!r}")
             report = world.finish()
             world.bury()
     finally:

@@ -1,0 +1,80 @@
+"""
+What must happen at once where nothing goes wrong?
+
+Some scenes for the end of a run, when everybody is there and knows the same: what is promised in
+calm water is promised to the second, and needs no allowance for misfortune.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from holdfast import Road
+from holdfast.core.attendance import TYPING_LAPSE
+from holdfast.core.link import State
+
+if TYPE_CHECKING:
+    from holdfast.testing.visitor import Visitor
+    from holdfast.testing.world import World
+
+#: For a word to come to everybody, in any weather. Seconds.
+TOLD = 2.0
+#: A link that was reset is missed by nobody for as long as this. Seconds.
+GRACE = 5.0 - 0.5
+
+
+def present(visitors: list[Visitor], room: str) -> list[Visitor]:
+    """Return those of them who are in a room, as the others may see: by HTTP, nobody is."""
+    return [
+        visitor
+        for visitor in visitors
+        if visitor.client is not None
+        and room in visitor.rooms
+        and visitor.client.status.state is State.LIVE
+        and visitor.client.status.road is Road.WEBSOCKET
+    ]
+
+
+def users(visitors: list[Visitor]) -> set[str]:
+    """Return who they are: the tabs of one person are one."""
+    return {visitor.user_id for visitor in visitors if visitor.user_id is not None}
+
+
+async def scenes(world: World) -> None:
+    """Play them."""
+    room = world.dice.choice(world.rooms)
+    there = present(world.visitors, room)
+    if len(users(there)) > 1:
+        one = world.dice.choice(there)
+        await _types(world, room, one, [other for other in there if other.user_id != one.user_id])
+        await _breaks_off(world, room, one, [other for other in there if other.user_id != one.user_id])
+
+
+async def _types(world: World, room: str, one: Visitor, others: list[Visitor]) -> None:
+    """Somebody types, which all others see; and then says no more of it."""
+    one.type(room)
+    await asyncio.sleep(TOLD)
+    seen = [one.user_id in other.rooms[room].replica.typing for other in present(others, room)]
+    if not all(seen):
+        world.verdict.wrong(f"{one.name} types in {room}, and {seen.count(False)} of {len(seen)} do not see it")
+    world.report.reached["typing seen"] += len(seen)
+    await asyncio.sleep(TYPING_LAPSE)
+    if any(one.user_id in other.rooms[room].replica.typing for other in present(others, room)):
+        world.verdict.wrong(f"{one.name} has stopped typing in {room}, and is shown to do it")
+
+
+async def _breaks_off(world: World, room: str, one: Visitor, others: list[Visitor]) -> None:
+    """The link of somebody is reset, which nobody else may hear of."""
+    road: Any = None if one.client is None else one.client._road
+    if one not in present([one], room) or road._connection is None:
+        return
+    told = {other: len(other.heard) for other in others}
+    road._connection.transport.wire.reset()
+    await asyncio.sleep(GRACE)
+    for other in others:
+        for type, user_id in other.heard[told[other] :]:
+            if user_id == one.user_id:
+                world.verdict.wrong(f"the link of {one.name} was reset, and {other.name} was told {type}")
+    if not world.verdict.shows(room, one.user_id):
+        world.verdict.wrong(f"the link of {one.name} was reset, and within the grace they are shown in {room} no more")

@@ -1,0 +1,84 @@
+"""
+Does a server keep its promises to those whose links are good?
+
+It looks over a server's shoulder, and sees what no client is told: whom the heartbeat takes for
+dead, who is shown no longer, and how much waits for somebody who reads slowly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holdfast.core.inputs import Ending, Identified, Input, Lost, Went
+from holdfast.core.ready import CHUNK_BYTES
+from holdfast.testing.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from holdfast import Hub
+    from holdfast.testing.world import World
+
+#: Who breaks off is shown for as long as this, and a little longer. Seconds.
+GRACE = 5.0 - 0.1
+#: What may wait for one connection: a full transport, one write more, and some small answers. Bytes.
+WAITING = 2 * CHUNK_BYTES + 8 * 1024
+
+
+class Watch:
+    """What is seen of one server; everything that is done goes through its hands."""
+
+    def __init__(self, world: World, hub: Hub) -> None:
+        self._world = world
+        self._hub = hub
+        self._hands = hub.opened.hands
+        self._left: dict[str, float] = {}  # when a user's connection ended in another way than by breaking off
+        self._tell, self._lost = self._hands.tell, self._hands.lost
+        self._hands.tell = self.tell  # type: ignore[method-assign]
+        self._hands.lost = self.lost  # type: ignore[method-assign]
+
+    def lost(self, connection: Any, ending: Ending) -> None:
+        """Take in that a connection is gone."""
+        if connection in self._hands.connections:
+            end: Endpoint = connection._transport
+            client = end.peer.process
+            is_good = not end.wire.was_silent and client is not None and client.is_alive and not client.was_stopped
+            if ending is Ending.DEAD and is_good:
+                self._wrong("a client was taken for dead whose link is good")
+            if end.most > WAITING:
+                self._wrong(f"{end.most} bytes have waited for a connection")
+            self._world.report.reached["transport full"] += end.most > CHUNK_BYTES
+        self._lost(connection, ending)
+
+    def tell(self, input: Input) -> None:
+        """Take in what the mind is told: nobody leaves a room by breaking off, or by coming back."""
+        mind = self._hands.mind
+        match input:
+            case Lost(connection, Ending.UNCLEAN):
+                session = mind.session(connection)
+            case Identified(replaces=str(replaced)):
+                session = mind._by_id.get(replaced)
+            case Lost(connection) | Went(connection):
+                session, gone = None, mind.session(connection)
+                if gone is not None:
+                    self._left[gone.user.user_id] = self._world.loop.time()
+            case _:
+                session = None
+        user, rooms = ("", ()) if session is None else (session.user.user_id, tuple(session.rooms))
+        self._tell(input)
+        if rooms:
+            self._look(user, rooms)
+        if rooms and isinstance(input, Lost):
+            now = self._world.loop.time()
+            self._world.later(GRACE, lambda: self._look(user, rooms, now))
+
+    def _look(self, user: str, rooms: tuple[str, ...], since: float | None = None) -> None:
+        """See that somebody is still shown, who has not left meanwhile."""
+        if all(self._hub is not server.hub for server in self._world.servers) or self._hands.draining:
+            return
+        if since is not None and self._left.get(user, -1.0) >= since:
+            return
+        for room in rooms:
+            if user not in {one.user_id for one in self._hub.members(room)}:
+                self._wrong(f"a user has broken off, or come back, and is shown in {room} no longer, within the grace")
+
+    def _wrong(self, what: str) -> None:
+        self._world.verdict.wrong(what)
