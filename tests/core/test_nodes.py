@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from holdfast.core import inputs
 from holdfast.core.effects import Attends, Close, Deliver, Departs, Effect, Types
@@ -32,30 +32,42 @@ ROOMS = ("lobby", "kitchen")
 Key = tuple[str, str]  # room, session
 
 
+class Row(NamedTuple):
+    node: str
+    here: bool
+    user: User
+    claim: int
+
+
 @dataclass
 class Table:
-    """Who is where, as all nodes write it; changes have numbers."""
+    """Who is where, as all nodes write it. Changes have numbers, and so have claims: the newest holds a session."""
 
     now: float = 0.0
     sessions: int = 0
-    rows: dict[Key, tuple[str, bool, User]] = field(default_factory=dict)  # at which node, and whether it is there
+    claims: int = 0
+    rows: dict[Key, Row] = field(default_factory=dict)
     log: list[Key] = field(default_factory=list)
 
-    def put(self, key: Key, node: str, user: User, *, here: bool = True) -> None:
-        self.rows[key] = node, here, user
-        self.log.append(key)
+    def put(self, key: Key, row: Row) -> None:
+        if key not in self.rows or self.rows[key].claim <= row.claim:
+            self.rows[key] = row
+            self.log.append(key)
 
 
 class Node:
-    """One node, as its hands and its store make it."""
+    """One node, as its hands and its store make it; when it is `late`, it writes only when it is to look, or has to."""
 
-    def __init__(self, name: str, table: Table) -> None:
+    def __init__(self, name: str, table: Table, *, late: bool = False) -> None:
         self.name = name
+        self.late = late
         self.table = table
         self.mind = Hub(Codec(), "k3f9", RULES)
         self.read = len(table.log)
         self.connections: dict[str, str] = {}  # and their sessions
         self.mine: dict[Key, User] = {}
+        self.unwritten: dict[Key, User | None] = {}  # of mine; None: has left
+        self.claims: dict[str, int] = {}  # to sessions
         self.theirs: dict[str, dict[str, User]] = {}
         self.said: dict[str, list[dict[str, Any]]] = {}
         self.closed: dict[str, int] = {}
@@ -68,17 +80,17 @@ class Node:
                         for connection in to:
                             self.said.setdefault(str(connection), []).append(json.loads(frame.text))
                 case Attends(room, session, user):
-                    self.mine[room, session] = user
-                    self.table.put((room, session), self.name, user)
+                    self.mine[room, session] = self.unwritten[room, session] = user
                 case Departs(room, session):
-                    user = self.mine.pop((room, session), None)
-                    if user is not None and self.table.rows[room, session][0] == self.name:
-                        self.table.put((room, session), self.name, user, here=False)
+                    if self.mine.pop((room, session), None) is not None:
+                        self.unwritten[room, session] = None
                 case Close(connection, code, _):
                     self.closed[str(connection)] = code
                     self.connections.pop(str(connection), None)
                 case Types():
                     pass
+        if not self.late:
+            self.write()
 
     def tell(self, input: inputs.Input) -> None:
         self.do(self.mind.receive(input, self.table.now))
@@ -90,14 +102,7 @@ class Node:
     def arrive(self, connection: str, user: User, replaces: str | None = None) -> str:
         """Let somebody in, who may bring a session."""
         self.table.sessions += 1
-        rooms: tuple[str, ...] = ()
-        if replaces is not None and not self.mind.knows_session(replaces):
-            rows = self.table.rows.items()
-            rooms = tuple(room for (room, id), (_, here, whose) in rows if id == replaces and here and whose == user)
-            for room in rooms:
-                self.mine[room, replaces] = user
-                self.table.put((room, replaces), self.name, user)
-                self.theirs.get(room, {}).pop(replaces, None)
+        rooms = () if replaces is None else self.claim(replaces, user)
         self.tell(inputs.Opened(connection))
         self.tell(inputs.Identified(connection, f"s{self.table.sessions}", user, replaces=replaces, rooms=rooms))
         self.connections[connection] = next(
@@ -105,11 +110,33 @@ class Node:
         )
         return self.connections[connection]
 
+    def claim(self, session: str, user: User) -> tuple[str, ...]:
+        self.write()
+        self.table.claims += 1
+        self.claims[session] = self.table.claims
+        rooms = []
+        for (room, id), row in self.table.rows.items():
+            if id == session and row.here and row.user == user and row.node != self.name:
+                rooms.append(room)
+                self.mine[room, session] = user
+                self.table.put((room, session), Row(self.name, True, user, self.table.claims))
+                self.theirs.get(room, {}).pop(session, None)
+        return tuple(rooms)
+
+    def write(self) -> None:
+        for (room, session), user in self.unwritten.items():
+            row = self.table.rows.get((room, session))
+            if user is not None:
+                self.table.put((room, session), Row(self.name, True, user, self.claims.get(session, 0)))
+            elif row is not None and row.node == self.name:
+                self.table.put((room, session), row._replace(here=False))
+        self.unwritten.clear()
+
     def join(self, connection: str, room: str) -> None:
         if self.mind.room(room) is None:
             self.theirs[room] = {
                 session: user
-                for (name, session), (at, here, user) in self.table.rows.items()
+                for (name, session), (at, here, user, _) in self.table.rows.items()
                 if name == room and here and at != self.name
             }
         self.tell(inputs.Entered(connection, room, span=Span(1, 0), elsewhere=tuple(self.theirs[room].items())))
@@ -119,18 +146,20 @@ class Node:
         self.tell(inputs.Lost(connection, ending))
 
     def catch_up(self) -> None:
-        """Read what all have written since it read last."""
+        """Write down who came and went, and read what all have written since it read last."""
+        self.write()
         keys, self.read = dict.fromkeys(self.table.log[self.read :]), len(self.table.log)
         taken: dict[str, list[str]] = {}
         for room, session in keys:
-            if self.table.rows[room, session][0] != self.name and self.mine.pop((room, session), None) is not None:
+            row = self.table.rows[room, session]
+            if row.node != self.name and self.mine.pop((room, session), None) is not None:
                 taken.setdefault(session, []).append(room)
                 if room in self.theirs:
-                    self.theirs[room][session] = self.table.rows[room, session][2]
+                    self.theirs[room][session] = row.user
         for session, rooms in taken.items():
             self.tell(inputs.Taken(session, tuple(rooms)))
         for room, session in keys:
-            at, here, user = self.table.rows[room, session]
+            at, here, user, _ = self.table.rows[room, session]
             theirs = self.theirs.get(room)
             if theirs is None or self.mind.room(room) is None:
                 continue
@@ -238,6 +267,26 @@ def test_who_took_a_session_over_and_does_not_join_has_left_after_the_grace(node
     assert two.mind.deadline() is None
 
 
+def test_who_is_back_before_the_node_knew_that_they_were_elsewhere_stays(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    one.lose("a", Ending.UNCLEAN)
+    assert two.arrive("a'", ANN, session) == session
+    for room in ROOMS:
+        two.join("a'", room)
+    assert one.arrive("a''", ANN, session) == session
+    one.join("a''", "lobby")
+    for _ in range(3):
+        for node in nodes:
+            node.table.now += 3.0
+            node.catch_up()
+            node.tick()
+    assert (one.closed, two.closed) == ({}, {"a'": CloseCode.TAKEN_OVER})
+    assert one.roster("lobby") == {"ann"}
+    assert [key for key, row in one.table.rows.items() if row.here] == [("lobby", session)]
+
+
 def test_nobody_takes_over_the_session_of_somebody_else(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
     session = one.arrive("a", ANN)
@@ -284,9 +333,15 @@ class Wandering(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.table = Table()
-        self.nodes = [Node(name, self.table) for name in ("one", "two", "three")]
+        self.nodes = [Node(name, self.table, late=True) for name in ("one", "two", "three")]
         self.links = 0
         self.old: list[tuple[str, User]] = []  # sessions that there were
+        self.newest: dict[str, str] = {}  # their newest links
+
+    @invariant()
+    def nobody_is_cut_for_an_older_link(self) -> None:
+        for node in self.nodes:
+            assert not set(node.closed) & set(self.newest.values())
 
     def link(self, data: st.DataObject) -> tuple[Node, str]:
         return data.draw(st.sampled_from([(node, name) for node in self.nodes for name in node.connections]))
@@ -299,6 +354,7 @@ class Wandering(RuleBasedStateMachine):
         brought = data.draw(st.sampled_from([None, *mine]))
         session = node.arrive(f"link {self.links}", user, brought)
         self.old.append((session, user))
+        self.newest[session] = f"link {self.links}"
 
     @precondition(lambda self: any(node.connections for node in self.nodes))
     @rule(data=st.data(), room=st.sampled_from(ROOMS))
@@ -317,6 +373,22 @@ class Wandering(RuleBasedStateMachine):
     def lose(self, data: st.DataObject, ending: Ending) -> None:
         node, name = self.link(data)
         node.lose(name, ending)
+
+    @precondition(lambda self: any(node.connections for node in self.nodes))
+    @rule(data=st.data())
+    def go_on(self, data: st.DataObject) -> None:
+        """A link breaks off, and its client is back at once, wherever."""
+        node, name = self.link(data)
+        session = node.mind.session(name)
+        assert session is not None
+        rooms = tuple(session.rooms)
+        if data.draw(st.booleans()):
+            node.lose(name, Ending.UNCLEAN)
+        node = data.draw(st.sampled_from(self.nodes))
+        self.links += 1
+        self.newest[node.arrive(f"link {self.links}", session.user, session.id)] = f"link {self.links}"
+        for room in rooms:
+            node.join(f"link {self.links}", room)
 
     @rule(data=st.data())
     def read(self, data: st.DataObject) -> None:
@@ -342,7 +414,7 @@ class Wandering(RuleBasedStateMachine):
                     session = node.mind.session(name)
                     if session is not None and room in session.rooms:
                         truth.add(session.user.user_id)
-            table = {user.user_id for (name, _), (_, here, user) in self.table.rows.items() if name == room and here}
+            table = {row.user.user_id for (name, _), row in self.table.rows.items() if name == room and row.here}
             assert table == truth, room
             for node in self.nodes:
                 assert node.roster(room) in (None, truth), (node.name, room)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from databases import Cluster, create
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import User
 from holdfast.store import postgres_people
@@ -185,6 +185,56 @@ async def test_a_crash_of_the_database_makes_nobody_leave(cluster: Cluster, monk
     finally:
         for node in nodes:
             await node.store.close()
+
+
+async def test_who_is_back_before_the_node_knew_that_they_were_elsewhere_stays(open_store: OpenStore) -> None:
+    one, two, three = [await open_store() for _ in range(3)]
+    await follow(three, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(three) == {"s1": "ann"})
+    one.store.others._looking.cancel()  # it stands still
+    assert await two.store.others.take_over("s1", "ann") == ("lobby",)
+    two.store.others.attend("attic", "s1", ANN)
+    await until(lambda: one.rows("SELECT room, here FROM holdfast_people WHERE room = 'attic'") == [("attic", True)])
+    back = asyncio.create_task(one.store.others.take_over("s1", "ann"))
+    await asyncio.sleep(0)
+    one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())
+    assert sorted(await back) == ["attic", "lobby"]
+    await until(lambda: two.told_people == ["s1 was taken with attic and lobby"])
+    await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
+    assert one.told_people == []
+    assert three.told_people == ["ann came to lobby"]
+    assert set(one.rows("SELECT node, here FROM holdfast_people")) == {(one.store.others._hints.node, True)}
+
+
+async def test_the_newest_claim_holds_a_session_in_whatever_order_it_is_written_down(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    one.store.others.attend("lobby", "s1", ANN)
+    node = two.store.others._hints.node
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    one.store.others._looking.cancel()
+    assert await two.store.others.take_over("s1", "ann") == ("lobby",)
+    with psycopg.connect(one.dsn) as apart:
+        apart.execute("TRUNCATE holdfast_people, holdfast_node")  # as a crash of the database does
+    one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])  # perhaps the older claim
+    two.store.others._renewed = -float("inf")
+    two.store.others._wanted.set()
+    await until(lambda: one.rows("SELECT node FROM holdfast_people") == [(node,)])
+    await until(lambda: one.told_people == ["s1 was taken with lobby"])
+    await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
+    assert two.told_people == []
+    assert one.rows("SELECT node FROM holdfast_people") == [(node,)]
+
+
+async def test_whether_a_session_can_be_claimed_is_said(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_people, "ASK_SECONDS", 0.2)
+    one = await open_store()
+    with pytest.raises(Invalid):
+        await one.store.others.take_over("\0", "ann")
+    one.store.others._looking.cancel()
+    with pytest.raises(Unavailable):
+        await one.store.others.take_over("s1", "ann")
 
 
 async def test_a_crowd_that_comes_from_another_node_is_taken_over_and_meets_its_rooms_with_a_few_questions(

@@ -60,6 +60,12 @@ def test_a_session_that_is_handed_over_has_neither_come_nor_gone(world: World) -
     assert world.told == []
 
 
+def test_who_was_handed_over_to_a_node_that_is_gone_by_now_has_left(world: World) -> None:
+    world.people.give("lobby", "s1", "one", ANN)
+    world.people.bury({"two"}, 0.0)
+    assert world.told == ["ann left lobby"]
+
+
 def test_the_people_of_a_node_that_is_gone_have_left(world: World) -> None:
     world.people.come("lobby", "s1", "one", ANN)
     world.people.come("lobby", "s2", "two", BOB)

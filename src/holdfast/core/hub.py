@@ -140,9 +140,10 @@ class Hub:
         """Return all of them."""
         return self._rooms.values()
 
-    def knows_session(self, id: str) -> bool:
-        """Whether a session is here, or may return to here."""
-        return id in self._by_id or id in self._lingering
+    def is_in(self, session: str, room: str) -> bool:
+        """Whether a session is in a room, or may return to it."""
+        here, lingering = self._by_id.get(session), self._lingering.get(session)
+        return (here is not None and room in here.rooms) or (lingering is not None and room in lingering.rooms)
 
     def knows(self, room: str, since: Position | None) -> bool:
         """Whether a join or sync from `since` can be decided without asking the store."""
@@ -199,15 +200,16 @@ class Hub:
         if twin is not None and twin.user.user_id == input.user.user_id:
             self._forget(twin.connection, Ending.UNCLEAN)
             self._effects.add(Close(twin.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
-            return wanted
-        if wanted not in self._lingering and input.rooms:
             self._expect(wanted, input.user, input.rooms)
+            return wanted
+        self._expect(wanted, input.user, input.rooms)
         lingering = self._lingering.get(wanted)
         return wanted if lingering is not None and lingering.user.user_id == input.user.user_id else input.session
 
     def _expect(self, session_id: str, user: User, rooms: tuple[str, ...]) -> None:
-        """Give a session that was on another node the time of a grace to join its rooms here."""
-        self._lingering[session_id] = _Lingering(user, rooms)
+        """Give a session that was in rooms on another node the time of a grace to join them here."""
+        if rooms:
+            self._lingering.setdefault(session_id, _Lingering(user)).rooms.update(rooms)
         for name in rooms:
             self._agenda.set(("grace", session_id, name), self._now + self._rules.presence_grace)
             if name in self._rooms:

@@ -137,8 +137,10 @@ class Connection:
         self.hands.drained(self)
 
     def ended(self) -> None:
-        """It is gone: what is being handled is finished, what waits is not begun."""
+        """It is gone: what is being handled is finished, what waits is not begun, and nobody asks who it would be."""
         self._waiting.clear()
+        if self._handling is not None and self.hands.mind.session(self) is None:
+            self._handling.cancel()  # or it would claim a session that has gone on elsewhere by now
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

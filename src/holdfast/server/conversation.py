@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from holdfast.core import inputs
-from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized
+from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized, Unavailable
 from holdfast.protocol import messages
 from holdfast.protocol.codec import problem
 from holdfast.protocol.cursor import decode_position
@@ -131,11 +131,14 @@ class Conversation:
         session = message.session
         rooms: tuple[str, ...] = ()
         if session is not None:
-            rooms = await self._hands.take_over(session, identity.user.user_id)
+            try:
+                rooms = await self._hands.take_over(session, identity.user.user_id)
+            except (Invalid, Unavailable):
+                session = None  # it comes as a new one, and is seen to
         if connection in self._hands.connections:
             self._gate.admit(connection, identity, session, rooms)
         if session is not None:
-            self._hands.give_up(session, rooms)  # unless it is what the client goes on with
+            self._hands.give_up(session, rooms)
 
     async def _join(self, connection: Connection, user: User, room: str, since: str | None) -> None:
         self._hands.codec.check_room(room)

@@ -276,15 +276,18 @@ class Hands:
         return () if self._others is None else self._others.known(room)
 
     async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
-        """Take a session over from another node, if it is not of this one; return the rooms that it is in."""
-        if self._others is None or self.mind.knows_session(session):
-            return ()
-        return await self._others.take_over(session, user_id)
+        """
+        Have a session go on at this node; return the rooms that it was in at another one.
+
+        That is asked even if this node has it: it may have been elsewhere meanwhile. Raises `Invalid` or `Unavailable`.
+        """
+        return () if self._others is None else await self._others.take_over(session, user_id)
 
     def give_up(self, session: str, rooms: Iterable[str]) -> None:
-        """Let go of a session that was taken over, and is not wanted any more."""
-        for room in rooms if self._others is not None and not self.mind.knows_session(session) else ():
-            self._do(Departs(room, session))
+        """Let go of the rooms of a session that was taken over, unless it is what the client goes on with."""
+        for room in rooms:
+            if not self.mind.is_in(session, room):
+                self._do(Departs(room, session))
 
     def say(self, *word: Any) -> None:
         """Tell the other nodes something; it may be lost."""

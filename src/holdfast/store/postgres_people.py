@@ -5,6 +5,10 @@ Each node writes down its own people, and reads what the others have written sin
 last, as with the log. It has a lease, which it renews while it lives: when that ends, its
 people have left. Whom a node has not heard from, its own heartbeat has dropped long since,
 so one lease stands for all of them.
+
+A session that returns is claimed by the node that it returns to, and the newest claim holds it,
+by the database's clock: others may still think that it is theirs, for they have stood still, or
+were cut off, or write everybody down again in a database that has lost them.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from holdfast.core.inputs import Elsewhere
 from holdfast.errors import HoldfastError, Invalid, Unavailable
 from holdfast.protocol.messages import User
 from holdfast.store.errands import Errands
-from holdfast.store.postgres_database import NEW, AsyncConnection, Database, hang_up, since, up_to
+from holdfast.store.postgres_database import CLOCK, NEW, AsyncConnection, Database, hang_up, since, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
 from holdfast.store.store import Listener
 from holdfast.store.trouble import Trouble
@@ -47,26 +51,33 @@ STEP_SECONDS = 0.05
 ASK_SECONDS = 3.0
 
 _ATTEND = """
-INSERT INTO holdfast_people AS people (room, session, "user", name, node, here, xid, at)
-SELECT room, session, "user", name, %s, true, pg_current_xact_id(), now()
-  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) one(room, session, "user", name) ORDER BY room, session
+INSERT INTO holdfast_people AS people (room, session, "user", name, held, node, here, xid, at)
+SELECT one.*, %s, true, pg_current_xact_id(), now()
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::float8[]) one(room, session, "user", name, held)
+ ORDER BY room, session
     ON CONFLICT (room, session) DO UPDATE
-   SET "user" = excluded."user", name = excluded.name, node = excluded.node, here = true, xid = excluded.xid, at = now()
- WHERE people.node = excluded.node OR NOT people.here
-    OR people.node NOT IN (SELECT id FROM holdfast_node WHERE until > now())
+   SET "user" = excluded."user", name = excluded.name, held = excluded.held, node = excluded.node, here = true,
+       xid = excluded.xid, at = now()
+ WHERE people.held <= excluded.held
 """
 _DEPART = """
 UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at = now()
   FROM (SELECT * FROM unnest(%s::text[], %s::text[]) one(room, session) ORDER BY room, session) gone
  WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
 """
-_TAKE_OVER = """
-UPDATE holdfast_people people SET node = %(node)s, xid = pg_current_xact_id(), at = now()
-  FROM (SELECT room, session, "user", name FROM holdfast_people
-          JOIN unnest(%(sessions)s::text[], %(users)s::text[]) one(session, "user") USING (session, "user")
-         WHERE here AND node <> %(node)s ORDER BY room, session FOR UPDATE) taken
- WHERE people.room = taken.room AND people.session = taken.session RETURNING taken.*
-"""
+_TAKE_OVER = f"""
+WITH moment AS (SELECT {CLOCK} AS now), taken AS (
+  UPDATE holdfast_people people
+     SET node = %(node)s, held = greatest(now, people.held + 1e-6), xid = pg_current_xact_id(), at = now()
+    FROM moment, (
+      SELECT room, session FROM holdfast_people
+        JOIN unnest(%(sessions)s::text[], %(users)s::text[]) one(session, "user") USING (session, "user")
+       WHERE here AND node <> %(node)s ORDER BY room, session FOR UPDATE) theirs
+   WHERE people.room = theirs.room AND people.session = theirs.session
+  RETURNING people.room, people.session, "user", name, held
+)
+SELECT moment.now, taken.* FROM moment LEFT JOIN taken ON true
+"""  # noqa: S608 - all of it is ours
 _EXPEL = """
 INSERT INTO holdfast_expulsion ("user", room, node)
 SELECT "user", room, %s FROM unnest(%s::text[], %s::text[]) one("user", room)
@@ -80,8 +91,8 @@ SELECT pg_current_snapshot()::text,
 """
 _CHANGED = f"""
 WITH moment AS ({_MOMENT}), changed AS (
-  SELECT room, session, "user", name, node, here FROM holdfast_people WHERE {NEW}
-  UNION ALL SELECT room, NULL, "user", '', node, false FROM holdfast_expulsion WHERE {NEW}
+  SELECT room, session, "user", name, node, here, held FROM holdfast_people WHERE {NEW}
+  UNION ALL SELECT room, NULL, "user", '', node, false, 0 FROM holdfast_expulsion WHERE {NEW}
 )
 SELECT moment.*, changed.* FROM moment LEFT JOIN changed ON true
 """  # noqa: S608 - all of it is ours
@@ -91,6 +102,9 @@ SELECT room, session, "user", name, node FROM holdfast_people
  ORDER BY at
 """
 _AT_NODE = "SELECT room, session FROM holdfast_people WHERE node = %s AND here"
+_OF_SESSIONS = """
+SELECT room, session, "user", name, node, here, held FROM holdfast_people WHERE session = ANY(%s) AND node <> %s
+"""
 _EXPELLED = """
 SELECT "user", room FROM holdfast_expulsion WHERE node <> %s AND at > now() - make_interval(secs => %s)
 """
@@ -145,6 +159,7 @@ class People:
         self._hints = hints
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
+        self._held: dict[str, float] = {}  # sessions, and since when they are this node's
         self._since = ""
         self._looked = 0.0
         self._renewed = -inf
@@ -212,6 +227,7 @@ class People:
 
     def attend(self, room: str, session: str, user: User) -> None:
         """Write down that a session of this node is in a room."""
+        self._held.setdefault(session, self._database.now())
         self._mine[room, session] = self._unwritten[room, session] = user
         self._wanted.set()
 
@@ -231,11 +247,8 @@ class People:
         return self._theirs.known(room)
 
     async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
-        """Take a user's session over from another node."""
-        try:
-            return await self._run(self._returns.add((session, user_id)))
-        except (Invalid, Unavailable):
-            return ()  # it comes as a new one, and is seen to
+        """Claim a user's session, which may be this node's already; raises `Invalid` or `Unavailable`."""
+        return await self._run(self._returns.add((session, user_id)))
 
     async def expel(self, user_id: str, room: str | None) -> None:
         """Have the other nodes put a user out."""
@@ -257,6 +270,7 @@ class People:
         """The log is another: nobody is where they were."""
         self._mine.clear()
         self._unwritten.clear()
+        self._held.clear()
         self._theirs.clear()
         self._looking.cancel()  # what it is about to hear is of before
         self._looking = asyncio.create_task(self._look_for_ever())
@@ -322,6 +336,8 @@ class People:
                 looked.set_result(None)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
+            present = {session for _, session in self._mine}
+            self._held = {session: since for session, since in self._held.items() if session in present}
             for statement in _TIDY:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
 
@@ -340,7 +356,7 @@ class People:
 
         async def write(keys: Sequence[Key]) -> None:
             batch = [(key, self._unwritten[key]) for key in keys if key in self._unwritten]
-            came = [(*key, user.user_id, user.name) for key, user in batch if user is not None]
+            came = [(*key, user.user_id, user.name, self._held[key[1]]) for key, user in batch if user is not None]
             went = [key for key, user in batch if user is None]
             if came:
                 await connection.execute(_ATTEND, (self._hints.node, *map(list, zip(*came, strict=True))))
@@ -387,17 +403,18 @@ class People:
         await _each(self._returns.keys(), take_over, lambda key, error: self._returns.fail(key, _refusal(error)))
         await _each(self._expulsions.keys(), expel, lambda key, error: self._expulsions.fail(key, _refusal(error)))
 
-    def _take_over(self, returns: Iterable[tuple[str, str]], rows: Iterable[tuple[Any, ...]]) -> None:
+    def _take_over(self, returns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ...]]) -> None:
         """Give those who return the places that were taken for them; who has gone meanwhile leaves them again."""
-        places: dict[str, list[str]] = {}
-        for room, session, user, name in rows:
-            places.setdefault(session, []).append(room)
+        places: dict[tuple[str, str], list[str]] = {each: [] for each in returns}
+        self._held.update((session, rows[0][0]) for session, _ in returns)
+        for _, room, session, user, name, held in rows if rows[0][1] is not None else ():
+            places[session, user].append(room)
+            self._held[session] = max(self._held[session], held)
             self._mine[room, session] = User(user, name)
             self._theirs.take(room, session)
         self._hints.hint("people", {room for rooms in places.values() for room in rooms})
-        for session, user in returns:
-            rooms = tuple(places.get(session, ()))
-            if not self._returns.answer((session, user), rooms):
+        for (session, user), rooms in places.items():
+            if not self._returns.answer((session, user), tuple(rooms)):
                 for room in rooms:
                     self.depart(room, session)
 
@@ -422,22 +439,22 @@ class People:
                 self._unwritten.setdefault((room, session), None)
                 self._wanted.set()
         sessions = list({session for _, session in self._mine})
-        rows = await (
-            await connection.execute(
-                'SELECT room, session, "user", name, node FROM holdfast_people '
-                "WHERE session = ANY(%s) AND node <> %s AND here",
-                (sessions, self._hints.node),
-            )
-        ).fetchall()
-        self._give_up(rows)
+        self._give_up(await (await connection.execute(_OF_SESSIONS, (sessions, self._hints.node))).fetchall())
 
     def _give_up(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Let go of those of this node's people who are written down at another."""
+        """Let go of those of this node's people whom another has claimed since; the others are still this node's."""
         taken: dict[str, list[str]] = {}
-        for room, session, user, name, node in rows:
-            if self._mine.pop((room, session), None) is not None:
-                self._unwritten.pop((room, session), None)
-                taken.setdefault(session, []).append(room)
+        for room, session, user, name, node, here, held in rows:
+            if (room, session) not in self._mine:
+                continue
+            if held < self._held[session]:
+                self._unwritten[room, session] = self._mine[room, session]
+                self._wanted.set()
+                continue
+            del self._mine[room, session]
+            self._unwritten.pop((room, session), None)
+            taken.setdefault(session, []).append(room)
+            if here:
                 self._theirs.give(room, session, node, User(user, name))
         for session, rooms in taken.items():
             self._listener.taken(session, tuple(rooms))
@@ -449,8 +466,10 @@ class People:
         for room, session, user, *_ in theirs:
             if session is None:
                 self._listener.expelled(user, room)
-        self._give_up(row[:5] for row in people)
-        for room, session, user, name, node, here in people:
+        self._give_up(people)
+        for room, session, user, name, node, here, _ in people:
+            if (room, session) in self._mine:
+                continue
             if here and node in alive:
                 self._theirs.come(room, session, node, User(user, name))
             else:

@@ -179,7 +179,11 @@ class Others(Protocol):
         """Return who is in a room at other nodes, as far as is known."""
 
     async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
-        """Take a user's session over from another node; return the rooms that it is in (none: there is no such one)."""
+        """
+        Claim a user's session, which goes on here, for this node; return the rooms that it was in at another.
+
+        Raises `Invalid` or `Unavailable`: then nobody knows whose it is.
+        """
 
     async def expel(self, user_id: str, room: str | None) -> None:
         """Have them put a user out of a room, or out of all."""

@@ -68,6 +68,7 @@ class Whereabouts:
     def give(self, room: str, session: str, node: str, user: User) -> None:
         """A session of this node goes on at another."""
         if room in self._rooms:
+            self.alive.add(node)  # as when it comes
             self._rooms[room][session] = node, user
 
     def come(self, room: str, session: str, node: str, user: User) -> None:
