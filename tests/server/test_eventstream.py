@@ -179,3 +179,12 @@ async def test_rooms_whose_cursor_would_be_too_long_are_refused_and_not_given_on
         for path in ("/events", "/poll"):
             answer = await client.get(f"{path}?rooms={rooms}&wait=0")
             assert (answer.status_code, "too long for one cursor" in answer.json()["error"]) == (400, True)
+
+
+async def test_a_poll_is_held_no_longer_than_it_asks_for(hub: Hub) -> None:
+    async with AsyncClient(transport=ASGITransport(hub.app), base_url="http://localhost") as client:
+        for room in ("room", "rooms"):
+            async with asyncio.timeout(5):
+                answer = await client.get(f"/poll?{room}=lobby&wait=0")
+            assert (answer.status_code, answer.json()["data"]) == (200, [])
+            assert "wait must be" in (await client.get(f"/poll?{room}=lobby&wait=31")).json()["error"]

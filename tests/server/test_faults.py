@@ -206,6 +206,14 @@ async def test_a_subscriber_that_reads_the_log_is_told_when_it_can_be_read(
     assert heard == list(range(20))
 
 
+async def test_who_publishes_from_a_thread_is_not_the_event_loop(hub: Hub) -> None:
+    with pytest.raises(RuntimeError, match="await publish"):
+        hub.publish_from_thread("lobby", "said", {})
+    published = await asyncio.to_thread(hub.publish_from_thread, "lobby", "said", {})
+    after = await hub.publish("lobby", "said", {})
+    assert [int(each.id.partition(":")[2]) for each in (published, after)] == [601, 602]
+
+
 async def test_whoever_commands_what_nobody_can_say_the_outcome_of_is_told_just_that(server: Server) -> None:
     async with holdfast.connect(f"{server.url}/ws") as client, client.join("lobby") as room:
         with pytest.raises(holdfast.OutcomeUnknown, match="nobody can say"):

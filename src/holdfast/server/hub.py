@@ -271,8 +271,14 @@ class Hub:
         return to_publication(Record(room, offset, type, body), outcome.epoch)
 
     def publish_from_thread(self, room: str, type: str, data: Any) -> Publication:
-        """Publish from a thread that is not the event loop's, and wait until it is on the disk."""
+        """
+        Publish from a thread that is not the event loop's, and wait until it is on the disk.
+
+        Raises `RuntimeError` in the event loop's, which would wait for itself.
+        """
         loop = self.opened.hands.loop
+        if _is_running_here(loop):
+            raise RuntimeError("publish_from_thread would wait for its own event loop: there, await publish(…)")
         return asyncio.run_coroutine_threadsafe(self.publish(room, type, data), loop).result()
 
     @overload
@@ -405,3 +411,10 @@ class WebSocketEndpoint:
 
 #: The hubs that are open in this process, for `holdfast serve` to drain.
 open_hubs: WeakSet[Hub] = WeakSet()
+
+
+def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -21,7 +21,7 @@ from holdfast.server.opened import OpenHub
 
 async def answer(opened: OpenHub, request: Request, room: str, *, hold: bool) -> dict[str, Any]:
     """Return `{data, cursor}` of a room, with `timeout` if nothing came and `resync` if there is a gap."""
-    seconds = opened.limits.poll_seconds if hold else 0.0
+    seconds = _wait(opened, request) if hold else 0.0
     found, cursor = await _poll(opened, request, (room,), seconds, multiplexed=False)
     if found and isinstance(found[0], Gap):
         return {"data": [], "resync": {"reason": found[0].reason}, "cursor": cursor}
@@ -32,7 +32,13 @@ async def answer(opened: OpenHub, request: Request, room: str, *, hold: bool) ->
 
 
 async def answer_several(opened: OpenHub, request: Request, rooms: tuple[str, ...]) -> dict[str, Any]:
-    """Return `{data, cursor}` of several rooms, after at most `?wait=` seconds; a gap is a `resync` among the data."""
+    """Return `{data, cursor}` of several rooms; a gap is a `resync` among the data."""
+    found, cursor = await _poll(opened, request, rooms, _wait(opened, request), multiplexed=True)
+    return {"data": [_message(opened, item) for item in found], "cursor": cursor}
+
+
+def _wait(opened: OpenHub, request: Request) -> float:
+    """Return for how many seconds a poll is to be held (`?wait=`)."""
     limit = opened.limits.poll_seconds
     text = request.query_params.get("wait", str(limit))
     try:
@@ -41,8 +47,7 @@ async def answer_several(opened: OpenHub, request: Request, rooms: tuple[str, ..
         wait = -1.0
     if not 0 <= wait <= limit:
         raise Malformed(f"wait must be a number of seconds from 0 to {limit:g}", field="wait")
-    found, cursor = await _poll(opened, request, rooms, wait, multiplexed=True)
-    return {"data": [_message(opened, item) for item in found], "cursor": cursor}
+    return wait
 
 
 async def _poll(

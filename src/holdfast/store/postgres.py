@@ -67,8 +67,8 @@ def _only_at_home() -> Iterator[None]:
         yield
     except (errors.ObjectNotInPrerequisiteState, errors.UndefinedFunction) as error:
         raise StoreError(
-            "the connection leads to another database than the hub's, or its log has another life by now; "
-            "nothing was published"
+            "the connection leads to another database than the hub's, or to another schema (search_path), "
+            "or the log has another life by now; nothing was published"
         ) from error
 
 

@@ -88,7 +88,8 @@ class PostgresSession:
                 self._connection = self._database.connect(home)
                 self._enlist()
             except psycopg.Error as error:
-                raise Unavailable(f"the database cannot be reached: {error}") from error
+                self.close()  # it is not enlisted: another is dialled next time
+                raise Unavailable("the database cannot be reached") from error
 
     def open(self, clock: int, *, has_waited: bool) -> OpenTransaction:
         """Return what a change acts through."""
