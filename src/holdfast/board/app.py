@@ -64,10 +64,7 @@ def create_app(
         origins=origins,
         listen=listen,
         redis=redis,
-        migrations={
-            dialect: [files("holdfast.board").joinpath(f"schema-{dialect}.sql").read_text()]
-            for dialect in ("sqlite", "postgresql")
-        },
+        migrations=migrations(),
         limits=limits,
     )
 
@@ -139,6 +136,14 @@ def create_app(
         middleware=middleware if origins else [],
         exception_handlers=REFUSALS,
     )
+
+
+def migrations() -> dict[str, list[str]]:
+    """Return what makes the board's tables, by dialect."""
+    return {
+        dialect: [files("holdfast.board").joinpath(f"schema-{dialect}.sql").read_text()]
+        for dialect in ("sqlite", "postgresql")
+    }
 
 
 class _Page(StaticFiles):

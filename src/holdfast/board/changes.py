@@ -264,8 +264,11 @@ def seed(tx: Transaction) -> None:
     people = [sign_in(tx, name) for name in ("Alice", "Bob", "Carol")]
     for person in people:
         tx.execute("UPDATE users SET email = ? WHERE id = ?", (f"{person.name.lower()}@example.org", person.id))
-    for name in ("Launch", "Ideas"):
-        tx.execute("INSERT INTO boards (id, name, created_at) VALUES (?, ?, ?)", (tx.new_id("board"), name, tx.now))
+    for board_id, name in (("board-1", "Launch"), ("board-2", "Ideas")):
+        tx.new_id(
+            "board"
+        )  # a later board has another: PostgreSQL does not give a number twice, to whoever begins again
+        tx.execute("INSERT INTO boards (id, name, created_at) VALUES (?, ?, ?)", (board_id, name, tx.now))
     first = ("list-todo", "list-doing", "list-done")
     second = (tx.new_id("list"), tx.new_id("list"), tx.new_id("list"))
     for board_id, ids in (("board-1", first), ("board-2", second)):
