@@ -16,7 +16,7 @@ from websockets.protocol import CLIENT, Protocol
 
 from holdfast.errors import Conflict, Invalid, Malformed, Refused
 from holdfast.protocol import messages
-from holdfast.protocol.codec import Codec, Frame, check_user, problem
+from holdfast.protocol.codec import MAX_DEPTH, Codec, Frame, check_user, problem
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import (
     RESERVED_TYPES,
@@ -359,6 +359,23 @@ def test_a_payload_that_is_no_json_object_is_refused(data: Any) -> None:
     with pytest.raises(Invalid) as refusal:
         codec.encode_body("wave", data)
     assert refusal.value.field == "data"
+
+
+@pytest.mark.parametrize("encode", [str, str.encode])
+def test_what_is_nested_deeper_than_everybody_can_read_is_neither_taken_nor_published(
+    encode: Callable[[str], str | bytes],
+) -> None:
+    deepest = "[" * MAX_DEPTH + "]" * MAX_DEPTH  # the object that it is in is level 0, as in `holdfast_append`
+    flat = "[" + ",".join(["[]"] * 1000) + "]"
+    for good in (deepest, flat, json.dumps("[" * 1000), '{"a":' * 62 + "[1]" + "}" * 62):
+        taken = codec.decode(encode(f'{{"type":"say","data":{good}}}'))
+        assert isinstance(taken, Message)
+        assert codec.encode_body("said", taken.data) == f'{{"data":{good}}}'.encode()
+    for bad in (f"[{deepest}]", deepest.replace("[]", "[1]"), f"[[],{deepest}]", "[" * 900 + "]" * 900):
+        with pytest.raises(Malformed, match="deeper than 64"):
+            codec.decode(encode(f'{{"type":"say","data":{bad}}}'))
+        with pytest.raises(Invalid, match=r"deeper than 64|recursion"):
+            codec.encode_body("said", msgspec.Raw(f'{{"data":{bad}}}'.encode()))
 
 
 # ── frames ────────────────────────────────────────────────────────────────────────────────────────

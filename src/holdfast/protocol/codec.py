@@ -23,7 +23,7 @@ MAX_KEY_LENGTH = 255
 MAX_SESSION_LENGTH = 64
 #: Characters of a user's id, and of their name.
 MAX_USER_LENGTH = 255
-#: How deep an event's payload may be nested: what one parser bears, another may not.
+#: How deep what is said, and an event's payload, may be nested: what one parser bears, another may not.
 MAX_DEPTH = 64
 #: The largest number that every parser reads: many have only doubles.
 MAX_NUMBER = 10**308
@@ -165,6 +165,8 @@ class Codec:
     def decode(self, text: str | bytes) -> ClientMessage:
         """Read what a client sent, or raise a `Refused` that says what is wrong with it."""
         fields = self._object(text)
+        if _is_deep(text, fields):
+            raise Malformed(f"Invalid JSON: nested deeper than {MAX_DEPTH}")
         type = fields.get("type")
         if not isinstance(type, str) or not 0 < len(type) <= MAX_TYPE_LENGTH:
             raise Malformed(f"type must be a string of 1 to {MAX_TYPE_LENGTH} characters", field="type")
@@ -266,6 +268,22 @@ def _check_readable(type: str, data: Any) -> None:
         if not level:
             return
     raise Invalid(f"the data of {type!r} is nested deeper than {MAX_DEPTH}", field="data")
+
+
+def _is_deep(text: str | bytes, value: Any) -> bool:
+    """Whether `value`, which `text` says, is nested deeper than is allowed."""
+    brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return any(level)
 
 
 def problem(error: Refused) -> messages.Problem:
