@@ -53,6 +53,9 @@ class Limits:
     request_seconds: float = 10.0
     """For the head of a request to arrive, and for a body that is a command. Whoever is slower holds a socket."""
 
+    head_bytes: int = 16 * 1024
+    """The head of a request, or what comes instead of one: a long cursor and a token fit, and many cookies."""
+
     close_seconds: float = 1.0
     """For a close frame to be answered. After that the socket is aborted: `close()` alone never ends a stuck peer."""
 

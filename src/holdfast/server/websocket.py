@@ -34,6 +34,7 @@ from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 from holdfast.server.kernel import kernel_of
 from holdfast.server.rate import Allowance
+from holdfast.server.sips import Sipping
 
 #: Under this name the ASGI scope of a WebSocket offers to hand its connection over.
 EXTENSION = "holdfast.takeover"
@@ -60,6 +61,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """
 
     is_impatient = False  # it went on before it was answered
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _Discreet(self.logger)  # type: ignore[assignment]
+        self.conn.logger, self.conn.debug = _engine_logger, False  # at DEBUG it would write down every head and message
 
     def data_received(self, data: bytes) -> None:
         """Take in the handshake, which comes in one piece."""
@@ -91,6 +97,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # also have stopped reading.
             transport.abort()
         if transport.is_closing():
+            self.handshake_complete = True  # by its end, which the stock class has not heard of yet
             return None
         connection = make(transport)
         transport.set_protocol(connection)  # first: from here on `pause_writing` must reach it
@@ -119,6 +126,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+class _Discreet(logging.LoggerAdapter[logging.Logger]):
+    """A logger that is told of paths with their query, where tokens are, and does not write that down."""
+
+    @property
+    def level(self) -> int:
+        """That of the logger itself."""
+        return self.logger.level
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Write it down."""
+        super().log(level, msg, *(_without_query(each) for each in args), **kwargs)
+
+
+def _without_query(said: object) -> object:
+    return said.partition("?")[0] if isinstance(said, str) else said
+
+
 class _Nothing:
     """Stands where a transport stood that has been handed over."""
 
@@ -132,10 +156,12 @@ class _Nothing:
         pass
 
 
-class NativeConnection(Connection, asyncio.Protocol):
+class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
-    __slots__ = ("_closing", "_control", "_engine", "_fragments", "_kernel", "_lost", "_on_server", "_transport")
+    __slots__ = (
+        "_aborting", "_closing", "_control", "_engine", "_fragments", "_kernel", "_lost", "_on_server", "_transport",
+    )  # fmt: skip
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
         super().__init__(hands, knows_us=knows_us)
@@ -145,6 +171,7 @@ class NativeConnection(Connection, asyncio.Protocol):
         self._fragments: list[bytes] | None = None
         self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())
         self._closing = False
+        self._aborting: asyncio.TimerHandle | None = None
         self._lost = False
         self._on_server: set[Any] | None = None
         self._kernel = kernel_of(transport)
@@ -183,6 +210,8 @@ class NativeConnection(Connection, asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The link is gone; without a close frame, unclean."""
         self._closing = self._lost = True
+        if self._aborting is not None:
+            self._aborting.cancel()
         if self._on_server is not None:
             self._on_server.discard(self)
         self.hands.lost(self, Ending.UNCLEAN)
@@ -297,4 +326,4 @@ class NativeConnection(Connection, asyncio.Protocol):
         return self._transport.get_write_buffer_size() + self._kernel.unacknowledged()
 
     def _abort_soon(self) -> None:
-        self.hands.loop.call_later(self.hands.limits.close_seconds, self.abort)
+        self._aborting = self.hands.loop.call_later(self.hands.limits.close_seconds, self.abort)
