@@ -155,8 +155,8 @@ class Routes:
     # People.
 
     async def login(self, request: Request) -> Response:
-        asked = await self._body(request, Login)
         self._hub.check_origin(request)
+        asked = await self._body(request, Login)
         person = await self._hub.write(changes.sign_in, asked.name)
         return self._signed_in(request, person)
 

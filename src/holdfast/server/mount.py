@@ -57,6 +57,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
 
     async def send(request: HttpRequest) -> Response:
         hub = opened()
+        hub.gate.check_origin(request)
         message = hub.codec.decode(await read_body(request, hub.limits.message_bytes, hub.limits.request_seconds))
         identity = await hub.gate.identify_request(request)
         match message:
