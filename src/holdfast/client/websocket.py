@@ -18,6 +18,8 @@ from holdfast.protocol.messages import Auth
 SUBPROTOCOL = "holdfast.1"
 #: For a close frame to be answered; a dead socket never does.
 CLOSE_SECONDS = 1.0
+#: One message of a server's. Events have 64 KiB; an answer, whatever the handler returns.
+MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class WebSocketRoad:
@@ -107,11 +109,12 @@ def dial(url: str, token: str | None) -> connect:
         url,
         additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
         subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+        compression=None,  # nothing that is asked for can blow up
         # Its own keepalive and its own reconnecting stay off: there is one watchdog, and one who dials.
         ping_interval=None,
         open_timeout=None,
         close_timeout=CLOSE_SECONDS,
-        max_size=None,
+        max_size=MESSAGE_BYTES,
         proxy=None,
         create_connection=StrictConnection,
     )
