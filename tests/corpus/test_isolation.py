@@ -103,6 +103,17 @@ def test_a_name_that_leads_here_makes_no_page_ours(target: Target, host: str) ->
     assert status(ask(target, "POST /send", origin, host, b'{"type":"auth"}')) in (400, 403)
 
 
+def test_a_picture_on_a_page_of_somebody_else_holds_no_poll_open(target: Target) -> None:
+    """It has no `Origin`, and its page cannot read the answer; but the browser says whose it is (Fetch Metadata)."""
+    for site, mode, code in (
+        ("cross-site", "no-cors", 403), ("same-site", "no-cors", 403), ("same-origin", "cors", 200),
+        ("none", "navigate", 200), ("cross-site", "navigate", 200),
+    ):  # fmt: skip
+        lines = (f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}")
+        with target.raw(request("GET", "/poll?rooms=a&wait=0", *lines)) as peer:
+            assert status(peer.until(b"\r\n\r\n")) == code
+
+
 WILD = "https://app.example"
 
 

@@ -115,8 +115,9 @@ class Origins:
     def allow(self, request: HTTPConnection) -> bool:
         """Whether a request may come from where it comes from."""
         said = request.headers.getlist("origin")
-        if not said:
-            return True  # not from a page: nobody's cookies ride on it unasked
+        if not said:  # not from a page, or for one that cannot read the answer: a picture, a frame, a link
+            is_foreign = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+            return not is_foreign or request.headers.get("sec-fetch-mode") == "navigate"
         theirs = _parts(said[0]) if len(said) == 1 else None
         if theirs is None:
             return False

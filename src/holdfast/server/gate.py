@@ -101,7 +101,7 @@ class Gate:
     def check_origin(self, request: HTTPConnection) -> None:
         """Raise `Forbidden` for a request from a page of somebody else."""
         if not self._origins.allow(request):
-            origin = request.headers["origin"][:200]
+            origin = request.headers.get("origin", "other sites")[:200]
             raise Forbidden(f"pages from {origin} may not use this server unless it is told so (origins, --origin)")
 
     def admit(

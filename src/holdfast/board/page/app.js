@@ -39,9 +39,9 @@ function draw() {
 
 async function snapshot() {
   const id = boardId;
-  const { data: tasks, cursor } = await ask("GET", `/boards/${id}/tasks`); // first where it stands
+  const { data: tasks, cursor } = await ask("GET", `/boards/${encodeURIComponent(id)}/tasks`); // first where it stands
   const [board, users, boards] = await Promise.all(
-    [`/boards/${id}`, "/users", "/boards"].map((path) => ask("GET", path)),
+    [`/boards/${encodeURIComponent(id)}`, "/users", "/boards"].map((path) => ask("GET", path)),
   );
   return { data: { tasks, board: board.data, users: users.data, boards: boards.data }, cursor };
 }
