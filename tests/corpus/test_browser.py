@@ -297,6 +297,7 @@ async def test_no_page_of_another_origin_does_or_reads_anything(
         assert cookies["session"] == signed_in["token"]  # nobody was signed out, or in as somebody else
         await page.context.close()
     assert await state(board) == before
+    assert "Traceback" not in board.log.read_text()
 
 
 async def state(board: Server) -> Any:

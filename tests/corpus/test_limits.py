@@ -1,0 +1,135 @@
+"""The limits whose defaults no other test has to run into; those that take long are `long`."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpus.target import PING, Strict, Target, frame, request, say, works
+from holdfast import Hub, Limits
+from holdfast.store.retention import Retention
+
+LIMITS = Limits()
+
+
+async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_back() -> None:
+    """Ten thousand sockets are not opened for this: what is counted is."""
+    async with Hub("memory:") as hub:
+        hands: Any = hub.opened.hands
+        for taken, count in ((hands.connections, LIMITS.connections), (hands.streams, LIMITS.streams)):
+            taken.update(dict.fromkeys(range(count - 1)))
+        assert hub.opened.gate._has_places()
+        hands.connections[-1] = hands.streams[-1] = None
+        assert not hub.opened.gate._has_places()
+        goodbye = hub.opened.gate.door.refusal(places=hub.opened.gate._has_places())
+        assert goodbye is not None
+        assert (goodbye.reason, goodbye.after_ms, goodbye.spread_ms) == ("the server is full", 1000, 5000)
+        scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"room=a", "headers": []}
+        said: list[Any] = []
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async with asyncio.timeout(2):
+            await hub.app(scope, receive, send)
+            await hub.app({**scope, "path": "/poll"}, receive, send)
+        assert b"retry: " in said[1]["body"]
+        assert said[2]["status"] == 429
+        hands.connections.clear()
+        hands.streams.clear()
+
+
+async def test_what_a_log_forgets_by_default() -> None:
+    async with Hub("memory:") as hub:
+        store: Any = hub.opened.store
+        assert store._retention == Retention(10_000, 7 * 24 * 3600.0, 24 * 3600.0)
+
+
+def test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second(target: Target) -> None:
+    with target.attacked(), target.peer(frame(PING) * 100) as peer:
+        began = time.monotonic()
+        peer.says_goodbye = False
+        assert peer.closed() == 4129
+        peer.answer()
+        assert time.monotonic() - began < LIMITS.close_seconds + 1.0
+
+
+@pytest.mark.long
+def test_a_thousand_slow_handshakes_are_all_ended_in_time(either: Target) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_000, hard), hard))
+    try:
+        slow_handshakes(either)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def slow_handshakes(target: Target) -> None:
+    """Half of them send a byte each second, half nothing at all; nobody else notices."""
+    head = target.upgrade()
+    with target.attacked(longest=0.2, memory=40_000), ExitStack() as held:
+        slow = [held.enter_context(target.raw()) for _ in range(1_000)]
+        began = time.monotonic()
+        ended: dict[int, float] = {}
+        for second in range(16):
+            for number, peer in enumerate(slow):
+                if number in ended:
+                    continue
+                if number % 2:
+                    peer.send(head[second : second + 1])
+                peer.sock.settimeout(0)
+                try:
+                    data = peer.sock.recv(100)
+                except BlockingIOError:
+                    continue
+                except ConnectionError:
+                    data = b""
+                assert data == b""
+                ended[number] = time.monotonic() - began
+            if len(ended) == len(slow):
+                break
+            knocking = time.monotonic()
+            with target.guest("lobby") as honest:
+                works(honest)
+            assert time.monotonic() - knocking < 1.0
+            time.sleep(max(0.0, second + 1 - (time.monotonic() - began)))
+        assert len(ended) == len(slow)
+        assert LIMITS.request_seconds - 1.0 < min(ended.values())
+        assert max(ended.values()) < LIMITS.request_seconds + 3.0
+
+
+@pytest.mark.long
+def test_a_poll_is_answered_and_a_stream_commented_on_in_time(target: Target) -> None:
+    with (
+        target.raw(request("GET", "/poll?room=attic")) as poll,
+        target.raw(request("GET", "/events?room=attic")) as stream,
+    ):
+        began = time.monotonic()
+        stream.until(b": heartbeat\n\n", LIMITS.stream_heartbeat + 2.0)
+        assert time.monotonic() - began > LIMITS.stream_heartbeat - 1.0
+        poll.until(b'"timeout":true', LIMITS.poll_seconds + 2.0)
+        assert time.monotonic() - began > LIMITS.poll_seconds - 1.0
+
+
+@pytest.mark.long
+def test_three_hundred_who_are_nobody_and_say_nothing_are_all_ended_in_time(tmp_path: Path) -> None:
+    """After the handshake, without signing in."""
+    with Strict(tmp_path) as server, ExitStack() as held:
+        silent = [held.enter_context(server.raw(server.upgrade())) for _ in range(300)]
+        for peer in silent:
+            peer.until(b"\r\n\r\n", 10.0)
+        began = time.monotonic()
+        for peer in silent:
+            peer.send(say(type="pong")[:3])
+        for peer in silent:
+            assert peer.closed(LIMITS.auth_seconds + 3.0) in (4108, 1006)
+        assert time.monotonic() - began < LIMITS.auth_seconds + 3.0
