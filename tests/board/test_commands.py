@@ -40,6 +40,8 @@ async def test_tasks_are_made_changed_moved_and_deleted_by_messages(board: Serve
         ({"type": "update_task", "title": "x"}, "invalid", "taskId"),
         ({"type": "move_task", "taskId": "task-1", "listId": "list-done", "position": -1}, "invalid", "position"),
         ({"type": "delete_task", "taskId": "task-999999"}, "not_found", "task-999999"),
+        ({"type": "delete_task", "taskId": "\0"}, "not_found", "taskId"),
+        ({"type": "move_task", "taskId": "a\0", "listId": "list-done", "position": 0}, "not_found", "taskId"),
     ],
 )
 async def test_a_refusal_names_what_is_wrong(board: Server, message: dict[str, object], code: str, says: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast import Hub, Invalid, Request
+from holdfast import Hub, Invalid, NotFound, Request
 from holdfast.board import changes
 from holdfast.board.models import NewTask, TaskMove, TaskPatch
 from holdfast.web import convert
@@ -39,4 +39,6 @@ def _task_id(request: Request) -> str:
     task_id = request.data.get("taskId")
     if not isinstance(task_id, str):
         raise Invalid("taskId: Expected `str`", field="taskId")
+    if not task_id.isprintable():
+        raise NotFound("there is nothing of this taskId")
     return task_id
