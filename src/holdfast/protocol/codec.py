@@ -270,20 +270,25 @@ def _check_readable(type: str, data: Any) -> None:
     raise Invalid(f"the data of {type!r} is nested deeper than {MAX_DEPTH}", field="data")
 
 
-def _is_deep(text: str | bytes, value: Any) -> bool:
-    """Whether `value`, which `text` says, is nested deeper than is allowed."""
+def _is_deep(text: str | bytes, fields: dict[str, Any]) -> bool:
+    """Whether what `text` says is nested deeper than is allowed."""
+    level = _inside([fields])
     brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
+    if not level or sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
         return False
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-    return any(level)
+    for _ in range(MAX_DEPTH - 1):
+        level = _inside(level)
+    return any(level)  # one that is empty nests nothing
+
+
+def _inside(level: list[Any]) -> list[Any]:
+    """Return the arrays and objects that are in these."""
+    return [
+        inner
+        for outer in level
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+        if isinstance(inner, dict | list)
+    ]
 
 
 def problem(error: Refused) -> messages.Problem:

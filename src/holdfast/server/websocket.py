@@ -184,6 +184,11 @@ class NativeConnection(Connection, Sipping):
 
     # What the transport tells.
 
+    @property
+    def missing(self) -> int:
+        """How many bytes come next that are no work, as they are inside of a frame."""
+        return self._engine.missing
+
     def data_received(self, data: bytes) -> None:
         """Any received byte is life."""
         self.heard = self.hands.now()

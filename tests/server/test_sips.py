@@ -1,0 +1,183 @@
+"""What is laborious waits for the others, what is not does not, and everything is told once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvloop
+from websockets.frames import Frame, Opcode
+from websockets.protocol import SERVER
+
+from holdfast.protocol.strict import Strict
+from holdfast.server.sips import READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+DATA = random.Random(8192).randbytes(2 * 1024 * 1024)
+
+
+class Hearer:
+    """What is told of what comes in: it takes its time, and may hold back or resume whenever it likes."""
+
+    read_paused = False
+    seconds = 0.0
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.ended = asyncio.get_running_loop().create_future()
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append(data)
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            pass
+
+    def eof_received(self) -> None:
+        assert b"".join(self.heard) == DATA, "the end came before something"
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.ended.set_result(None)
+
+
+async def told(hearer: Hearer) -> None:
+    """Send it everything, and wait until it knows."""
+    server = await asyncio.get_running_loop().create_server(lambda: Sips(hearer), "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(DATA)
+    writer.write_eof()
+    async with asyncio.timeout(20):
+        await hearer.ended
+    writer.transport.abort()
+    server.close()
+    assert b"".join(hearer.heard) == DATA
+
+
+@LOOPS
+def test_what_costs_time_is_told_in_order_and_others_come_between(new_loop: NewLoop) -> None:
+    class Laborious(Hearer):
+        seconds = TURN_SECONDS / 2
+
+    turns: list[float] = []
+
+    async def main() -> None:
+        async def others() -> None:
+            while True:
+                began = time.thread_time()
+                await asyncio.sleep(0)
+                turns.append(time.thread_time() - began)
+
+        waiting = asyncio.create_task(others())
+        await told(Laborious())
+        waiting.cancel()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    assert len(turns) > len(DATA) // SIP_BYTES // 4
+    assert max(turns) < 10 * TURN_SECONDS  # all of one read would be 32 sips
+
+
+@LOOPS
+def test_whoever_holds_back_and_resumes_in_between_hears_everything_once_and_in_order(new_loop: NewLoop) -> None:
+    class Moody(Hearer):
+        seconds = TURN_SECONDS / 3
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if len(self.heard) % 3 == 0:
+                self.read_paused = True
+                self.transport.pause_reading()
+                loop = asyncio.get_running_loop()
+                wait = (loop.call_soon, self.resume) if len(self.heard) % 2 else (loop.call_later, 0.001, self.resume)
+                wait[0](*wait[1:])  # type: ignore[operator]
+
+        def resume(self) -> None:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    async def main() -> None:
+        await told(Moody())
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+class Link:
+    """A transport without a socket."""
+
+    def __init__(self, protocol: Sipping) -> None:
+        self.protocol = protocol
+        self.is_paused = False
+
+    def get_protocol(self) -> Sipping:
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+
+def reads(protocol: Sipping, data: bytes) -> None:
+    """Have it read this at once."""
+    protocol.get_buffer(-1)[: len(data)] = data
+    protocol.buffer_updated(len(data))
+
+
+async def test_what_costs_nothing_is_told_at_once() -> None:
+    hearer = Hearer()
+    hearer.transport = Link(sips := Sips(hearer))
+    sips.connection_made(hearer.transport)
+    reads(sips, DATA[: READ_BYTES - 1])
+    assert b"".join(hearer.heard) == DATA[: READ_BYTES - 1]
+    assert not hearer.transport.is_paused
+
+
+async def test_what_is_left_goes_to_whoever_has_the_connection_then() -> None:
+    first, second = Hearer(), Hearer()
+    first.seconds = TURN_SECONDS * 2
+    link: Any = Link(sips := Sips(first))
+    sips.connection_made(link)
+    reads(sips, DATA[: SIP_BYTES * 4])
+    assert link.is_paused
+    link.protocol = Sips(second)
+    await asyncio.sleep(0)
+    assert first.heard + second.heard == [DATA[at : at + SIP_BYTES] for at in range(0, SIP_BYTES * 4, SIP_BYTES)]
+    assert not link.is_paused
+
+
+async def test_a_large_message_is_no_more_work_than_a_small_one() -> None:
+    """The inside of a frame is taken at once, and not looked at again with each sip."""
+
+    class Native(Sipping):
+        def __init__(self) -> None:
+            self._engine = Strict(SERVER)
+            self._transport = Link(self)  # type: ignore[assignment]
+            self.sips: list[int] = []
+
+        @property
+        def missing(self) -> int:
+            return self._engine.missing
+
+        def data_received(self, data: bytes) -> None:
+            self.sips.append(len(data))
+            self._engine.receive_data(data)
+
+    wire = Frame(Opcode.TEXT, b"x" * 60_000).serialize(mask=True)
+    native = Native()
+    reads(native, wire * 4)
+    assert len(native.sips) <= 5
+    assert len(native._engine.events_received()) == 4
+    assert native.missing == 0
