@@ -34,6 +34,16 @@ SEEDS = [
     b"app.example",
     b"token=a.b.c&since=2026-11-26T07:00:00.000000%2B01:00&cursor=k:1",
     b"2026-11-26T07:00:00Z",
+    b"GET /poll?rooms=a,b&wait=0&cursor=k:a=1 HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\r\n",
+    b"GET /events?rooms=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: k:1\r\nAuthorization: Bearer a.b.c\r\n\r\n",
+    b'POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15\r\n\r\n{"type":"auth"}',
+    b"POST /send HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\na: b\r\n\r\n",
+    b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: holdfast.1\r\n\r\n",
+    b'\x81\x98\0\0\0\0{"type":"join","room":"a"}',
+    b'\x01\x83\0\0\0\0{"t\x89\x80\0\0\0\0\x80\x8a\0\0\0\0ype":"ping"}',
+    b"\x81\xfe\0\x7e\0\0\0\0" + b" " * 126 + b"\x82\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8",
 ]
 
 
@@ -69,7 +79,7 @@ def atheris_run(name: str, seconds: float, folder: Path) -> int:
     """Have atheris find the way into every branch."""
     import atheris
 
-    with atheris.instrument_imports(include=["holdfast", "corpus.inputs"]):
+    with atheris.instrument_imports(include=["holdfast", "corpus.inputs", "websockets", "uvicorn.protocols", "h11"]):
         from corpus.inputs import TARGETS
     target = TARGETS[name]
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +92,8 @@ def atheris_run(name: str, seconds: float, folder: Path) -> int:
             f"-max_total_time={seconds:.0f}",
             "-max_len=4096",
             f"-artifact_prefix={folder}/",
-            "-verbosity=0",
+            "-print_final_stats=1",
+            "-timeout=30",
         ],
         target,
     )

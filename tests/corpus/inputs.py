@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from websockets.frames import Frame as WireFrame
 from websockets.protocol import CLIENT, Protocol
 
+from corpus.served import served
 from holdfast.board.models import (
     BoardPatch,
     ListMove,
@@ -174,6 +175,30 @@ def depths(data: bytes) -> None:
         assert len(data) % 200 <= MAX_DEPTH
 
 
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def requests(data: bytes) -> None:
+    """Whatever comes to a server, it is answered in HTTP, or not at all, and leaves nothing."""
+    for parts in ((data,), (data[: len(data) // 2], data[len(data) // 2 :])):
+        for answer in served().hears(*parts):
+            assert not answer or answer.startswith(b"HTTP/1.1 ")
+
+
+def frames(data: bytes) -> None:
+    """Whatever comes on a WebSocket, it is answered in frames, and leaves nothing."""
+    for answer in served().hears(UPGRADE, data):
+        head, _, sent = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        client = Protocol(CLIENT, max_size=None)
+        client.receive_data(sent)
+        assert client.parser_exc is None
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (client_messages, server_messages, cursors, bodies, queries, origins, depths)
+    each.__name__: each
+    for each in (client_messages, server_messages, cursors, bodies, queries, origins, depths, requests, frames)
 }

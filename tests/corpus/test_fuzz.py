@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.inputs import TARGETS
+from corpus.inputs import TARGETS, UPGRADE
+from corpus.served import served
+from corpus.target import BINARY, CLOSE, CONT, PING, TEXT, frame
 from corpus.test_words import NAMES
 from holdfast.protocol.messages import RESERVED_TYPES
 
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]
-QUICK = settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=UNHURRIED)
 
 FIELDS = "type room boardId since token ref key id title list_id listId position name users cursor lobby k:1 \0 \u2028"
 words = st.sampled_from([*sorted(RESERVED_TYPES), *NAMES, *FIELDS.split(" ")])
@@ -28,11 +31,23 @@ messages = st.dictionaries(words, values, max_size=6).map(json.dumps).map(str.en
 CURSOR = ["k3f9", ":", ";", "=", "1", "43", "lobby", "%2F", "%ff", "9" * 20, "-1", "\u0663"]
 ORIGIN = ["localhost", "127.0.0.1", "[::1]", "app.example", ":3000", ":443", "@", "/", "\\", "?", "#", ".", "evil.x",
           "\t", " ", "%", "\xff", ":", "http://", "x"]  # fmt: skip
+REQUEST = [
+    b"GET ", b"POST ", b"/poll?rooms=a&wait=0", b"/events?rooms=a", b"/send", b"/ws", b" HTTP/1.1\r\n",
+    b" HTTP/1.0\r\n", b"Host: a\r\n", b"Content-Length: 2\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"\r\n", b"{}", b"2\r\n{}\r\n", b"0\r\n\r\n",
+    b": ", b"\0", b"\xff", UPGRADE,
+]  # fmt: skip
+FRAME = [
+    frame(TEXT, b'{"type":"join","room":"a"}'), frame(TEXT, b'{"type":"ping"}'), frame(TEXT, b'{"ty', fin=False),
+    frame(CONT, b'pe":"x"}'), frame(CONT, fin=False), frame(PING, b"x"), frame(CLOSE, b"\x03\xe8"), frame(BINARY, b"x"),
+    frame(TEXT, rsv=4), b"\0", b"\xff",
+]  # fmt: skip
 
 
-def strung(parts: list[str]) -> st.SearchStrategy[bytes]:
+def strung(parts: Sequence[str | bytes]) -> st.SearchStrategy[bytes]:
     """Draw some of these, strung together."""
-    return st.lists(st.sampled_from(parts), max_size=8).map("".join).map(str.encode)
+    drawn = st.sampled_from([part.encode() if isinstance(part, str) else part for part in parts])
+    return st.lists(drawn, max_size=8).map(b"".join)
 
 
 @st.composite
@@ -51,7 +66,17 @@ inputs = st.one_of(
     mutated(messages),
     mutated(strung(CURSOR)),
     mutated(strung(ORIGIN)),
+    mutated(strung(REQUEST)),
+    mutated(strung(FRAME)),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    """End the server without sockets, if it was begun."""
+    yield
+    if served.cache_info().currsize:
+        served().close()
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import pytest
 
-from corpus.target import Target, say
+from corpus.target import PONG, TEXT, Target, frame, say
 from holdfast import Limits
 
 LIMITS = Limits()
@@ -129,6 +129,14 @@ def test_two_handshakes_at_once_are_none(either: Target) -> None:
     with either.attacked():
         for sent in (either.upgrade() * 2, either.upgrade() + say(type="ping"), either.upgrade() + get()):
             with either.raw(sent) as peer:
+                assert b'"connected"' not in peer.answer()
+
+
+def test_who_does_not_wait_for_the_answer_to_a_handshake_is_cut_off(either: Target) -> None:
+    """RFC 6455 §4.1. What it goes on with is no input of the engine's yet, which would fail at it."""
+    for path in ("/ws", "/echo"):
+        for flood in (frame(PONG) * 50_000, b"\xff" * 100_000, frame(TEXT, b"{}", fin=False) * 20_000):
+            with either.attacked(), either.raw(either.upgrade(path) + flood) as peer:
                 assert b'"connected"' not in peer.answer()
 
 
@@ -253,6 +261,22 @@ def test_CVE_2026_59725_a_request_that_is_bad_or_broken_off_leaves_nothing_open(
             for _ in range(2):
                 peers.enter_context(either.raw(sent))
         time.sleep(0.3)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1], ids=["before it is answered", "after it"])
+def test_what_goes_wrong_in_a_body_or_behind_a_request_is_answered_once(either: Target, pause: float) -> None:
+    """The fuzzer found it: a 400 behind, or in the middle of, another answer; or an answer behind the 400."""
+    chunked = b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+    requests = [b"POST /nothing" + chunked, b"POST /send" + chunked]
+    if "--speed" in either.command:  # h11 reads what is behind a request when that is answered
+        requests += [get("/events?rooms=a"), get("/poll?room=a")]
+    with either.attacked():
+        for begun in requests:
+            with either.raw(begun) as peer:
+                time.sleep(pause)
+                peer.send(b"0\rx: \x00\r\n\r\n")
+                peer.answer()
+                assert peer.received.count(b"HTTP/1.1 ") <= 1, begun
 
 
 # ── who reads it in another way ───────────────────────────────────────────────────────────────────

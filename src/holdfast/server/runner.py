@@ -66,10 +66,11 @@ def http_protocol(base: type[Any], limits: Limits) -> Callable[..., Sips]:
             super().data_received(data)
             upgraded = self.transport.get_protocol()
             if isinstance(upgraded, WebSocketProtocol):
-                # What follows the head is lost already.
-                upgraded.is_impatient |= (self._before + data).partition(b"\r\n\r\n")[1:] != (b"\r\n\r\n", b"")
                 self.transport.set_protocol(Sips(upgraded))
                 self._cancel_timer()
+                is_last = (self._before + data).partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
+                if not is_last and not upgraded.handshake_complete:
+                    self.transport.abort()  # as if it had come later: the stock class has lost what follows
                 return
             self._before = (self._before + data)[-3:]
             if not self._between_requests():
@@ -84,6 +85,17 @@ def http_protocol(base: type[Any], limits: Limits) -> Callable[..., Sips]:
                 self.send_400_response("A WebSocket begins with HTTP/1.1.")
             else:
                 super().handle_websocket_upgrade(*request)
+
+        def send_400_response(self, reason: str) -> None:
+            cycle = self.cycle
+            if cycle is not None and (cycle.more_body or not cycle.response_complete):
+                is_answered = cycle.response_started
+                cycle.disconnected = True  # whatever the application still says, the stock class would say behind this
+                cycle.message_event.set()
+                if is_answered:  # what is wrong is in the body, or behind the request: there is no second answer
+                    self.transport.close()
+                    return
+            super().send_400_response(reason)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()

@@ -60,8 +60,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     It makes the handshake, and offers the application to hand the connection over.
     """
 
-    is_impatient = False  # it went on before it was answered
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _Discreet(self.logger)  # type: ignore[assignment]
@@ -69,7 +67,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in the handshake, which comes in one piece."""
-        self.is_impatient |= self.handshake_initiated and not self.handshake_complete
+        if self.handshake_initiated and not self.handshake_complete:
+            self.transport.abort()  # RFC 6455 §4.1: a client waits; at what comes before, the engine fails
+            return
         super().data_received(data)
         if not self.handshake_initiated:  # it is none; the stock class would be silent about that for ever
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -92,10 +92,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> NativeConnection | None:
         """Accept the handshake, and hand the connection over; None: the peer has gone meanwhile."""
         transport = self.transport
-        if self.is_impatient:
-            # RFC 6455 §4.1: a client waits for the answer. What this one has said is in the stock class, which may
-            # also have stopped reading.
-            transport.abort()
         if transport.is_closing():
             self.handshake_complete = True  # by its end, which the stock class has not heard of yet
             return None
