@@ -1,16 +1,14 @@
 """
 How strictly WebSockets are spoken: the Autobahn cases, against our server, our client, and others.
 
-    .venv/bin/python bench/autobahn.py [--compression]
+    .venv/bin/python bench/autobahn.py
 
 Prints the table of `docs/conformance.md`; on stderr, which cases are not simply passed. In group 9, which is about
-sizes, nobody is limited; else all are as they are by default. With `--compression` our client is driven through its
-cases too: ten minutes. aiohttp is measured if it is installed.
+sizes, nobody is limited; else all are as they are by default. aiohttp is measured if it is installed.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import socket
@@ -158,15 +156,12 @@ def installed(name: str) -> str | None:
 
 async def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--compression", action="store_true")
-    compression = ["12, 13"] if parser.parse_args().compression else []
     groups = ["1 to 7, 10", "9"]
     logging.disable()
     websockets, uvicorns, wsproto = installed("websockets"), installed("uvicorn"), installed("wsproto")
     print(f"| | {' | '.join(COLUMNS)} |\n{'|---' * (1 + len(COLUMNS))}|")
-    await measure("holdfast, server", [*groups, "12, 13"], our_server)
-    await measure("holdfast, Python client", groups + compression, at_client(lambda url: dial(url, None)))
+    await measure("holdfast, server", list(GROUPS), our_server)
+    await measure("holdfast, Python client", list(GROUPS), at_client(lambda url: dial(url, None)))
     await measure(f"{websockets}, server", groups, at_server(websockets_server))
     plain = at_client(lambda url: connect(url, max_size=None, ping_interval=None, proxy=None))
     await measure(f"{websockets}, client", groups, plain)
