@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from corpus.target import Target
+from corpus.target import Strict, Target, request, works
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +26,20 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield target
 
 
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server that lets nobody in who does not say who they are."""
+    with Strict(tmp_path_factory.mktemp("strict")) as target:
+        warm_up(target)
+        yield target
+
+
 def warm_up(target: Target) -> None:
     """Have it import what it imports when it is first needed."""
-    with target.attacked(longest=10.0), target.raw(b"GET /events?room=a HTTP/1.1\r\nHost: localhost\r\n\r\n") as peer:
+    with target.raw(request("GET", f"/events?rooms=a&{target.honest[1:]}")) as peer:
         peer.until(b"connected")
+    with target.guest("lobby", target.honest) as peer:
+        works(peer)
 
 
 @pytest.fixture(params=["target", "swift"])

@@ -8,14 +8,18 @@ on a machine that others share, a thread that is not run for a while has blocked
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import os
-import resource
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from held import descriptors, memory, threads, timers
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -24,7 +28,13 @@ from starlette.websockets import WebSocket
 from holdfast import Hub, User
 from holdfast.web import Json
 
-hub = Hub("memory:", server_key="the key of the corpus", require_login="HOLDFAST_CORPUS_LOGIN" in os.environ)
+logging.basicConfig(format="%(levelname)s: %(message)s")  # else nobody could tell a failure of ours from a word
+hub = Hub(
+    "memory:",
+    server_key="the key of the corpus",
+    require_login="HOLDFAST_CORPUS_LOGIN" in os.environ,
+    origins=os.environ.get("HOLDFAST_CORPUS_ORIGINS", "").split(),
+)
 longest = 0.0  # seconds of CPU in one turn of the loop
 
 
@@ -79,43 +89,87 @@ def _watch_uvloop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def probe(request: Request) -> Json:
-    """Return how the process fares; the longest turn is that since it was last asked."""
+    """Return how the process fares; the longest turn, and the most memory, are those since it was last asked."""
     global longest
-    loop: Any = asyncio.get_running_loop()
     hands = hub.opened.hands
     found = {
         "tasks": len(asyncio.all_tasks()),
-        "fds": len(os.listdir("/proc/self/fd")),
-        "timers": Counter(_name(timer) for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()),
+        "timers": Counter(timers()),
         "connections": len(hands.connections),
         "listeners": len(hands.streams),
         "rooms": len(list(hands.mind.rooms())),
         "users": sum(len(list(room.attendance.roster.users())) for room in hands.mind.rooms()),
-        "sockets": sum(1 for fd in os.listdir("/proc/self/fd") if _is_socket(fd)),
-        "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        **descriptors(),
+        "threads": threads(),
         "longest": longest,
+        **memory(),
     }
     longest = 0.0
     return Json(found)
 
 
-def _name(timer: Any) -> str:
-    call = timer._callback
-    return str(getattr(call, "__qualname__", call))
+planted: list[Any] = []
 
 
-def _is_socket(fd: str) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
-    except OSError:  # that of the listing itself
-        return False
+class Thread(threading.Thread):
+    """One that waits."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        self._ended.wait(60)
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
 
 
-async def echo(socket: WebSocket) -> None:
+async def plant(request: Request) -> Json:
+    """Do what no input may bring about: that it would be seen, is tested too (`test_probe.py`)."""
+    loop = asyncio.get_running_loop()
+    match request.query_params["what"]:
+        case "a long turn":
+            until = time.thread_time() + 0.1
+            while time.thread_time() < until:
+                pass
+        case "a task":
+            planted.append(asyncio.create_task(asyncio.sleep(60), name="planted"))
+        case "a timer":
+            planted.append(loop.call_later(60, print))
+        case "a socket":
+            planted.append(socket.socket())
+        case "a file":
+            planted.append(open(os.devnull))  # noqa: SIM115
+        case "a thread":
+            planted.append(Thread())
+        case "memory":
+            planted.append(b"x" * (16 << 20))
+        case "a failure":
+            raise RuntimeError("planted")
+        case "an error in the log":
+            logging.getLogger("holdfast").error("planted")
+        case "nothing":
+            while planted:
+                match planted.pop():
+                    case asyncio.Task() | asyncio.Handle() as held:
+                        held.cancel()
+                    case socket.socket() | io.IOBase() as held:
+                        held.close()
+                    case Thread() as held:
+                        held.end()
+                    case held if hasattr(held, "cancel"):
+                        held.cancel()
+    return Json({})
+
+
+async def echo(link: WebSocket) -> None:
     """A WebSocket of the application's own, beside the hub."""
-    await socket.accept()
-    async for text in socket.iter_text():
-        await socket.send_text(text)
+    await link.accept()
+    async for text in link.iter_text():
+        await link.send_text(text)
 
 
 @asynccontextmanager
@@ -128,6 +182,6 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 app = Starlette(
-    routes=[Route("/probe", probe), WebSocketRoute("/echo", echo), Mount("/", hub.app)],
+    routes=[Route("/probe", probe), Route("/plant", plant), WebSocketRoute("/echo", echo), Mount("/", hub.app)],
     lifespan=lifespan,
 )

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import re
-import resource
+import socket
+import time
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 import holdfast
-from corpus.target import BINARY, CONT, PING, TEXT, frame, head
+from corpus.held import descriptors, threads, timers
+from corpus.held import memory as get_memory
+from corpus.target import BINARY, COMING_AND_GOING, CONT, LONGEST, PING, TEXT, frame, head
 from corpus.test_frames import MIB, bomb
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -29,6 +35,64 @@ def welcome(request: bytes, *lines: str) -> bytes:
         "HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade",
         f"Sec-WebSocket-Accept: {accept}", *lines, "", "",
     ]).encode()  # fmt: skip
+
+
+@asynccontextmanager
+async def unharmed(*, memory: int = 40_000, longest: float = LONGEST, patience: float = 3.0) -> AsyncIterator[None]:
+    """As `Target.attacked`, for what is in this process: no turn is long, nothing is held, and no memory was taken."""
+    slowest, last = 0.0, time.thread_time()
+
+    async def watch() -> None:
+        nonlocal slowest, last
+        while True:
+            slowest, last = max(slowest, time.thread_time() - last), time.thread_time()
+            await asyncio.sleep(0.001)
+
+    def held() -> object:
+        waiting = Counter(timer for timer in timers() if timer not in COMING_AND_GOING)
+        return {"tasks": len(asyncio.all_tasks()), **descriptors(), "timers": waiting, "threads": threads()}
+
+    gc.collect()
+    gc.freeze()  # what this process has of pytest's is no business of a client's collector
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    before, kib = held(), get_memory()["kib"]
+    last, slowest = time.thread_time(), 0.0
+    yield
+    found, peak = slowest, get_memory()["peak_kib"]
+    until = time.monotonic() + patience
+    while held() != before and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    after = held()
+    watching.cancel()
+    gc.unfreeze()
+    assert after == before
+    assert found < longest, f"the loop was kept for {found * 1000:.0f} ms"
+    assert peak - kib < memory, f"it took {peak - kib} KiB"
+
+
+PLANTED: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "the loop was kept": (lambda: sum(range(10_000_000)), id),
+    "tasks": (lambda: asyncio.create_task(asyncio.sleep(60)), asyncio.Task.cancel),
+    "print": (lambda: asyncio.get_running_loop().call_later(60, print), asyncio.TimerHandle.cancel),
+    "sockets": (socket.socket, socket.socket.close),
+    "it took": (lambda: b"x" * (60 << 20), id),
+}
+
+
+@pytest.mark.parametrize("said", PLANTED)
+async def test_what_is_planted_is_found_in_this_process_too(said: str) -> None:
+    make, end = PLANTED[said]
+    held: list[Any] = []
+
+    async def plant() -> None:
+        async with unharmed(patience=0.2, longest=LONGEST if "loop" in said else 10.0):
+            held.append(make())
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(AssertionError, match=said):
+        await plant()
+    end(held.pop())
 
 
 @asynccontextmanager
@@ -52,14 +116,12 @@ async def lost_to(*sent: bytes, lines: tuple[str, ...] = ()) -> AsyncIterator[by
         finally:
             writer.transport.abort()
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with holdfast.connect(f"http://127.0.0.1:{port}/ws", jitter=False) as client, asyncio.timeout(10):
             await again.wait()
             assert client.status.state is not holdfast.State.CLOSED
         yield requests[0]
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000
 
 
 NO_FRAMES = {
@@ -73,21 +135,36 @@ NO_FRAMES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm_up() -> None:
+    """Have a client import what it imports when it is first needed."""
+
+    async def dial() -> None:
+        async with lost_to(NO_FRAMES["masked"]):
+            pass
+
+    asyncio.run(dial())
+
+
 async def test_CVE_2026_1528_what_is_no_frame_ends_the_link_and_not_the_client() -> None:
     async def one(sent: bytes) -> None:
         async with lost_to(sent):
             pass
 
-    await asyncio.gather(*map(one, NO_FRAMES.values()))
+    async with unharmed():
+        await asyncio.gather(*map(one, NO_FRAMES.values()))
 
 
 async def test_CVE_2026_12151_fragments_without_end_end_the_link() -> None:
-    async with lost_to(frame(BINARY, fin=False, mask=False), *[frame(CONT, fin=False, mask=False) * 10_000] * 20):
+    flood = [frame(CONT, fin=False, mask=False) * 10_000] * 20
+    # It is the library's to read them, and it reads all that has come in one turn.
+    async with unharmed(longest=1.0), lost_to(frame(BINARY, fin=False, mask=False), *flood):
         pass
 
 
 async def test_CVE_2026_1526_nothing_is_inflated_for_a_server() -> None:
-    async with lost_to(frame(TEXT, bomb(60 * MIB), rsv=4, mask=False)) as request:
+    sent = frame(TEXT, bomb(60 * MIB), rsv=4, mask=False)
+    async with unharmed(), lost_to(sent) as request:
         assert b"Sec-WebSocket-Extensions" not in request
 
 
@@ -96,7 +173,10 @@ async def test_CVE_2026_2229_an_extension_that_was_not_asked_for_is_no_handshake
         async with lost_to(lines=(f"Sec-WebSocket-Extensions: permessage-deflate{window}",)):
             pass
 
-    await asyncio.gather(*map(one, ("", "; server_max_window_bits=7", "; server_max_window_bits=99999999999999999999")))
+    async with unharmed():
+        await asyncio.gather(
+            *map(one, ("", "; server_max_window_bits=7", "; server_max_window_bits=99999999999999999999"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +212,7 @@ async def test_what_is_not_in_the_protocol_does_not_end_a_client(said: str) -> N
         finally:
             writer.transport.abort()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    async with unharmed(), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with holdfast.connect(f"http://127.0.0.1:{port}/ws") as client, asyncio.timeout(5):
             client.join("lobby")
