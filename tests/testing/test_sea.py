@@ -111,7 +111,7 @@ def test_who_is_killed_has_what_is_on_the_disk(sea: Sea, store: str, reason: str
             await server.post("/say?text=two")
             await sea.sleep(60)
             assert texts(told)[0] == "one"
-            assert [why for why, _ in told.breaks] == ["new", *([reason] if reason else [])]
+            assert [why for why, *_ in told.breaks] == ["new", *([reason] if reason else [])]
             if reason is None:
                 assert texts(told) == ["one", "two"]
 
