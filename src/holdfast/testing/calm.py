@@ -26,6 +26,15 @@ GRACE = 5.0 - 0.5
 
 def present(visitors: list[Visitor], room: str) -> list[Visitor]:
     """Return those of them who are in a room, as the others may see: by HTTP, nobody is."""
+    return [visitor for visitor in _linked(visitors, room) if visitor.rooms[room].replica.is_joined]
+
+
+def coming(visitors: list[Visitor], room: str) -> list[Visitor]:
+    """Return those who are on their way into it: a link by HTTP becomes another at any time."""
+    return [visitor for visitor in _linked(visitors, room) if not visitor.rooms[room].replica.is_joined]
+
+
+def _linked(visitors: list[Visitor], room: str) -> list[Visitor]:
     return [
         visitor
         for visitor in visitors

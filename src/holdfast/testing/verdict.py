@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.core.link import State
 from holdfast.protocol.cursor import Position
-from holdfast.testing.calm import present, users
+from holdfast.testing.calm import coming, present, users
 from holdfast.testing.server_process import RECORDS, REFUSED
 from holdfast.testing.visitor import Copy, Visitor
 
@@ -81,8 +81,9 @@ class Verdict:
         """See that everybody who is there is shown, once, and nobody else: who closes a page has left."""
         for hub in self._hubs():
             for room in self._world.rooms:
-                shown = sorted(user.user_id for user in hub.members(room))
-                if shown != sorted(users(present(self._world.visitors, room))):
+                shown = [user.user_id for user in hub.members(room)]
+                there, may_be = (users(those(self._world.visitors, room)) for those in (present, coming))
+                if len(set(shown)) != len(shown) or not there <= set(shown) <= there | may_be:
                     self.wrong(f"{len(shown)} are shown in {room}, and not those who are there")
 
     def read_logs(self) -> None:
@@ -127,6 +128,8 @@ class Verdict:
             return [f"{visitor.name} is {client.status.state}"]
         if client.status.road is not None and client.status.road.value == "http":
             return []  # who reads by HTTP is not told who is there
+        if not visitor.rooms[room].replica.is_joined:
+            return [f"{visitor.name} was not let into {room}"]
         here = users(present(self._world.visitors, room))
         shown = [user.user_id for user in hubs[0].members(room)]
         replica = visitor.rooms[room].replica
