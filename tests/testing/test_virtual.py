@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import secrets
+import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
-from holdfast.testing.virtual import Process, Stuck, VirtualLoop, seeded
+from holdfast.testing.virtual import Process, Stuck, VirtualLoop, bury, seeded
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -71,8 +73,43 @@ def test_of_a_process_that_is_killed_nothing_ever_runs_again_not_even_what_was_t
     loop.call_at(1.5, process.kill)
     loop.run_until_complete(asyncio.sleep(9))
     assert seen == [0, 1]
-    for task in process.tasks:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    bury(loop, [process])
+
+
+def test_what_is_left_of_a_process_ends_when_it_is_buried_and_not_when_its_memory_is_freed(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, ended, complaints = Process("one"), list[str](), list[Any]()
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+
+    async def wait(name: str) -> None:
+        try:
+            await loop.create_future()
+        finally:
+            task = asyncio.current_task()  # which complains where no loop runs
+            ended.append(f"{name} of {None if task is None else task.get_name()}")
+            await asyncio.sleep(1)  # a connection says goodbye
+            ended.append(f"{name} goes on")
+
+    async def items() -> AsyncIterator[int]:
+        await wait("generator")
+        yield 1
+
+    async def read() -> None:
+        async for _ in items():
+            pass
+
+    process.run(lambda: loop.create_task(wait("task"), name="a"))
+    process.run(lambda: loop.create_task(read(), name="b"))
+    loop.call_at(1.5, process.kill)
+    loop.run_until_complete(asyncio.sleep(9))
+    bury(loop, [process])
+    assert ended == ["task of a", "generator of b"]
+    process.tasks.clear()
+    loop.close()
+    gc.collect()
+    assert ended == ["task of a", "generator of b"]
+    assert complaints == []
 
 
 def test_what_a_process_begins_belongs_to_it(loop: VirtualLoop) -> None:
@@ -86,8 +123,7 @@ def test_what_a_process_begins_belongs_to_it(loop: VirtualLoop) -> None:
     loop.call_at(0.5, process.kill)
     loop.run_until_complete(asyncio.sleep(9))
     assert seen == [0]
-    for task in process.tasks:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    bury(loop, [process])
 
 
 def test_threads_are_not_needed(loop: VirtualLoop) -> None:

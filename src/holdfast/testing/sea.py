@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -32,7 +31,7 @@ from holdfast.testing.history import History, Violation
 from holdfast.testing.network import Network, Weather
 from holdfast.testing.served import Served
 from holdfast.testing.threads import PatientLoop
-from holdfast.testing.virtual import Chance, Inline, current_process
+from holdfast.testing.virtual import Chance, Inline, bury, current_process
 
 T = TypeVar("T")
 
@@ -245,18 +244,10 @@ class Sea:
 
     def _bury(self) -> None:
         """Take apart what is left of dead processes, when nothing that they still do matters."""
-        disabled = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            for served in self._servers:
-                if served.process is not None:
-                    served.kill()
-                for task in [task for process in served.dead for task in process.tasks]:
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    with suppress(BaseException):
-                        task.get_coro().close()
-        finally:
-            logging.disable(disabled)
+        for served in self._servers:
+            if served.process is not None:
+                served.kill()
+        bury(self.loop, [process for served in self._servers for process in served.dead])
 
     @contextmanager
     def _ruling(self) -> Iterator[None]:

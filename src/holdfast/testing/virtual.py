@@ -11,13 +11,16 @@ ever runs again, no `finally`, no `except`, as after SIGKILL.
 from __future__ import annotations
 
 import asyncio
+import gc
 import heapq
+import logging
 import random
 from asyncio import base_events, events
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -25,6 +28,8 @@ T = TypeVar("T")
 
 #: When it begins, in seconds since 1970.
 EPOCH = 1_800_000_000.0
+#: So often a coroutine may wait once more when it is closed: a `finally` in it awaits something, and the next one, too.
+PARTING = 100
 
 
 class Process:
@@ -192,6 +197,56 @@ def _new_task(
         process.tasks[task] = None
         task.add_done_callback(lambda done: process.tasks.pop(done, None))
     return task
+
+
+def bury(loop: asyncio.AbstractEventLoop, processes: Iterable[Process]) -> None:
+    """
+    Take apart what is left of dead processes, when nothing that they still do matters.
+
+    What is thrown away in the middle does everything that it was to do in the end as soon as its memory is freed,
+    wherever that is, and complains if no loop runs there. So it does that here, as the task that it is.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    events._set_running_loop(loop)
+    try:
+        for task in [task for process in processes for task in process.tasks]:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            asyncio.tasks._enter_task(loop, task)
+            try:
+                for work in _chain(task.get_coro()):
+                    _close(work)
+            finally:
+                asyncio.tasks._leave_task(loop, task)
+    finally:
+        events._set_running_loop(None)
+        logging.disable(disabled)
+
+
+def _chain(work: Any) -> list[CoroutineType[Any, Any, Any]]:
+    """Return a coroutine, that for which it waits, and so on: a generator between them would hand nothing on."""
+    found: list[CoroutineType[Any, Any, Any]] = []
+    while work is not None:
+        match work:
+            case CoroutineType():
+                found.append(work)
+                work = work.cr_await
+            case AsyncGeneratorType():
+                work = work.ag_await
+            case _:  # one step of either
+                steps = (
+                    each for each in gc.get_referents(work) if isinstance(each, CoroutineType | AsyncGeneratorType)
+                )
+                work = next(steps, None)
+    return found
+
+
+def _close(work: CoroutineType[Any, Any, Any]) -> None:
+    for _ in range(PARTING):
+        if work.cr_frame is None:
+            return
+        with suppress(BaseException):
+            work.close()
 
 
 class Chance:

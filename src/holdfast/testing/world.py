@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
-import logging
 import random
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from holdfast.testing.misfortune import FAULTS
 from holdfast.testing.network import Network, SeaLoop, Weather
 from holdfast.testing.server_process import RECORDS, REFUSED, ServerProcess
 from holdfast.testing.verdict import GHOST, Verdict
-from holdfast.testing.virtual import seeded
+from holdfast.testing.virtual import bury, seeded
 from holdfast.testing.visitor import Visitor
 from holdfast.testing.watch import Watch
 
@@ -269,16 +267,7 @@ class World:
     def bury(self) -> None:
         """Take apart what is left of dead processes, while nothing that they still do matters."""
         dead = [process for server in self.servers for process in server.dead]
-        disabled = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            for process in [*dead, *(visitor.process for visitor in self.gone)]:
-                for task in tuple(process.tasks):
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    with suppress(BaseException):
-                        task.get_coro().close()
-        finally:
-            logging.disable(disabled)
+        bury(self.loop, [*dead, *(visitor.process for visitor in self.gone)])
 
 
 def run(seed: int, plan: Plan | None = None) -> Report:
