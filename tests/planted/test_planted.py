@@ -1,0 +1,60 @@
+"""Mistakes that are made on purpose can still be made, and are caught. All of them: `python tests/planted/run.py`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from planted.bugs import BUGS, SEA, Bug
+from planted.run import MovedOn, copied, hunt, mistaken
+
+ROOT = Path(__file__).parents[2]
+HOLDFAST = ROOT / "src" / "holdfast"
+
+#: Some that are caught at once, by what catches the others.
+QUICK = ("what a refused change has written stays", "a command is acknowledged before it is committed")
+
+
+def named(name: str) -> Bug:
+    (found,) = (bug for bug in BUGS if bug.name == name)
+    return found
+
+
+def test_each_mistake_can_still_be_made_at_one_place_and_is_a_program() -> None:
+    for bug in BUGS:
+        for file, source in mistaken(bug, HOLDFAST).items():
+            assert source != (HOLDFAST / file).read_text(), bug.name
+            if file.endswith(".py"):
+                ast.parse(source)
+
+
+def test_the_mistakes_are_many_of_every_part_and_each_has_its_own_name() -> None:
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 30
+    assert {bug.file.split("/")[0] for bug in BUGS} == {"protocol", "core", "store", "server", "client", "browser"}
+
+
+def test_what_is_to_catch_a_mistake_is_there() -> None:
+    for bug in BUGS:
+        assert bug.by == SEA or all((ROOT / path).exists() for path in bug.by.split()), bug.name
+
+
+def test_code_that_has_moved_on_is_said_to_have() -> None:
+    bug = Bug("what is not there", "core/room.py", "that is not in it", "")
+    with pytest.raises(MovedOn, match=r"core/room\.py has moved on"):
+        mistaken(bug, HOLDFAST)
+    with pytest.raises(MovedOn), copied(bug):
+        pass
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_sea_catches(name: str) -> None:
+    found = hunt(named(name), seeds=20, seconds=60)
+    assert found.caught is not None
+    assert found.caught.startswith("seed ")
+
+
+def test_nothing_is_found_where_nothing_is_wrong() -> None:
+    same = Bug("nothing", "core/room.py", '"""\n\nfrom __future__', '"""\n\n\nfrom __future__')
+    assert hunt(same, seeds=2, seconds=60).caught is None
