@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.testing.virtual import Process, Stuck, VirtualLoop, bury, seeded
+from holdfast.testing.virtual import Endless, Process, Stuck, VirtualLoop, bury, expecting_an_end, seeded
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -44,6 +44,33 @@ def test_what_is_due_at_the_same_time_happens_in_the_order_in_which_it_was_asked
 def test_when_everybody_waits_for_ever_it_is_said(loop: VirtualLoop) -> None:
     with pytest.raises(Stuck):
         loop.run_until_complete(loop.create_future())
+
+
+def test_when_somebody_goes_on_for_ever_and_time_does_not_it_is_said(loop: VirtualLoop) -> None:
+    def spin() -> None:
+        while True:
+            pass
+
+    loop.call_at(5.0, spin)
+    with pytest.raises(Endless, match="no time has passed"), expecting_an_end(loop, 0.05):
+        loop.run_until_complete(asyncio.sleep(9))
+    with pytest.raises(Endless), expecting_an_end(loop, 0.05):
+        loop.run_until_complete(yield_for_ever())
+
+
+def test_whoever_works_while_time_passes_may_do_it_for_long(loop: VirtualLoop) -> None:
+    async def work() -> None:
+        began = time.process_time()
+        while time.process_time() < began + 0.3:
+            await asyncio.sleep(0.001)
+
+    with expecting_an_end(loop, 0.05):
+        loop.run_until_complete(work())
+
+
+async def yield_for_ever() -> None:
+    while True:
+        await asyncio.sleep(0)
 
 
 async def tick(seen: list[float], loop: VirtualLoop) -> None:

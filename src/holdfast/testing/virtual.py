@@ -15,6 +15,8 @@ import gc
 import heapq
 import logging
 import random
+import signal
+import threading
 from asyncio import base_events, events
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -28,6 +30,8 @@ T = TypeVar("T")
 
 #: When it begins, in seconds since 1970.
 EPOCH = 1_800_000_000.0
+#: If no time passes while a processor works so long, none ever will. Seconds of its time.
+ENDLESS = 5.0
 #: So often a coroutine may wait once more when it is closed: a `finally` in it awaits something, and the next one, too.
 PARTING = 100
 
@@ -111,6 +115,33 @@ class _TimerHandle(events.TimerHandle):
 
 class Stuck(Exception):
     """Everybody waits, and nothing will ever happen."""
+
+
+class Endless(KeyboardInterrupt):
+    """Somebody goes on for ever, and time does not; asyncio lets this one through, and no error."""
+
+
+@contextmanager
+def expecting_an_end(loop: VirtualLoop, seconds: float = ENDLESS) -> Iterator[None]:
+    """Raise `Endless`, wherever that is, if the time of the loop stands still while so many seconds of ours pass."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield  # signals are not for us
+        return
+    seen = float("-inf")
+
+    def look(*_: object) -> None:
+        nonlocal seen
+        if loop.time() == seen:
+            raise Endless(f"no time has passed in {seconds:g} s")
+        seen = loop.time()
+
+    before = signal.signal(signal.SIGVTALRM, look)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 class VirtualLoop(base_events.BaseEventLoop):

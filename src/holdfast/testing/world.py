@@ -14,6 +14,7 @@ import hashlib
 import random
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from holdfast.testing.misfortune import FAULTS
 from holdfast.testing.network import Network, SeaLoop, Weather
 from holdfast.testing.server_process import RECORDS, REFUSED, ServerProcess
 from holdfast.testing.verdict import GHOST, Verdict
-from holdfast.testing.virtual import bury, seeded
+from holdfast.testing.virtual import Endless, bury, expecting_an_end, seeded
 from holdfast.testing.visitor import Visitor
 from holdfast.testing.watch import Watch
 
@@ -284,9 +285,10 @@ def run(seed: int, plan: Plan | None = None) -> Report:
         ):
             world = World(seed, plan or Plan(), loop, dice, disk, Path(folder))
             try:
-                loop.run_until_complete(world.run())
-            except Exception as error:
-                world.verdict.wrong(f"it could not go on: {error!r}")
+                with expecting_an_end(loop):
+                    loop.run_until_complete(world.run())
+            except (Exception, Endless) as error:
+                world.verdict.wrong(f"it could not go on: {error!r}{_where(error)}")
             report = world.finish()
             world.bury()
     finally:
@@ -295,6 +297,13 @@ def run(seed: int, plan: Plan | None = None) -> Report:
         gc.enable()
     report.real = time.perf_counter() - began
     return report
+
+
+def _where(error: BaseException) -> str:
+    """Return where it was raised, in code of holdfast."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [code for code in codes if "holdfast" in Path(code.co_filename).parts and "virtual" not in code.co_filename]
+    return f" in {ours[-1].co_qualname}" if ours else ""
 
 
 def _memory() -> str | None:
