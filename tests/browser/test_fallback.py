@@ -106,3 +106,28 @@ async def test_holdfast_js_in_node_needs_no_websocket_at_all(start_board: StartB
         subprocess.run, [NODE, str(script)], capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ('["new","task_created","http"]', "")
+
+
+SILENT = """
+import { HttpSocket, Reader } from "%s/holdfast-http.js";
+AbortSignal.timeout = (seconds) => {
+  const patience = new AbortController();
+  setTimeout(() => patience.abort(new Error(`no answer within ${seconds}`)));
+  return patience.signal;
+};
+globalThis.fetch = (url, { signal }) => new Promise((_, reject) => {
+  signal?.addEventListener("abort", () => reject(signal.reason));
+});
+const socket = new HttpSocket(new URL("ws://localhost/ws"), null, new Reader(), () => 0);
+socket.onopen = () => socket.send('{"type":"auth"}');
+socket.onclose = (event) => console.log(JSON.stringify(event));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+def test_a_link_on_which_nothing_that_is_said_is_answered_is_given_up(tmp_path: Path) -> None:
+    assert NODE is not None
+    script = tmp_path / "script.mjs"
+    script.write_text(SILENT % (SRC / "holdfast" / "browser"))
+    done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout.strip() == '{"code":1006,"reason":"Error: no answer within 30000"}', done.stderr

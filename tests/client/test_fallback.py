@@ -8,12 +8,17 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 import holdfast
 from faults import Middlebox
-from holdfast import Event, Resumed, Resync, State
+from holdfast import Event, Hub, Resumed, Resync, State
+from holdfast.client.http import ANSWER_SECONDS
+from holdfast.testing import Sea
 from peers import Server
 
 APP = """
@@ -210,3 +215,30 @@ async def test_a_guest_by_http_is_one_and_the_same_in_all_requests(server: Serve
         assert client.status.road is holdfast.Road.HTTP
         assert client.user is not None
         assert who == [client.user.user_id] * 3
+
+
+def test_what_is_said_on_a_connection_that_fell_silent_is_said_again_on_another() -> None:
+    hub = Hub("numbers.db")
+
+    @hub.on("add")
+    async def add(request: Any) -> str:
+        await asyncio.sleep(1)
+        return (await hub.publish(request.room, "number", request.data)).id
+
+    async def test(sea: Sea) -> None:
+        server = sea.serve(Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan))
+        sea.network.bars_websockets = True
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            asked = sea.time
+            command = asyncio.create_task(room.command("add", number=1))
+            await sea.sleep(0.5)
+            _, said = sea._links(ann)  # the other is an event stream, which goes on
+            said.fall_silent()
+            await command
+            assert ANSWER_SECONDS <= sea.time - asked < ANSWER_SECONDS + 5
+            await sea.sleep(5)
+            assert told.data == [{"number": 1}]
+
+    with Sea() as sea:
+        sea.run(test(sea))

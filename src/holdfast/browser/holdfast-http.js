@@ -12,6 +12,7 @@ const HOLD_SECONDS = 15;
 const SHORT_SECONDS = 3;
 const BREAKS = 2;
 const ROOMS = 32;
+const ANSWER_SECONDS = 30; // for an answer to what was said: else a connection that fell silent holds it for ever
 
 /** @typedef {{type: "ask" | "tell" | "give_up", how?: string, rooms?: string[], cursor?: string | null, wait?: number,
  *   message?: Message}} ReaderEffect */
@@ -220,7 +221,11 @@ export class HttpSocket {
   async #post(text) {
     if (this.readyState !== 1) return;
     try {
-      const response = await this.#fetch("send", {}, { method: "POST", body: text });
+      const response = await this.#fetch("send", {}, {
+        method: "POST",
+        body: text,
+        signal: AbortSignal.timeout(1000 * ANSWER_SECONDS),
+      });
       const answer = await response.json().catch(() => ({}));
       if (answer.type) this.#hear(answer);
       else if (response.ok) this.onheard();

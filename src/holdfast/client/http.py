@@ -25,6 +25,11 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Connected, Error, Event, Join, Leave, Ping, Pong, ServerMessage, Sync
 
+#: For an answer to what was said: longer than a server needs (a change has 5 s). What is not answered is said again on
+#: another link, under its key. Else a connection that fell silent would hold all that is said for ever, while what is
+#: heard on the other one shows that the link is alive.
+ANSWER_SECONDS = 30.0
+
 #: What a status says about us, or about when to come, and not about the way.
 _CODES = {
     401: CloseCode.UNAUTHORIZED,
@@ -131,9 +136,14 @@ class HttpRoad:
         while True:
             text = await self._outgoing.get()
             try:
-                response = await self._http.post(
-                    http_url(self._url, "send"), content=text, headers={"Content-Type": "application/json"}
-                )
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    response = await self._http.post(
+                        http_url(self._url, "send"), content=text, headers={"Content-Type": "application/json"}
+                    )
+            except TimeoutError:
+                silent = Lost(CloseCode.ABNORMAL, f"no answer within {ANSWER_SECONDS:g} s")
+                await self._inbox.put((self._asked, silent))
+                return
             except httpx2.HTTPError as error:
                 lost = Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
                 await self._inbox.put((self._asked, lost))
