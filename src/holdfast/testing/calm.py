@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 #: For a word to come to everybody, in any weather. Seconds.
 TOLD = 2.0
+#: For a publication to come to everybody, also to those who have to ask for it every 3 s. Seconds.
+READ = 8.0
 #: A link that was reset is missed by nobody for as long as this. Seconds.
 GRACE = 5.0 - 0.5
+#: More than what may wait for a connection, and for its kernel: how many, and each how much longer.
+MUCH = 80, "." * 4000
 
 
 def present(visitors: list[Visitor], room: str) -> list[Visitor]:
@@ -58,6 +62,29 @@ async def scenes(world: World) -> None:
         one = world.dice.choice(there)
         await _types(world, room, one, [other for other in there if other.user_id != one.user_id])
         await _breaks_off(world, room, one, [other for other in there if other.user_id != one.user_id])
+    await _publishes(world, room)
+    if world.network.weather.rate is not None:
+        _much_for_slow_links(world, room)
+
+
+async def _publishes(world: World, room: str) -> None:
+    """Something is published, and everybody hears of it, on whichever road they are."""
+    roads: dict[Visitor, Any] = {
+        visitor: visitor.client._road
+        for visitor in world.visitors
+        if visitor.client is not None
+        and visitor.client.status.state is State.LIVE
+        and room in visitor.rooms
+        and visitor.rooms[room].replica.is_joined
+        and visitor.rooms[room].replica.cursor is not None
+    }
+    world.publish(world.servers[0], room, 1)
+    await asyncio.sleep(READ)
+    head = world.verdict.head(room)
+    for visitor, road in roads.items():
+        cursor = visitor.rooms[room].replica.cursor
+        if visitor.client is not None and visitor.client._road is road and cursor != head:
+            world.verdict.wrong(f"{visitor.name} is at {cursor} in {room}, {READ:g} s after {head} was published")
 
 
 async def _types(world: World, room: str, one: Visitor, others: list[Visitor]) -> None:
@@ -87,3 +114,9 @@ async def _breaks_off(world: World, room: str, one: Visitor, others: list[Visito
                 world.verdict.wrong(f"the link of {one.name} was reset, and {other.name} was told {type}")
     if not world.verdict.shows(room, one.user_id):
         world.verdict.wrong(f"the link of {one.name} was reset, and within the grace they are shown in {room} no more")
+
+
+def _much_for_slow_links(world: World, room: str) -> None:
+    """Much is published at once, behind which a ping waits for longer than its timeout; nobody may be cut for that."""
+    world.publish(world.servers[0], room, *MUCH)
+    world.report.reached["slow link"] += len(present(world.visitors, room))

@@ -8,10 +8,9 @@ whether it could happen at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from holdfast.testing.server_process import ServerProcess, add
+from holdfast.testing.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from holdfast.testing.world import World
@@ -132,8 +131,7 @@ def burst(world: World) -> bool:
     room = world.dice.choice(world.rooms)
     count = world.dice.choice([20, 20, 20, 80, 80, 350, 1200])
     rest = "." * 4000 if count == 80 else ""
-    for _ in range(count):
-        server.process.run(world.loop.create_task, _publish(server.hub, room, world.new_text() + rest))
+    world.publish(server, room, count, rest)
     return True
 
 
@@ -171,7 +169,7 @@ def fail_to_sync(world: World) -> bool:
 def restore(world: World) -> bool:
     """A backup is made; or put in the place of what clients have seen more of."""
     if world.backup is None:
-        world.backup = world.disk.copy()
+        world.back_up()
         return False
     return world.restore()
 
@@ -182,22 +180,13 @@ def bar_websockets(world: World) -> bool:
     world.network.bars_streams = world.dice.random() < 0.3
     for wire in world.network.open_wires():
         wire.reset()
-
-    def go() -> None:
-        world.network.bars_websockets = world.network.bars_streams = False
-
-    world.later(world.dice.uniform(30, 100), go)
+    world.later(world.dice.uniform(30, 100), world.lift_bars)
     return True
 
 
 def _running(world: World) -> ServerProcess | None:
     servers = [each for each in world.servers if each.process is not None and not each.process.is_stopped]
     return world.dice.choice(servers) if servers else None
-
-
-async def _publish(hub: Any, room: str, text: str) -> None:
-    with suppress(Exception):  # who publishes is told; here nobody asks
-        await hub.write(add, room, text)
 
 
 #: Every kind, by its name; what is twice as likely stands there twice.

@@ -34,7 +34,7 @@ LONGEST = 500
 REACHED = (
     "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "heartbeat death",
     "command done", "command refused", "command unknown", "command not sent",
-    "by HTTP", "by polls", "tab", "typing seen", "transport full", "left in the log",
+    "by HTTP", "by polls", "tab", "typing seen", "transport full", "left in the log", "slow link",
 )  # fmt: skip
 
 
@@ -244,6 +244,11 @@ class Verdict:
 
     def _hubs(self) -> list[Hub]:
         return [server.hub for server in self._world.servers if server.hub is not None]
+
+    def head(self, room: str) -> str:
+        """Return the newest position in a room."""
+        epoch, heads = self._heads()
+        return f"{epoch}:{heads.get(room, 0)}"
 
     def _heads(self) -> tuple[str, dict[str, int]]:
         ((epoch,),) = self._query("SELECT value FROM holdfast_meta WHERE key = 'epoch'")

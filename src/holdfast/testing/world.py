@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from holdfast.testing.disk import Disk
 from holdfast.testing.endpoint import BUFFER
 from holdfast.testing.misfortune import FAULTS
 from holdfast.testing.network import Network, SeaLoop, Weather
-from holdfast.testing.server_process import RECORDS, REFUSED, ServerProcess
+from holdfast.testing.server_process import RECORDS, REFUSED, ServerProcess, add
 from holdfast.testing.verdict import GHOST, Verdict
 from holdfast.testing.virtual import Endless, bury, expecting_an_end, seeded
 from holdfast.testing.visitor import Visitor
@@ -76,10 +77,13 @@ class World:
         weather = Weather(
             (0.001, dice.choice([0.01, 0.05, 0.3])),
             dice.choice([0.0, 0.1, 0.6]),
-            dice.choice([None, None, None, 25_000.0]),
+            dice.choice([None, None, None, 25_000.0, 12_000.0]),
             dice.choice([BUFFER, BUFFER, 16 * 1024]),
         )
         self.network = Network(loop, dice, weather)
+        # A proxy that stays: it lets no WebSocket through, and perhaps no event stream.
+        self._proxy = dice.choice([(False, False)] * 8 + [(True, False), (True, True)])
+        self.lift_bars()
         retention = Retention(RECORDS, 7 * 24 * 3600.0, 24 * 3600.0)
         self.servers = [ServerProcess(loop, ("server", 80), folder / "sea.db", retention, self._opened)]
         self.rooms = tuple(f"room-{number}" for number in range(plan.rooms))
@@ -100,6 +104,8 @@ class World:
         for _ in range(self.plan.clients - 1):
             self.arrive()
         self.later(self.dice.uniform(1, 20), self.arrive)
+        if self.dice.random() < 0.3:
+            self.later(self.dice.uniform(5, 30), self.back_up)
         working = asyncio.create_task(self._work())
         for _ in range(self.plan.faults):
             await asyncio.sleep(self.dice.expovariate(self.plan.faults / self.plan.seconds))
@@ -139,7 +145,7 @@ class World:
         """Let nothing go wrong any more."""
         await asyncio.sleep(CALM)
         self.disk.is_full = self.disk.fails_to_sync = False
-        self.network.bars_websockets = self.network.bars_streams = False
+        self.lift_bars()
         self.network.unreachable.clear()
         for wire in self.network.open_wires():
             if any(end.is_silent for end in wire.ends) and self.dice.random() < 0.5:
@@ -222,6 +228,14 @@ class World:
         self.stood_still = max(self.stood_still, self.loop.time() + seconds)
         self.later(seconds, process.go_on)
 
+    def lift_bars(self) -> None:
+        """Let through what a proxy barred that is gone."""
+        self.network.bars_websockets, self.network.bars_streams = self._proxy
+
+    def back_up(self) -> None:
+        """Make a backup, which may be put in the place of what clients have seen more of."""
+        self.backup = self.disk.copy()
+
     def restore(self) -> bool:
         """Put the backup in its place."""
         (server,) = self.servers
@@ -240,7 +254,14 @@ class World:
     def new_text(self) -> str:
         """Return a text that there was not before."""
         self._texts += 1
-        return f"{self._texts}"
+        return f"{self._texts}" + "." * self.dice.choice([0, 0, 0, self.dice.randrange(200)])  # frames of all lengths
+
+    def publish(self, server: ServerProcess, room: str, count: int, rest: str = "") -> None:
+        """Have a server publish many at once, each so much longer."""
+        assert server.process is not None
+        assert server.hub is not None
+        for _ in range(count):
+            server.process.run(self.loop.create_task, _publish(server.hub, room, self.new_text() + rest))
 
     def _opened(self, hub: Hub) -> None:
         Watch(self, hub)
@@ -269,6 +290,11 @@ class World:
         """Take apart what is left of dead processes, while nothing that they still do matters."""
         dead = [process for server in self.servers for process in server.dead]
         bury(self.loop, [*dead, *(visitor.process for visitor in self.gone)])
+
+
+async def _publish(hub: Hub, room: str, text: str) -> None:
+    with suppress(Exception):  # who publishes is told; here nobody asks
+        await hub.write(add, room, text)
 
 
 def run(seed: int, plan: Plan | None = None) -> Report:
