@@ -24,6 +24,8 @@ TOLD = 2.0
 READ = 8.0
 #: A link that was reset is missed by nobody for as long as this. Seconds.
 GRACE = 5.0 - 0.5
+#: Who notices that a link is dead is back on another by then: a probe, a delay, and all that is said at first. Seconds.
+BACK = 10.0
 #: More than what may wait for a connection, and for its kernel: how many, and each how much longer.
 MUCH = 80, "." * 4000
 
@@ -62,6 +64,7 @@ async def scenes(world: World) -> None:
         one = world.dice.choice(there)
         await _types(world, room, one, [other for other in there if other.user_id != one.user_id])
         await _breaks_off(world, room, one, [other for other in there if other.user_id != one.user_id])
+        await _changes_networks(world, room, one, [other for other in there if other.user_id != one.user_id])
     await _publishes(world, room)
     if world.network.weather.rate is not None:
         _much_for_slow_links(world, room)
@@ -108,12 +111,29 @@ async def _breaks_off(world: World, room: str, one: Visitor, others: list[Visito
     told = {other: len(other.heard) for other in others}
     road._connection.transport.wire.reset()
     await asyncio.sleep(GRACE)
-    for other in others:
-        for type, user_id in other.heard[told[other] :]:
+    _must_not_be_missed(world, room, one, told, "the link was reset")
+
+
+async def _changes_networks(world: World, room: str, one: Visitor, others: list[Visitor]) -> None:
+    """The link of somebody falls silent, who knows it at once, and is back before the server does."""
+    client = one.client
+    road: Any = None if client is None else client._road
+    if client is None or one not in present([one], room) or road._connection is None:
+        return
+    told = {other: len(other.heard) for other in others}
+    road._connection.transport.wire.fall_silent()
+    one.process.run(client.retry_now)
+    await asyncio.sleep(BACK)
+    _must_not_be_missed(world, room, one, told, "another link was taken")
+
+
+def _must_not_be_missed(world: World, room: str, one: Visitor, told: dict[Visitor, int], why: str) -> None:
+    for other, count in told.items():
+        for type, user_id in other.heard[count:]:
             if user_id == one.user_id:
-                world.verdict.wrong(f"the link of {one.name} was reset, and {other.name} was told {type}")
+                world.verdict.wrong(f"{one.name}: {why}, and {other.name} was told {type}")
     if not world.verdict.shows(room, one.user_id):
-        world.verdict.wrong(f"the link of {one.name} was reset, and within the grace they are shown in {room} no more")
+        world.verdict.wrong(f"{one.name}: {why}, and they are shown in {room} no more")
 
 
 def _much_for_slow_links(world: World, room: str) -> None:

@@ -149,9 +149,8 @@ class Verdict:
         state: dict[str, list[str]] = {room: [] for room in world.rooms}
         for room, text in rows:
             state[room].append(text)
+        self.judge_visitors()
         for visitor in [*world.visitors, *world.gone]:
-            for error in visitor.violations:
-                self.wrong(f"{visitor.name}: {type(error).__name__}: {error}")
             for name, copy in visitor.copies.items():
                 self._judge_history(visitor.name, name, copy)
         for visitor in world.visitors:
@@ -160,6 +159,12 @@ class Verdict:
         self._judge_log()
         world.report.reached["tab"] += len(world.visitors) - len(users(world.visitors))
         world.note(self._heads(), state)
+
+    def judge_visitors(self) -> None:
+        """What was told to somebody must follow what they were told before."""
+        for visitor in [*self._world.visitors, *self._world.gone]:
+            for error in visitor.violations:
+                self.wrong(f"{visitor.name}: {type(error).__name__}: {error}")
 
     def _judge_log(self) -> None:
         """What need not be kept is forgotten, and the log goes on, unless a backup was put in its place."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: When it begins, in seconds since 1970.
 EPOCH = 1_800_000_000.0
 #: If no time passes while a processor works so long, none ever will. Seconds of its time.
-ENDLESS = 5.0
+ENDLESS = 3.0
 #: So often a coroutine may wait once more when it is closed: a `finally` in it awaits something, and the next one, too.
 PARTING = 100
 

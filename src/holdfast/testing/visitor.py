@@ -70,6 +70,7 @@ class Visitor:
         self.copies = {room: Copy(History(room, name)) for room in rooms}
         self.commands: list[Command] = []
         self.violations: list[BaseException] = []
+        self.on_wrong: Callable[[], None] = lambda: None  # called at each of them
         self.tired_until = 0.0  # until then it reads nothing of what it was told
         self.heard: list[tuple[str, str]] = []  # of people: what, and of which user
         self.user_id: str | None = None
@@ -163,6 +164,7 @@ class Visitor:
             judge()
         except Violation as error:
             self.violations.append(error)
+            self.on_wrong()
 
     def _may_dial(self) -> None:
         since, self._dialed = self._loop.time() - self._dialed, self._loop.time()

@@ -9,6 +9,7 @@ going wrong, everybody must come to know the same within a bound.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import hashlib
 import random
@@ -18,6 +19,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from holdfast.testing.watch import Watch
 CONVERGED = 30.0 + 43.0 + 10.0 + 20.0
 #: Whatever was to end later has ended by then. Seconds.
 CALM = 100.0
+#: When so much was told that is false, it goes on no further.
+TOO_MUCH = 100
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,23 @@ class World:
         self.backup: dict[str, bytes] | None = None
         self.stood_still = 0.0  # a server, until then
         self.verdict = Verdict(self)
+        self._playing: asyncio.Task[None] | None = None
+        self._wrongs = 0
         self._names = 0
         self._texts = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._trace = hashlib.sha256()
 
     async def run(self) -> None:
-        """Have everything go wrong for a while, then nothing; judge."""
+        """Have everything go wrong for a while, then nothing; judge. Where too much is wrong, that is all."""
+        self._playing = self.loop.create_task(self._play())
+        await asyncio.wait({self._playing})
+        if self._playing.cancelled():
+            self.verdict.judge_visitors()
+        else:
+            self._playing.result()
+
+    async def _play(self) -> None:
         for server in self.servers:
             server.start()
         for _ in range(self.plan.clients - 1):
@@ -197,7 +211,13 @@ class World:
         token = self.dice.choice([None, *(visitor.credentials for visitor in self.visitors)])
         visitor = Visitor(self.loop, f"visitor {self._names}", self.servers[0].url, rooms, by, token)
         self.visitors.append(visitor)
+        visitor.on_wrong = self._wrong_again
         return visitor
+
+    def _wrong_again(self) -> None:
+        self._wrongs += 1
+        if self._wrongs == TOO_MUCH and self._playing is not None:
+            self.loop.call_soon(self._playing.cancel, context=Context())
 
     def lose(self, visitor: Visitor) -> None:
         """Have somebody be gone without a word."""
@@ -291,6 +311,10 @@ class World:
         dead = [process for server in self.servers for process in server.dead]
         bury(self.loop, [*dead, *(visitor.process for visitor in self.gone)])
 
+    def keep(self) -> None:
+        """Keep it to the end of our process, and beyond: taken apart, what went on for ever might do so again."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
 
 async def _publish(hub: Hub, room: str, text: str) -> None:
     with suppress(Exception):  # who publishes is told; here nobody asks
@@ -310,13 +334,15 @@ def run(seed: int, plan: Plan | None = None) -> Report:
             Disk(random.Random(dice.getrandbits(64))) as disk,
         ):
             world = World(seed, plan or Plan(), loop, dice, disk, Path(folder))
+            bury = world.bury
             try:
                 with expecting_an_end(loop):
                     loop.run_until_complete(world.run())
             except (Exception, Endless) as error:
                 world.verdict.wrong(f"it could not go on: {error!r}{_where(error)}")
+                bury = world.keep if isinstance(error, Endless) else bury
             report = world.finish()
-            world.bury()
+            bury()
     finally:
         loop.close()
         asyncio.set_event_loop(None)
