@@ -7,14 +7,17 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from holdfast.testing import world
+from holdfast.testing.history import Line, Violation
 from holdfast.testing.misfortune import FAULTS
 from holdfast.testing.simulate import ENOUGH, Tally, conclude
 from holdfast.testing.verdict import REACHED
+from holdfast.testing.virtual import expecting_an_end
 
 TESTING = Path(world.__file__).parent
 SIMULATE = [sys.executable, "-m", "holdfast.testing.simulate"]
@@ -85,6 +88,30 @@ def test_what_runs_in_the_sea_is_what_users_run(monkeypatch: pytest.MonkeyPatch)
         "holdfast.client.websocket",
         "holdfast.server.websocket",
     }
+
+
+def test_a_run_in_which_too_much_is_wrong_goes_on_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(self: Line, message: object) -> None:
+        raise Violation("this is wrong")
+
+    monkeypatch.setattr(Line, "said", said)
+    monkeypatch.setattr(world, "TOO_MUCH", 3)
+    report = world.run(1)
+    assert report.virtual < 60
+    assert any("this is wrong" in violation for violation in report.violations)
+    assert len(report.violations) >= 3
+
+
+def test_a_run_in_which_time_stands_still_for_ever_has_gone_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spin(self: world.World) -> None:
+        await asyncio.sleep(5)
+        while True:
+            pass
+
+    monkeypatch.setattr(world.World, "_play", spin)
+    monkeypatch.setattr(world, "expecting_an_end", partial(expecting_an_end, seconds=0.1))
+    (violation,) = world.run(1).violations
+    assert violation.startswith("5.000: it could not go on")
 
 
 def test_a_run_in_which_something_never_happened_has_failed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -307,9 +307,12 @@ class World:
         return self.report
 
     def bury(self) -> None:
-        """Take apart what is left of dead processes, while nothing that they still do matters."""
-        dead = [process for server in self.servers for process in server.dead]
-        bury(self.loop, [*dead, *(visitor.process for visitor in self.gone)])
+        """Take apart what is left of all processes, when nothing that they still do matters."""
+        servers = [
+            process for server in self.servers for process in (*server.dead, server.process) if process is not None
+        ]
+        visitors = [visitor.process for visitor in (*self.gone, *self.visitors)]  # where it was cut short, some live
+        bury(self.loop, [*servers, *visitors])
 
     def keep(self) -> None:
         """Keep it to the end of our process, and beyond: taken apart, what went on for ever might do so again."""
