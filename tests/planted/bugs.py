@@ -533,10 +533,10 @@ BUGS = (
         "                continue\n",
     ),
     Bug(
-        "what comes of a question that is not asked any more is heard",
+        "who reads by HTTP asks for what follows the head, whatever they have",
         "client/http.py",
-        "reader.Broken) and asked != self._asked:\n",
-        "reader.Broken) and asked > self._asked:\n",
+        '({} if ask.cursor is None else {"cursor": ask.cursor})',
+        "{}",
     ),
     Bug(
         "what an event stream has said is told again with what follows",
