@@ -531,6 +531,7 @@ BUGS = (
         "            if source is not None and source is not self._road:\n                continue\n",
         "            if source is not None and source is not self._road and not isinstance(what, str):\n"
         "                continue\n",
+        "tests/client/test_given_up.py",
     ),
     Bug(
         "who reads by HTTP asks for what follows the head, whatever they have",
