@@ -516,7 +516,7 @@ BUGS = (
         "server/door.py",
         "        if hands.refuses is not None:\n",
         "        if hands.refuses is not None and not places:\n",
-        "tests/server/test_hands.py tests/server/test_admission.py",
+        "tests/server/test_door.py",
     ),
     # The client's hands.
     Bug(
