@@ -468,6 +468,7 @@ BUGS = (
         "        return await (_held(request, follow, seconds) if seconds else follow.take()), follow.cursor\n",
         "        before = follow.cursor\n"
         "        return await (_held(request, follow, seconds) if seconds else follow.take()), before\n",
+        "tests/board/test_listening.py",
     ),
     Bug(
         "a transport that is full is written to all the same",
