@@ -451,10 +451,11 @@ BUGS = (
         "refusal = None",
     ),
     Bug(
-        "an event stream goes on when it was told to end",
-        "server/eventstream.py",
-        "    while follow.ended is None:\n",
-        "    while True:\n",
+        "who is to read nothing more is told of it with the next heartbeat",
+        "server/follow.py",
+        "        self.ended = reason\n        self._news.set()\n",
+        "        self.ended = reason\n",
+        "tests/server/test_eventstream.py",
     ),
     Bug(
         "of a page an event stream carries all but the last",
