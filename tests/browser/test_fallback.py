@@ -131,3 +131,32 @@ def test_a_link_on_which_nothing_that_is_said_is_answered_is_given_up(tmp_path: 
     script.write_text(SILENT % (SRC / "holdfast" / "browser"))
     done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout.strip() == '{"code":1006,"reason":"Error: no answer within 30000"}', done.stderr
+
+
+HALF = """
+import { HttpSocket, Reader } from "%s/holdfast-http.js";
+globalThis.fetch = async (url) => {
+  if (url.pathname.endsWith("/events")) return new Promise(() => {});
+  return { ok: true, json: async () => ({ type: "reply", ref: "1", ok: true }) };
+};
+const socket = new HttpSocket(new URL("ws://localhost/ws"), null, new Reader(), () => 0);
+const life = [];
+socket.onmessage = ({ isLife }) => {
+  life.push(isLife);
+  if (life.length === 2) console.log(JSON.stringify(life));
+  else socket.send('{"type":"join","room":"lobby"}');
+  setTimeout(say, 20);
+};
+const say = () => socket.send('{"type":"add","ref":"1"}');
+socket.onopen = say;
+setTimeout(() => process.exit(), 500);
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+def test_while_something_is_read_only_what_is_read_is_a_sign_of_life(tmp_path: Path) -> None:
+    assert NODE is not None
+    script = tmp_path / "script.mjs"
+    script.write_text(HALF % (SRC / "holdfast" / "browser"))
+    done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout.strip() == "[true,false]", done.stderr

@@ -242,3 +242,28 @@ def test_what_is_said_on_a_connection_that_fell_silent_is_said_again_on_another(
 
     with Sea() as sea:
         sea.run(test(sea))
+
+
+def test_a_stream_that_fell_silent_is_noticed_also_while_commands_are_answered() -> None:
+    hub = Hub("numbers.db")
+
+    @hub.on("add")
+    async def add(request: Any) -> str:
+        return (await hub.publish(request.room, "number", request.data)).id
+
+    async def test(sea: Sea) -> None:
+        server = sea.serve(Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan))
+        sea.network.bars_websockets = True
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            await room.command("add", number=0)
+            await sea.sleep(10)  # what is kept for the next command is not kept as long
+            (stream,) = sea._links(ann)
+            stream.fall_silent()
+            for number in range(1, 20):
+                await room.command("add", number=number)
+                await sea.sleep(5)
+            assert told.data == [{"number": number} for number in range(20)]
+
+    with Sea() as sea:
+        sea.run(test(sea))

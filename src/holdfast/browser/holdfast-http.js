@@ -155,7 +155,7 @@ export class HttpSocket {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   onopen = () => {};
   onheard = () => {};
-  /** @type {(event: {data: string}) => void} */ onmessage = () => {};
+  /** @type {(event: {data: string, isLife?: boolean}) => void} */ onmessage = () => {};
   /** @type {(event: {code: number, reason: string}) => void} */ onclose = () => {};
 
   /** @param {URL} url  of the WebSocket  @param {string | null} token  @param {Reader} reader  @param {() => number} now */
@@ -208,13 +208,13 @@ export class HttpSocket {
     this.#lose(CODES[/** @type {401} */ (status)] ?? 1006, `HTTP ${status}`);
   }
 
-  /** @param {any} message */
-  #hear(message) {
+  /** @param {any} message  @param {boolean} isLife  whether it says that the link is alive */
+  #hear(message, isLife = true) {
     if (message.type === "connected") {
       this.#reader.roomKey = message.roomKey;
       if (message.token) this.#headers = { authorization: `Bearer ${message.token}` }; // else each request is another guest's
     }
-    if (this.readyState === 1) this.onmessage({ data: JSON.stringify(message) });
+    if (this.readyState === 1) this.onmessage({ data: JSON.stringify(message), isLife });
   }
 
   /** @param {string} text */
@@ -227,8 +227,9 @@ export class HttpSocket {
         signal: AbortSignal.timeout(1000 * ANSWER_SECONDS),
       });
       const answer = await response.json().catch(() => ({}));
-      if (answer.type) this.#hear(answer);
-      else if (response.ok) this.onheard();
+      const isLife = !this.#reading; // else what is read says whether the link is alive
+      if (answer.type) this.#hear(answer, isLife);
+      else if (response.ok && isLife) this.onheard();
       else if (response.status in CODES || text.startsWith('{"type":"auth"')) this.#refused(response);
       else this.#hear({ type: "error", error: answer.error ?? `HTTP ${response.status}`, code: "refused" });
     } catch (error) {

@@ -924,8 +924,8 @@ class Client extends Emitter {
     const isCurrent = () => generation === this.#generation;
     const heard = () => isCurrent() && this.#tell({ type: "heard" });
     this.#socket = socket;
-    socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-      heard();
+    socket.onmessage = (/** @type {{data: string, isLife?: boolean}} */ { data, isLife = true }) => {
+      if (isLife) heard();
       if (!isCurrent()) return;
       const message = parsed(data);
       if (message) return this.#received(message);

@@ -100,6 +100,11 @@ class HttpRoad:
         if self._running is not None:
             self._running.cancel()
 
+    @property
+    def _is_reading(self) -> bool:
+        """Whether what is read says if the link is alive; then what is answered says nothing of that."""
+        return self._reading is not None
+
     async def _life(self) -> Lost:
         """Do what the reader says, until the link is lost."""
         loop = asyncio.get_running_loop()
@@ -148,7 +153,12 @@ class HttpRoad:
                 lost = Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
                 await self._inbox.put((self._asked, lost))
                 return
-            await self._answered(text, response)
+            try:
+                await self._answered(text, response)
+            except (Refused, ValueError) as error:
+                lost = Lost(CloseCode.ABNORMAL, f"the server said something that is not in the protocol: {error}")
+                await self._inbox.put((self._asked, lost))
+                return
 
     async def _answered(self, text: str, response: httpx2.Response) -> None:
         """Tell what the server answered to a message."""
@@ -163,9 +173,10 @@ class HttpRoad:
                 self._codec = Codec(connected.room_key)
                 if isinstance(connected.token, str):  # else each request would be another guest's
                     self._http.headers["Authorization"] = f"Bearer {connected.token}"
-            await self._tell(self, response.text)
+            await self._tell(self, self._codec.decode_server(response.text) if self._is_reading else response.text)
         elif response.is_success:
-            await self._tell(self, Heard())
+            if not self._is_reading:
+                await self._tell(self, Heard())
         elif response.status_code in _CODES or not self._welcomed:
             await self._inbox.put((self._asked, await self._refusal(response)))
         else:
