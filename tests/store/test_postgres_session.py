@@ -402,6 +402,26 @@ async def test_what_somebody_holds_holds_up_only_who_needs_it(open_store: OpenSt
     assert len(kept.notes()) == 31
 
 
+async def test_many_who_need_what_somebody_holds_hold_up_others_no_longer_than_one(open_store: OpenStore) -> None:
+    kept = await open_store()
+    await kept.store.write(take_note, "held", "lobby")
+
+    def change_held(tx: Transaction) -> None:
+        tx.execute("UPDATE note SET text = 'held' WHERE text = 'held'")
+
+    with psycopg.connect(kept.dsn) as somebody:
+        somebody.execute("UPDATE note SET text = 'held' WHERE text = 'held'")
+        waiting = [asyncio.create_task(kept.store.write(change_held)) for _ in range(300)]
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await kept.store.write(take_note, "free", "attic")
+        assert time.monotonic() - began < 5.0  # each of those who wait would be 0.1 s
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(each) for each in told} == {Unavailable}
+        assert time.monotonic() - began < 5.0 + 5.0  # a change has 5 s
+    assert await kept.store.write(take_note, "after") == "after"
+
+
 async def test_who_waits_for_somebody_for_too_long_is_told_and_may_try_again_under_the_same_key(hasty: Kept) -> None:
     once = Once("ann", "key", "print")
     with psycopg.connect(hasty.dsn) as somebody:

@@ -39,8 +39,8 @@ class Job:
     kwargs: dict[str, Any]
     once: Once | None
     answer: Callable[[Outcome | BaseException], None]
-    until: float | None = None  # it is tried again, after it had to wait for somebody …
-    pause: float = 0.0  # … so much later
+    until: float  # it is not tried again after this …
+    pause: float = 0.0  # … and was put aside for so long, for it had to wait for somebody
 
 
 class Again(Exception):
@@ -223,7 +223,7 @@ class Committer:
 
     def _run(self, job: Job, clock: int, batch: Sequence[_Done]) -> _Done:
         """Run one change in its savepoint; raises what has ended the whole transaction."""
-        transaction = self._session.open(clock, has_waited=job.until is not None)
+        transaction = self._session.open(clock, has_waited=job.pause > 0)
         try:
             done = self._decide(transaction, job, clock, batch)
         except BaseException as raised:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection
 PATIENCE_MS = 100
 #: … and for a room that was held when it was looked at last, which is done again after so many seconds.
 BRIEF_MS = 20
+#: … and for whatever comes after somebody in the same batch has waited in vain: not at all (0 would be for ever).
+NO_MS = 1
 AGAIN_SECONDS = 0.25
 
 

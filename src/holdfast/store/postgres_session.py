@@ -23,7 +23,7 @@ from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError, Unavailabl
 from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
 from holdfast.store.commit import Again, Later
-from holdfast.store.held import BRIEF_MS, PATIENCE_MS, Held, HeldRooms
+from holdfast.store.held import BRIEF_MS, NO_MS, PATIENCE_MS, Held, HeldRooms
 from holdfast.store.postgres_database import Connection, Database, Moved, begin
 from holdfast.store.postgres_sql import controls, holds_several, to_postgres
 from holdfast.store.transaction import OpenTransaction, Published
@@ -65,6 +65,7 @@ class PostgresSession:
         self._failed: Exception | None = None  # a statement of the change that runs
         self._deadline = 0.0  # of the change that runs
         self._patience = PATIENCE_MS  # that it has with whoever holds what it needs
+        self._has_waited = False  # in vain, in this batch: whoever comes next in it does not wait as well
         self._counted = False  # the batch, in its transaction
         self._is_late = False  # others were first: now it is our turn
         self._held = HeldRooms()
@@ -79,6 +80,7 @@ class PostgresSession:
     def begin(self) -> None:
         """Be ready for a transaction; it begins with its first statement."""
         self._began, self._saved, self._failed, self._counted = False, None, None, False
+        self._has_waited = False
         connection = self._connection
         if connection.closed or not connection.is_trusted() or self._home is not self._database.home:
             try:
@@ -94,7 +96,7 @@ class PostgresSession:
     def open(self, clock: int, *, has_waited: bool) -> OpenTransaction:
         """Return what a change acts through."""
         self._failed = None
-        self._patience = BRIEF_MS if has_waited else PATIENCE_MS
+        self._patience = NO_MS if self._has_waited else BRIEF_MS if has_waited else PATIENCE_MS
         if self._saved:
             self._saved = False
         self._deadline = time.monotonic() + transaction.CHANGE_SECONDS
@@ -112,6 +114,7 @@ class PostgresSession:
             self._save()
             return self._connection.execute(to_postgres(sql), tuple(parameters))
         except psycopg.Error as error:
+            self._has_waited |= isinstance(error, errors.LockNotAvailable)
             self._failed = error
             raise
 

@@ -77,7 +77,7 @@ class Writer:
             else:
                 future.set_exception(outcome)
 
-        self._waiting.append(Job(change, args, kwargs, once, answer))
+        self._waiting.append(Job(change, args, kwargs, once, answer, self._loop.time() + transaction.CHANGE_SECONDS))
         self._worker.wake()
         return await future
 
@@ -104,9 +104,8 @@ class Writer:
             self._news(published)
 
     def _put_aside(self, job: Job, reason: str) -> None:
-        """Have a change tried again a little later, but for no longer than one may take."""
+        """Have a change tried again a little later, but for no longer than one may take since it was asked for."""
         now = self._loop.time()
-        job.until = now + transaction.CHANGE_SECONDS if job.until is None else job.until
         if now >= job.until or not self.accepting:
             job.answer(Unavailable(reason))
             return
