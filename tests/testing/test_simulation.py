@@ -14,16 +14,15 @@ import pytest
 
 from holdfast.testing import world
 from holdfast.testing.history import Line, Violation
-from holdfast.testing.misfortune import FAULTS
 from holdfast.testing.simulate import ENOUGH, Tally, conclude
-from holdfast.testing.verdict import REACHED
 from holdfast.testing.virtual import expecting_an_end
 
 TESTING = Path(world.__file__).parent
 SIMULATE = [sys.executable, "-m", "holdfast.testing.simulate"]
 #: What the sea must not have of its own: it would prove something else.
 OURS = {"Hub", "Link", "Replica", "Outbox", "Reader", "Room", "Roster", "Heartbeat", "Backoff", "Codec", "Cursor",
-        "Client", "Store", "SqliteStore", "Hands", "Connection", "NativeConnection", "WebSocketProtocol"}  # fmt: skip
+        "Client", "Store", "SqliteStore", "PostgresStore", "PostgresSession", "Feed", "People", "Hints", "Whereabouts",
+        "Told", "Hands", "Connection", "AsyncConnection", "NativeConnection", "WebSocketProtocol"}  # fmt: skip
 
 
 def simulate(*options: str, seconds: float) -> str:
@@ -32,20 +31,24 @@ def simulate(*options: str, seconds: float) -> str:
     return done.stdout
 
 
-def test_for_45_seconds_of_misfortune_nothing_is_wrong() -> None:
-    said = simulate("--seeds", "1000000", "--for", "45", "--jobs", "1", seconds=120)
+@pytest.mark.parametrize(("nodes", "seconds"), [("1", "22"), ("2", "12"), ("3", "11")])
+def test_for_45_seconds_of_misfortune_nothing_is_wrong(nodes: str, seconds: str) -> None:
+    said = simulate("--seeds", "1000000", "--for", seconds, "--jobs", "1", "--nodes", nodes, seconds=120)
     assert "0 wrong in" in said
 
 
 @pytest.mark.long
-def test_for_five_minutes_of_misfortune_nothing_is_wrong() -> None:
-    said = simulate("--seeds", "1000000", "--first", "1000000", "--for", "300", "--jobs", "2", seconds=420)
-    assert "0 wrong in" in said
+@pytest.mark.parametrize(("nodes", "seconds"), [("1", "150"), ("2", "75"), ("3", "75")])
+def test_for_five_minutes_of_misfortune_nothing_is_wrong(nodes: str, seconds: str) -> None:
+    options = ("--seeds", "1000000", "--first", "1000000", "--for", seconds, "--jobs", "2", "--nodes", nodes)
+    assert "0 wrong in" in simulate(*options, seconds=420)
 
 
-def test_the_same_seed_is_the_same_run() -> None:
+@pytest.mark.parametrize("nodes", ["1", "3"])
+def test_the_same_seed_is_the_same_run(nodes: str) -> None:
     def traces() -> list[str]:
-        said = [simulate("--seed", str(seed), seconds=60).splitlines()[0] for seed in (1, 2)]
+        seeds = ("1", "2")
+        said = [simulate("--seed", seed, "--nodes", nodes, seconds=60).splitlines()[0] for seed in seeds]
         return [line.split(" in ")[0] for line in said]  # which says the trace, and how long it was
 
     first = traces()
@@ -64,7 +67,8 @@ def test_the_sea_has_nothing_of_its_own_where_holdfast_has_something() -> None:
                 assert not names & OURS, f"{path.name} derives {node.name} from {names}"
 
 
-def test_what_runs_in_the_sea_is_what_users_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("nodes", "store"), [(1, "holdfast.store.sqlite"), (2, "holdfast.store.postgres")])
+def test_what_runs_in_the_sea_is_what_users_run(nodes: int, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
 
     async def look(self: world.World) -> None:
@@ -80,10 +84,10 @@ def test_what_runs_in_the_sea_is_what_users_run(monkeypatch: pytest.MonkeyPatch)
         await self.servers[0].stop()
 
     monkeypatch.setattr(world.World, "run", look)
-    world.run(1)
+    world.run(1, world.Plan(nodes=nodes))
     assert seen == {
         "holdfast.server.hub",
-        "holdfast.store.sqlite",
+        store,
         "holdfast.client.client",
         "holdfast.client.websocket",
         "holdfast.server.websocket",
@@ -114,12 +118,13 @@ def test_a_run_in_which_time_stands_still_for_ever_has_gone_wrong(monkeypatch: p
     assert violation.startswith("5.000: it could not go on")
 
 
-def test_a_run_in_which_something_never_happened_has_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    tally = Tally(
-        seeds=ENOUGH, faults=Counter(dict.fromkeys(dict(FAULTS), 1)), reached=Counter(dict.fromkeys(REACHED, 1))
-    )
-    conclude(tally, 1.0, world.Plan())
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_run_in_which_something_never_happened_has_failed(nodes: int, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = world.Plan(nodes=nodes)
+    faults, roads = dict.fromkeys(dict(world.faults_of(plan)), 1), dict.fromkeys(world.roads_of(plan), 1)
+    tally = Tally(seeds=ENOUGH, faults=Counter(faults), reached=Counter(roads))
+    conclude(tally, 1.0, plan)
     del tally.faults["power lost"], tally.reached["resync epoch"]
     with pytest.raises(SystemExit, match="1"):
-        conclude(tally, 1.0, world.Plan())
+        conclude(tally, 1.0, plan)
     assert "this never happened: power lost, resync epoch" in capsys.readouterr().out

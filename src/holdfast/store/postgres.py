@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from importlib.resources import files
 from math import inf
@@ -25,7 +25,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
 from holdfast.store.commit import Committer
 from holdfast.store.migrations import pending
-from holdfast.store.postgres_database import LOCK, Connection, Database, Home, Moved, begin
+from holdfast.store.postgres_database import LOCK, Connection, Database, Driver, Home, Moved, begin
 from holdfast.store.postgres_feed import POLL_SECONDS, Feed
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
 from holdfast.store.postgres_people import People
@@ -84,6 +84,8 @@ class PostgresStore(ThreadedStore):
         dsn: The database; `listen` as in `Database`.
         carrier: What carries calls to the other nodes, before NOTIFY does.
         poll: Seconds after which is asked for news without a hint.
+        worker, reads: What runs changes, and queries; threads of its own, unless they are given.
+        driver: As in `Database`.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class PostgresStore(ThreadedStore):
         migrations: Sequence[str] = (),
         retention: Retention | None = None,
         worker: Worker | None = None,
+        reads: Executor | None = None,
         wall: Callable[[], float] | None = None,
+        driver: Driver | None = None,
     ) -> None:
-        self._database = Database(dsn, listen)
+        self._database = Database(dsn, listen, driver)
         self._codec = codec
         self._poll = poll
         self._migrations = migrations
@@ -110,6 +114,7 @@ class PostgresStore(ThreadedStore):
         self._hints = Hints(self._database, *([] if carrier is None else [carrier]), self._notify)
         self.others = People(self._database, self._hints)
         self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
+        self._given_reads = reads
 
     @property
     def epoch(self) -> str:
@@ -144,8 +149,8 @@ class PostgresStore(ThreadedStore):
             self._local = threading.local()
             self._readers: set[Connection] = set()
             held.callback(self._close_readers)
-            self._reads = held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
-            self._log_reads = held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
+            self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
+            self._log_reads = self._given_reads or held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
             self._held = held.pop_all()
         # From here on nothing waits: the listener is told of nothing before it knows that this is open.
         self._feed.start()

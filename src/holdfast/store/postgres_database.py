@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -78,6 +78,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """Take in what the server has to say beside its answers."""
         self.warned |= notice.severity_nonlocalized == "WARNING"
 
+    def cursor_in_one(self) -> psycopg.Cursor[Any]:
+        """Return a cursor that sends several statements, with what is put into them, as one message."""
+        return psycopg.ClientCursor(self)
+
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
         """Wait for what a statement comes to."""
         try:
@@ -120,6 +124,14 @@ def _unless_silent(
         return end.value  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What opens connections, in a thread and in an event loop: psycopg, or in a simulation something like it."""
+
+    connect: Callable[..., Any] = Connection.connect
+    connect_async: Callable[..., Coroutine[Any, Any, Any]] = AsyncConnection.connect
+
+
 class Moved(Unavailable):
     """The database is another than before; everybody has to start afresh."""
 
@@ -139,6 +151,7 @@ class Database:
     Args:
         dsn: libpq's connection string or URI.
         listen: A second one, if the first leads through a pooler that gives connections away between transactions.
+        driver: What opens connections.
 
     Attributes:
         home: Where it is, and where connections must lead; None while that is being asked. It changes in one step with
@@ -146,7 +159,8 @@ class Database:
         answers: Whether it does. While it does not, no thread tries to reach it: who waits is told at once.
     """
 
-    def __init__(self, dsn: str, listen: str | None = None) -> None:
+    def __init__(self, dsn: str, listen: str | None = None, driver: Driver | None = None) -> None:
+        self._driver = Driver() if driver is None else driver
         self.home: Home | None = None
         self.answers = True
         self._ahead = 0.0  # of the monotonic clock
@@ -195,7 +209,9 @@ class Database:
     def connect_anywhere(self, *, patience: float | None = None) -> Connection:
         """Connect to wherever this leads."""
         silences = self._silences
-        connection = Connection.connect(self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold)
+        connection: Connection = self._driver.connect(
+            self._dsn, autocommit=True, prepare_threshold=self._prepare_threshold
+        )
         connection.patience = SILENCE_SECONDS if patience is None else patience
         connection.add_notice_handler(connection.take_notice)
         connection.is_trusted = lambda: self._silences == silences
@@ -235,13 +251,13 @@ class Database:
             "give --listen (listen=) a way to the database itself"
         )
 
-    @staticmethod
-    async def _dial(dsn: str, prepare_threshold: int | None) -> AsyncConnection:
+    async def _dial(self, dsn: str, prepare_threshold: int | None) -> AsyncConnection:
         connecting = asyncio.ensure_future(
-            AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=prepare_threshold)
+            self._driver.connect_async(dsn, autocommit=True, prepare_threshold=prepare_threshold)
         )
         try:
-            return await asyncio.shield(connecting)
+            connection: AsyncConnection = await asyncio.shield(connecting)
+            return connection
         except asyncio.CancelledError:  # one that is left half-way stays open for as long as it pleases
             await asyncio.wait({connecting})
             if not connecting.exception():

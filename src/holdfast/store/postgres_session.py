@@ -269,7 +269,7 @@ class PostgresSession:
                     [clock for _, clock in published],
                     self._began,
                 ),
-                psycopg.ClientCursor(self._connection),
+                self._connection.cursor_in_one(),
             )
         except errors.LockNotAvailable as error:
             raise self._find_held(rooms) from error

@@ -86,6 +86,7 @@ class Network:
         self.dice = dice
         self.weather = weather or Weather()
         self.listeners: dict[tuple[str, int], Listener] = {}
+        self.behind: dict[tuple[str, int], list[tuple[str, int]]] = {}  # a proxy, or a name for several
         self.wires: dict[Wire, None] = {}
         self.unreachable: set[str] = set()  # hosts to which nothing gets through
         self.bars_websockets = self.bars_streams = False  # as some proxies do
@@ -110,6 +111,9 @@ class Network:
         self, address: tuple[str, int], factory: Callable[[], asyncio.BaseProtocol]
     ) -> tuple[Endpoint, asyncio.BaseProtocol]:
         """Open a wire to whoever listens there."""
+        if address in self.behind:
+            those = self.behind[address]
+            address = self.dice.choice([each for each in those if each in self.listeners] or those)
         while address[0] in self.unreachable:  # noqa: ASYNC110 - what is sent is sent again, and nobody answers
             await asyncio.sleep(1.0)
         await asyncio.sleep(self.dice.uniform(*self.weather.delay) * 2)

@@ -1,8 +1,8 @@
 """
 How does a real server run in the sea?
 
-The whole of it: uvicorn with our class, the Hub, the store on a file. Only what it stands on is
-not real: the event loop, the network, and the disk.
+The whole of it: uvicorn with our class, the Hub, the store. Only what it stands on is not real: the
+event loop, the network, and the disk, or the database.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,7 +26,7 @@ from holdfast.server.hub import open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.runner import Server, configure
 from holdfast.store.sqlite import SqliteStore
-from holdfast.store.store import ReadTransaction, Retention, Transaction
+from holdfast.store.store import ReadTransaction, Retention, Store, Transaction
 from holdfast.store.worker import InlineWorker
 from holdfast.testing.endpoint import Socket
 from holdfast.testing.network import SeaLoop
@@ -69,9 +69,56 @@ class InOrder(dict[Any, None]):
         del self[member]
 
 
+class Keeping(Protocol):
+    """Where a server keeps its log."""
+
+    def open(self, codec: Codec) -> Store:
+        """Return a store, in the process that is to have it."""
+
+    def abandon(self) -> None:
+        """That process is gone (SIGKILL)."""
+
+    def close(self) -> None:
+        """That process has ended in good order."""
+
+
+class InFile:
+    """In a file."""
+
+    def __init__(self, path: Path, retention: Retention) -> None:
+        self._path = path
+        self._retention = retention
+        self._store: SqliteStore | None = None
+
+    def open(self, codec: Codec) -> Store:
+        """Return a store, in the process that is to have it."""
+        self._store = SqliteStore(
+            str(self._path),
+            codec,
+            migrations=[TABLE],
+            retention=self._retention,
+            worker=InlineWorker(),
+            reads=Inline(),
+            wall=lambda: time.time(),
+        )
+        return self._store
+
+    def abandon(self) -> None:
+        """That process is gone: a kernel closes what it had open."""
+        if self._store is not None:
+            with suppress(AttributeError, OSError):
+                os.close(self._store._lock._file)
+                self._store._lock._file = -1
+        self._store = None
+
+    def close(self) -> None:
+        """That process has ended in good order."""
+        self._store = None
+
+
 class ServerProcess:
     """
-    A server, as one process after the other, on the same file. `opened` is called with each hub that opens.
+    A server, as one process after the other, on the same log. `opened` is called with each hub that opens.
 
     Attributes:
         process: The one that runs, if any does.
@@ -83,21 +130,18 @@ class ServerProcess:
         self,
         loop: SeaLoop,
         address: tuple[str, int],
-        path: Path,
-        retention: Retention,
+        keeping: Keeping,
         opened: Callable[[Hub], None],
     ) -> None:
         self._loop = loop
         self.address = address
-        self.path = path
-        self._retention = retention
+        self._keeping = keeping
         self._opened = opened
         self._limits = Limits()
         self.process: Process | None = None
         self.hub: Hub | None = None
         self.dead: list[Process] = []
         self.starts = 0
-        self._store: SqliteStore | None = None
         self._running: asyncio.Task[None] | None = None
         self._told_to_end = asyncio.Event()
 
@@ -126,18 +170,16 @@ class ServerProcess:
         self.dead.append(self.process)
         if self.hub is not None:
             open_hubs.discard(self.hub)
-        if self._store is not None:
-            with suppress(AttributeError, OSError):
-                os.close(self._store._lock._file)  # a kernel closes what a dead process had open
-                self._store._lock._file = -1
-        self.process = self.hub = self._store = None
+        self._keeping.abandon()
+        self.process = self.hub = None
 
     async def stop(self) -> None:
         """End it in good order (SIGTERM)."""
         assert self._running is not None
         self._told_to_end.set()
         await self._running
-        self.process = self.hub = self._store = None
+        self._keeping.close()
+        self.process = self.hub = None
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         """See to it that one that could not begin is started again, as a service manager does."""
@@ -146,17 +188,7 @@ class ServerProcess:
             self._loop.call_later(1.0, lambda: None if self.is_up else self.start(), context=Context())
 
     async def _serve(self) -> None:
-        codec = Codec("room")
-        self._store = SqliteStore(
-            str(self.path),
-            codec,
-            migrations=[TABLE],
-            retention=self._retention,
-            worker=InlineWorker(),
-            reads=Inline(),
-            wall=lambda: time.time(),
-        )
-        hub = Hub(self._store, limits=self._limits)
+        hub = Hub(self._keeping.open(Codec("room")), limits=self._limits)
         hub.on("add")(_adding(hub))
         hub.snapshot(entries)
         config = configure(hub.app, self._limits, speed=False, log_level="critical")
@@ -164,6 +196,7 @@ class ServerProcess:
             self.hub = hub
             self._opened(hub)
             server = Server(config, lambda: None)
+            server.hubs = lambda: (hub,)  # type: ignore[method-assign]
             state: Any = server.server_state
             state.connections, state.tasks = InOrder(), InOrder()
             server.lifespan = config.lifespan_class(config)

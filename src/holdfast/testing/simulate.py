@@ -20,9 +20,7 @@ from dataclasses import dataclass, field
 
 import click
 
-from holdfast.testing.misfortune import FAULTS
-from holdfast.testing.verdict import REACHED
-from holdfast.testing.world import Plan, Report, run
+from holdfast.testing.world import Plan, Report, faults_of, roads_of, run
 
 #: Seeds that a process is given at once, and after how many such turns there is a fresh one.
 TURN, TURNS = 10, 50
@@ -49,11 +47,10 @@ class Tally:
         if report.violations:
             self.failed.append(report)
 
-    @property
-    def missing(self) -> list[str]:
-        """What never happened."""
-        missing = [name for name in dict(FAULTS) if not self.faults[name]]
-        return missing + [name for name in REACHED if not self.reached[name]]
+    def missing(self, plan: Plan) -> list[str]:
+        """Return what never happened, and could have."""
+        missing = [name for name in dict(faults_of(plan)) if not self.faults[name]]
+        return missing + [name for name in roads_of(plan) if not self.reached[name]]
 
 
 def several(seeds: range, plan: Plan) -> list[Report]:
@@ -100,6 +97,8 @@ def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Itera
 @click.option("--clients", default=Plan.clients, show_default=True)
 @click.option("--seconds", "length", default=Plan.seconds, show_default=True, help="Of misfortune in a run.")
 @click.option("--faults", default=Plan.faults, show_default=True, help="In a run.")
+@click.option("--commands", default=Plan.commands_per_second, show_default=True, help="A second, of all together.")
+@click.option("--nodes", default=Plan.nodes, show_default=True, help="Servers; several share a database.")
 def main(
     seeds: int,
     first: int,
@@ -110,6 +109,8 @@ def main(
     clients: int,
     length: float,
     faults: int,
+    commands: float,
+    nodes: int,
 ) -> None:
     """Run them, and say what happened."""
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of strings would have another order each time
@@ -118,7 +119,7 @@ def main(
             [sys.executable, "-m", "holdfast.testing.simulate", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},
         )
-    plan = Plan(clients=clients, seconds=length, faults=faults)
+    plan = Plan(clients, Plan.rooms, length, faults, commands, nodes)
     if seed is not None:
         ((report),) = several(range(seed, seed + 1), plan)
         _tell(report)
@@ -159,12 +160,16 @@ def conclude(tally: Tally, real: float, plan: Plan) -> None:
         click.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     if tally.failed:
         first = min(tally.failed, key=lambda report: report.seed)
-        options = f"--clients {plan.clients} --seconds {plan.seconds:g} --faults {plan.faults}"
+        options = (
+            f"--clients {plan.clients} --seconds {plan.seconds:g} --faults {plan.faults} "
+            f"--commands {plan.commands_per_second:g} --nodes {plan.nodes}"
+        )
         click.echo(f"FAILED: {len(tally.failed)} of {tally.seeds}. The first again:")
         click.echo(f"  python -m holdfast.testing.simulate --seed {first.seed} {options}")
         sys.exit(1)
-    if tally.missing and tally.seeds >= ENOUGH:
-        click.echo(f"FAILED: this never happened: {', '.join(tally.missing)}")
+    missing = tally.missing(plan)
+    if missing and tally.seeds >= ENOUGH:
+        click.echo(f"FAILED: this never happened: {', '.join(missing)}")
         sys.exit(1)
     click.echo(f"0 wrong in {tally.seeds} seeds (< {3 / max(1, tally.seeds):.2g} at 95 %)")
 

@@ -73,6 +73,7 @@ class Visitor:
         self.on_wrong: Callable[[], None] = lambda: None  # called at each of them
         self.tired_until = 0.0  # until then it reads nothing of what it was told
         self.heard: list[tuple[str, str]] = []  # of people: what, and of which user
+        self.moved = 0  # to another server, before the one that ends was gone
         self.user_id: str | None = None
         self.client: holdfast.Client | None = None
         self._lines = {room: Line(room, name) for room in rooms}
@@ -135,6 +136,7 @@ class Visitor:
     def _listen_in(self, client: holdfast.Client) -> None:
         """Judge what the server says, how often it is dialed, and whom it takes us for."""
         told, say, dial, connected = client._told, client._say, client._open, client._connected
+        go_over = client._go_over
 
         def telling(room: Any, message: messages.RoomMessage) -> None:
             self._judge(lambda: self._lines[room.name].said(message))
@@ -156,6 +158,11 @@ class Visitor:
             self._judge(lambda: self._is(message.user.user_id))
             connected(message)
 
+        def going_over() -> None:
+            self.moved += 1
+            go_over()
+
+        client._go_over = going_over  # type: ignore[method-assign]
         client._told, client._say = telling, saying  # type: ignore[method-assign]
         client._open, client._connected = dialing, connecting  # type: ignore[method-assign]
 

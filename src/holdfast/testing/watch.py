@@ -30,7 +30,7 @@ class Watch:
         self._world = world
         self._hub = hub
         self._hands = hub.opened.hands
-        self._left: dict[str, float] = {}  # when a user's connection ended in another way than by breaking off
+        self._left = world.left
         self._tell, self._lost = self._hands.tell, self._hands.lost
         self._hands.tell = self.tell  # type: ignore[method-assign]
         self._hands.lost = self.lost  # type: ignore[method-assign]
@@ -74,9 +74,13 @@ class Watch:
         """See that somebody is still shown, who has not left meanwhile."""
         if all(self._hub is not server.hub for server in self._world.servers) or self._hands.draining:
             return
+        if self._hub.opened.hands is not self._hands:
+            return  # the log has begun anew, and everybody with it
         if since is not None and self._left.get(user, -1.0) >= since:
             return
         for room in rooms:
+            if self._world.nodes is not None and self._hands.mind.room(room) is None:
+                continue  # they went on at another server, and nobody is in that room here
             if user not in {one.user_id for one in self._hub.members(room)}:
                 self._wrong(f"a user has broken off, or come back, and is shown in {room} no longer, within the grace")
 

@@ -13,6 +13,7 @@ import ctypes
 import gc
 import hashlib
 import random
+import sqlite3
 import tempfile
 import time
 import traceback
@@ -22,20 +23,26 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from holdfast import Hub
 from holdfast.store.store import Retention
 from holdfast.testing import calm
 from holdfast.testing.disk import Disk
 from holdfast.testing.endpoint import BUFFER
-from holdfast.testing.misfortune import FAULTS
+from holdfast.testing.misfortune import FAULTS, Fault
 from holdfast.testing.network import Network, SeaLoop, Weather
-from holdfast.testing.server_process import RECORDS, REFUSED, ServerProcess, add
-from holdfast.testing.verdict import GHOST, Verdict
+from holdfast.testing.outage import OUTAGES, REACHED_BY_SEVERAL
+from holdfast.testing.server_process import RECORDS, REFUSED, InFile, ServerProcess, add
+from holdfast.testing.turns import wait
+from holdfast.testing.verdict import GHOST, REACHED, Verdict
 from holdfast.testing.virtual import Endless, bury, expecting_an_end, seeded
 from holdfast.testing.visitor import Visitor
 from holdfast.testing.watch import Watch
+
+if TYPE_CHECKING:
+    from holdfast.testing.nodes import Nodes
 
 #: When nothing goes wrong any more, everybody has everything by then: the longest delay, and being noticed. Seconds.
 CONVERGED = 30.0 + 43.0 + 10.0 + 20.0
@@ -54,6 +61,17 @@ class Plan:
     seconds: float = 60.0
     faults: int = 6
     commands_per_second: float = 2.0
+    nodes: int = 1
+
+
+def faults_of(plan: Plan) -> list[tuple[str, Fault]]:
+    """Return what can go wrong, each as often as it is likely."""
+    return FAULTS if plan.nodes == 1 else OUTAGES
+
+
+def roads_of(plan: Plan) -> tuple[str, ...]:
+    """Return every road through the code that must have been taken."""
+    return REACHED if plan.nodes == 1 else REACHED_BY_SEVERAL
 
 
 @dataclass
@@ -89,12 +107,22 @@ class World:
         self._proxy = dice.choice([(False, False)] * 8 + [(True, False), (True, True)])
         self.lift_bars()
         retention = Retention(RECORDS, 7 * 24 * 3600.0, 24 * 3600.0)
-        self.servers = [ServerProcess(loop, ("server", 80), folder / "sea.db", retention, self._opened)]
+        self._path = folder / "sea.db"
+        self.nodes: Nodes | None = None
+        if plan.nodes == 1:
+            self.servers = [ServerProcess(loop, ("server", 80), InFile(self._path, retention), self._opened)]
+        else:
+            from holdfast.testing.nodes import Nodes  # it needs psycopg
+
+            self.nodes = Nodes(self, plan.nodes, retention)
+            self.servers = self.nodes.servers
         self.rooms = tuple(f"room-{number}" for number in range(plan.rooms))
         self.visitors: list[Visitor] = []
         self.gone: list[Visitor] = []
         self.backup: dict[str, bytes] | None = None
+        self.left: dict[str, float] = {}  # when a connection of a user ended in another way than by breaking off
         self.stood_still = 0.0  # a server, until then
+        self.rolls_out = False  # all servers are restarted, one after the other
         self.verdict = Verdict(self)
         self._playing: asyncio.Task[None] | None = None
         self._wrongs = 0
@@ -123,7 +151,7 @@ class World:
         working = asyncio.create_task(self._work())
         for _ in range(self.plan.faults):
             await asyncio.sleep(self.dice.expovariate(self.plan.faults / self.plan.seconds))
-            kind, happen = self.dice.choice(FAULTS)
+            kind, happen = self.dice.choice(faults_of(self.plan))
             if happen(self):
                 self.report.faults[kind] += 1
                 self.note("fault", kind)
@@ -161,6 +189,8 @@ class World:
         self.disk.is_full = self.disk.fails_to_sync = False
         self.lift_bars()
         self.network.unreachable.clear()
+        if self.nodes is not None:
+            self.nodes.calm_down()
         for wire in self.network.open_wires():
             if any(end.is_silent for end in wire.ends) and self.dice.random() < 0.5:
                 wire.heal()
@@ -209,7 +239,8 @@ class World:
         rooms = tuple(self.dice.sample(self.rooms, self.dice.randint(1, len(self.rooms))))
         by = self.dice.choice(["resume", "resume", "snapshot"])
         token = self.dice.choice([None, *(visitor.credentials for visitor in self.visitors)])
-        visitor = Visitor(self.loop, f"visitor {self._names}", self.servers[0].url, rooms, by, token)
+        url = self.servers[0].url if self.nodes is None else self.nodes.choose_url()
+        visitor = Visitor(self.loop, f"visitor {self._names}", url, rooms, by, token)
         self.visitors.append(visitor)
         visitor.on_wrong = self._wrong_again
         return visitor
@@ -229,16 +260,23 @@ class World:
     def kill(self, server: ServerProcess) -> None:
         """End a server, now; its machine goes on."""
         self.verdict.read_logs()
-        server.kill()
-        self.disk.abandon()
+        if self.nodes is None:
+            server.kill()
+            self.disk.abandon()
+        else:
+            self.nodes.kill(server)
 
     def lose_power(self, server: ServerProcess) -> None:
         """End a server with its machine, that says nothing any more."""
         self.verdict.read_logs()
         for wire in self.network.open_wires():
-            wire.fall_silent()
-        server.kill()
-        self.disk.lose_power()
+            if wire.ends[1].process is server.process:
+                wire.fall_silent()
+        if self.nodes is None:
+            server.kill()
+            self.disk.lose_power()
+        else:
+            self.nodes.kill(server)
 
     def stand_still(self, server: ServerProcess, seconds: float) -> None:
         """Have a server do nothing for a while."""
@@ -285,6 +323,18 @@ class World:
 
     def _opened(self, hub: Hub) -> None:
         Watch(self, hub)
+        if self.nodes is not None:
+            self.nodes.watch(hub)
+
+    def query(self, sql: str) -> list[Any]:
+        """Return what is committed."""
+        if self.nodes is not None:
+            return self.nodes.shore.log.query(sql)
+        connection = sqlite3.connect(str(self._path))
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
 
     def later(self, seconds: float, what: Callable[[], object]) -> None:
         """Have something happen after a while."""
@@ -308,6 +358,8 @@ class World:
 
     def bury(self) -> None:
         """Take apart what is left of all processes, when nothing that they still do matters."""
+        if self.nodes is not None:
+            self.nodes.bury()
         servers = [
             process for server in self.servers for process in (*server.dead, server.process) if process is not None
         ]
@@ -335,6 +387,7 @@ def run(seed: int, plan: Plan | None = None) -> Report:
             tempfile.TemporaryDirectory(prefix="holdfast-sea-", dir=_memory()) as folder,
             seeded(seed, loop) as dice,
             Disk(random.Random(dice.getrandbits(64))) as disk,
+            patch("time.sleep", wait),
         ):
             world = World(seed, plan or Plan(), loop, dice, disk, Path(folder))
             bury = world.bury

@@ -1,0 +1,424 @@
+"""
+What lies between a server and the database that it shares with others?
+
+The real store's connections, as it would have them from psycopg, to a database of the sea: each
+question is on its way for a while, and so is its answer. The way can be cut, without a word or
+with one, also in the middle of a commit; what is called out can be lost, late, or heard twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from holdfast.protocol.codec import Codec
+from holdfast.store.postgres import PostgresStore
+from holdfast.store.postgres_database import ASYNC_SILENCE_SECONDS, SILENCE_SECONDS, STEP_SECONDS, Driver, Silent
+from holdfast.store.store import Retention, Store
+from holdfast.testing.shared_log import Answer, Parameters, SharedLog, statements, transaction
+from holdfast.testing.turns import Turns, TurnWorker, may_wait, wait
+from holdfast.testing.virtual import VirtualLoop, current_process
+
+#: For as long as a server tries to connect. Seconds.
+CONNECT_SECONDS = 5.0
+
+
+@dataclass
+class Delays:
+    """
+    How long what is said to the database is on its way, and what becomes of calls.
+
+    Attributes:
+        question: Seconds for a question, and for its answer: between these two.
+        lost, repeated: How often a call is not heard, or twice.
+        call: Seconds for a call: between these two.
+    """
+
+    question: tuple[float, float] = (0.0003, 0.003)
+    lost: float = 0.0
+    repeated: float = 0.0
+    call: tuple[float, float] = (0.0005, 0.005)
+
+
+class Shore:
+    """Where all cables lead: the server of the database."""
+
+    def __init__(self, loop: VirtualLoop, dice: random.Random, delays: Delays) -> None:
+        self.log = SharedLog(loop, dice)
+        self.log.called = self._call
+        self.loop = loop
+        self.dice = dice
+        self.delays = delays
+        self.is_up = True
+        self.is_silent = False
+        self.calls_lost = 0
+        self.cables: dict[_Cable, None] = {}
+
+    def go_down(self) -> None:
+        """End all connections, and take none."""
+        self.is_up = False
+        for cable in tuple(self.cables):
+            cable.break_off()
+
+    def _call(self, channel: str, call: str) -> None:
+        """Let everybody hear it who listens; each may miss it."""
+        for cable in [each for each in self.cables if channel in each.channels]:
+            way = cable.way
+            if call and (way.hears_nothing or self.dice.random() < self.delays.lost):
+                self.calls_lost += 1
+                continue
+            for _ in range(1 + (self.dice.random() < self.delays.repeated)):
+                cable.hear(psycopg.Notify(channel, call, 0), self.dice.uniform(*self.delays.call))
+
+
+class Way:
+    """
+    The way from one server to the database.
+
+    Attributes:
+        is_silent: Nothing gets through, and nobody is told.
+        is_closed: … and everybody is told at once.
+        loses: What the next commit loses with its connection: itself, or only the answer.
+        hears_nothing: What others call out is lost on it.
+    """
+
+    def __init__(self, shore: Shore) -> None:
+        self.shore = shore
+        self.is_silent = False
+        self.is_closed = False
+        self.loses: str | None = None
+        self.hears_nothing = False
+        self.lost = 0  # commits of which the answer was lost
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing gets through."""
+        return self.is_silent or self.is_closed or self.shore.is_silent or not self.shore.is_up
+
+    @property
+    def driver(self) -> Driver:
+        """What opens connections on it."""
+        return Driver(partial(Cable.connect, self), partial(AsyncCable.connect, self))
+
+    def close(self) -> None:
+        """Have nothing get through, and tell everybody."""
+        self.is_closed = True
+        for cable in [each for each in self.shore.cables if each.way is self]:
+            cable.break_off()
+
+
+class _Info:
+    """What is known of a connection."""
+
+    def __init__(self, cable: _Cable) -> None:
+        self._cable = cable
+
+    @property
+    def transaction_status(self) -> TransactionStatus:
+        """Whether it is in a transaction."""
+        return TransactionStatus.INTRANS if self._cable.is_in_transaction else TransactionStatus.IDLE
+
+
+class _Cable:
+    """What is alike in connections of a thread and of an event loop."""
+
+    patience = SILENCE_SECONDS
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self.closed = self.broken = False
+        self.is_in_transaction = False
+        self.channels: set[str] = set()  # that it listens to
+        self.info = _Info(self)
+        self.is_trusted: Callable[[], bool] = lambda: True
+        self.warned = False
+        self.process = current_process()
+        way.shore.cables[self] = None
+        if self.process is not None:
+            self.process.on_change.append(self._process_changed)
+
+    def break_off(self) -> None:
+        """It leads nowhere any more."""
+        self.broken = True
+        self._finish()
+
+    def hear(self, call: psycopg.Notify, later: float) -> None:
+        """Somebody calls."""
+
+    def _process_changed(self) -> None:
+        if self.process is not None and not self.process.is_alive:
+            self.break_off()
+
+    def _finish(self) -> None:
+        self.closed = True
+        if self.process is not None and self._process_changed in self.process.on_change:
+            self.process.on_change.remove(self._process_changed)
+        self.way.shore.cables.pop(self, None)
+        if self.is_in_transaction:
+            self.is_in_transaction = False
+            self.way.shore.log.roll_back()
+
+    def _ask(self, sql: str | bytes, parameters: Parameters | None) -> Generator[float, None, Answer]:
+        """Ask something; yield how long to wait. A transaction happens at one moment: no time passes within it."""
+        if not self.is_in_transaction:
+            yield from self._trip()
+        self._must_be_open()
+        given = () if parameters is None else parameters
+        answer, begun = Answer([], None, 0), 0
+        for statement in statements(sql.decode() if isinstance(sql, bytes) else sql):
+            some = given[begun : begun + statement.count] if not isinstance(given, dict) else given  # type: ignore[index]
+            begun += statement.count
+            answer = self._run(statement, some)
+        if not self.is_in_transaction:
+            yield from self._trip()
+        return answer
+
+    def _run(self, statement: Any, parameters: Parameters) -> Answer:
+        log = self.way.shore.log
+        match statement.sql:
+            case "BEGIN":
+                log.begin()
+                self.is_in_transaction = True
+            case "COMMIT":
+                self._commit()
+            case "ROLLBACK" if self.is_in_transaction:
+                self.is_in_transaction = False
+                log.roll_back()
+            case "ROLLBACK":
+                pass  # as PostgreSQL, which warns
+            case sql if sql.startswith("LISTEN "):
+                self.channels.add(sql.removeprefix("LISTEN ").strip('"'))
+            case _ if self.is_in_transaction:
+                return log.run(statement, parameters)
+            case _:
+                with transaction(log):
+                    return log.run(statement, parameters)
+        return Answer([], None, 0)
+
+    def _commit(self) -> None:
+        """Commit; or lose the connection over it, when nobody can say whether it has happened."""
+        loses, self.way.loses = self.way.loses, None
+        if loses == "commit":
+            self.way.lost += 1
+            self.break_off()
+            raise psycopg.OperationalError("the connection was lost")
+        self.is_in_transaction = False
+        self.way.shore.log.commit()
+        if loses == "answer":
+            self.way.lost += 1
+            self.break_off()
+            raise psycopg.OperationalError("the connection was lost")
+
+    def _trip(self) -> Iterator[float]:
+        """Be on the way, there or back."""
+        shore = self.way.shore
+        yield shore.dice.uniform(*shore.delays.question)
+        silence = 0.0
+        while not self.closed and (self.way.is_silent or shore.is_silent):
+            if silence > self.patience or not self.is_trusted() or not self._may_wait():
+                self.break_off()
+                raise Silent("the server has fallen silent")
+            yield STEP_SECONDS
+            silence += STEP_SECONDS
+        self._must_be_open()
+
+    def _may_wait(self) -> bool:
+        return True
+
+    def _must_be_open(self) -> None:
+        if self.closed:
+            raise psycopg.OperationalError("the connection is closed")
+
+
+def _dialing(way: Way) -> Iterator[float]:
+    """Connect; yield how long to wait."""
+    shore = way.shore
+    yield shore.dice.uniform(*shore.delays.question) * 2
+    waited = 0.0
+    while way.is_silent or shore.is_silent:
+        if waited >= CONNECT_SECONDS:
+            raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+        yield STEP_SECONDS
+        waited += STEP_SECONDS
+    if way.is_cut:
+        raise psycopg.OperationalError("connection refused")
+
+
+class Cable(_Cable):
+    """A connection of a thread."""
+
+    @classmethod
+    def connect(cls, way: Way, dsn: str, **_: Any) -> Cable:
+        """Connect."""
+        for seconds in _dialing(way):
+            wait(seconds)
+        return cls(way)
+
+    def add_notice_handler(self, handler: Any) -> None:
+        """There are none."""
+
+    def take_notice(self, notice: Any) -> None:
+        """There are none."""
+
+    def cursor_in_one(self) -> Cable:
+        """Return what sends several statements as one message."""
+        return self
+
+    def execute(self, sql: str | bytes, parameters: Parameters | None = None, *_: Any) -> Answer:
+        """Run some statements."""
+        asking = self._ask(sql, parameters)
+        while True:
+            try:
+                seconds = next(asking)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            wait(seconds)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do something in a transaction."""
+        self.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.execute("ROLLBACK")
+            raise
+        self.execute("COMMIT")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._finish()
+
+    def _may_wait(self) -> bool:
+        return may_wait()
+
+
+class AsyncAnswer:
+    """What a statement came to, for an event loop: it has all of it already."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.rowcount = answer.rowcount
+        self._answer = answer
+
+    async def fetchone(self) -> tuple[Any, ...] | None:
+        """Return the next row."""
+        return self._answer.fetchone()
+
+    async def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return all that are left."""
+        return self._answer.fetchall()
+
+
+class AsyncCable(_Cable):
+    """A connection of an event loop."""
+
+    patience = ASYNC_SILENCE_SECONDS
+
+    def __init__(self, way: Way) -> None:
+        super().__init__(way)
+        self._calls: deque[psycopg.Notify] = deque()
+        self._called = asyncio.Event()
+
+    @classmethod
+    async def connect(cls, way: Way, dsn: str, **_: Any) -> AsyncCable:
+        """Connect."""
+        for seconds in _dialing(way):
+            await asyncio.sleep(seconds)
+        return cls(way)
+
+    async def execute(self, sql: str | bytes, parameters: Parameters | None = None) -> AsyncAnswer:
+        """Run some statements."""
+        asking = self._ask(sql, parameters)
+        while True:
+            try:
+                seconds = next(asking)
+            except StopIteration as end:
+                return AsyncAnswer(end.value)
+            await asyncio.sleep(seconds)
+
+    async def notifies(self, *, timeout: float) -> AsyncIterator[psycopg.Notify]:  # noqa: ASYNC109 - psycopg's
+        """Yield what is called, until nothing was for so long."""
+        while True:
+            while self._calls:
+                yield self._calls.popleft()
+            self._must_be_open()
+            self._called.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._called.wait()
+            except TimeoutError:
+                return
+
+    def hear(self, call: psycopg.Notify, later: float) -> None:
+        """Somebody calls."""
+
+        def hear() -> None:
+            if not (self.closed or self.way.is_silent or self.way.shore.is_silent):
+                self._calls.append(call)
+                self._called.set()
+
+        loop = self.way.shore.loop
+        assert self.process is not None
+        self.process.run(loop.call_later, later, hear)
+
+    def break_off(self) -> None:
+        """It leads nowhere any more; who listens is told."""
+        super().break_off()
+        if self.process is not None and self.process.is_alive:
+            self._called.set()
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._finish()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._finish()
+
+
+class InDatabase:
+    """A server keeps its log in the database at the other end of a way (see `Keeping`)."""
+
+    def __init__(self, way: Way, retention: Retention, migrations: Sequence[str]) -> None:
+        self._way = way
+        self._retention = retention
+        self._migrations = migrations
+        self._turns: Turns | None = None
+        self.dead: list[Turns] = []
+
+    def open(self, codec: Codec) -> Store:
+        """Return a store, in the process that is to have it."""
+        self._turns = turns = Turns(self._way.shore.loop)
+        return PostgresStore(
+            "postgresql://database/",
+            codec,
+            migrations=self._migrations,
+            retention=self._retention,
+            worker=TurnWorker(turns),
+            reads=turns,
+            driver=self._way.driver,
+        )
+
+    def abandon(self) -> None:
+        """That process is gone; its threads are taken apart later."""
+        if self._turns is not None:
+            self.dead.append(self._turns)
+        self._turns = None
+
+    def close(self) -> None:
+        """That process has ended in good order."""
+        if self._turns is not None:
+            self._turns.end()
+        self._turns = None

@@ -1,0 +1,196 @@
+"""
+What goes wrong where several servers share a database?
+
+What goes wrong with links, clients and servers anyway (`holdfast.testing.misfortune`), and more: with
+the database, with the way to it, and with what the servers call out to each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.testing import misfortune
+from holdfast.testing.misfortune import Fault
+from holdfast.testing.server_process import ServerProcess
+from holdfast.testing.verdict import REACHED
+
+if TYPE_CHECKING:
+    from holdfast.testing.nodes import Nodes
+    from holdfast.testing.world import World
+
+
+def _nodes(world: World) -> Nodes:
+    assert world.nodes is not None
+    return world.nodes
+
+
+def cut_off_in_silence(world: World) -> bool:
+    """Nothing that a server asks the database gets through, and nobody is told."""
+    server, seconds = world.dice.choice(world.servers), world.dice.choice([1.0, 4.0, 8.0, 20.0, 40.0])
+    way = _nodes(world).way(server)
+    _nodes(world).doubt(seconds)
+    way.is_silent = True
+    _nodes(world).expect_serves_nobody(server)
+    world.later(seconds, lambda: setattr(way, "is_silent", False))
+    return True
+
+
+def cut_off(world: World) -> bool:
+    """… and it is told at once."""
+    server, seconds = world.dice.choice(world.servers), world.dice.choice([0.1, 1.0, 8.0, 20.0, 40.0])
+    way = _nodes(world).way(server)
+    _nodes(world).doubt(seconds)
+    way.close()
+    _nodes(world).expect_serves_nobody(server)
+    world.later(seconds, lambda: setattr(way, "is_closed", False))
+    return True
+
+
+def lose_commit(world: World) -> bool:
+    """A connection is lost in the middle of a commit, which has happened, or not."""
+    way = world.dice.choice(_nodes(world).ways)
+    way.loses = world.dice.choice(["commit", "answer"])
+    seconds = world.dice.choice([0.0, 0.0, 3.0, 15.0])
+
+    def cut() -> None:
+        if way.loses is None and seconds:
+            _nodes(world).doubt(seconds)
+            way.close()
+            world.later(seconds, lambda: setattr(way, "is_closed", False))
+
+    world.later(2.0, cut)
+    return True
+
+
+def lose_hints(world: World) -> bool:
+    """A server hears nothing of what the others call out."""
+    way = world.dice.choice(_nodes(world).ways)
+    way.hears_nothing = True
+    world.later(world.dice.uniform(5, 60), lambda: setattr(way, "hears_nothing", False))
+    return True
+
+
+def restart_database(world: World) -> bool:
+    """The database is told to end, and started again."""
+    _go_down(world, world.dice.choice([0.3, 2.0, 10.0, 30.0]))
+    return True
+
+
+def crash_database(world: World) -> bool:
+    """The database is killed, and started again."""
+    _go_down(world, world.dice.choice([0.3, 2.0, 10.0, 30.0]))
+    _nodes(world).shore.log.crash()
+    return True
+
+
+def freeze_database(world: World) -> bool:
+    """The database stands still."""
+    shore, seconds = _nodes(world).shore, world.dice.choice([1.0, 4.5, 12.0, 30.0])
+    shore.is_silent = True
+    _nodes(world).doubt(seconds)
+    for server in world.servers:
+        _nodes(world).expect_serves_nobody(server)
+    world.later(seconds, lambda: setattr(shore, "is_silent", False))
+    return True
+
+
+def fail_over(world: World) -> bool:
+    """The database is lost, and another takes its place that lacks the last commits."""
+    return _go_back(world, world.dice.uniform(0, 3), is_promoted=True)
+
+
+def restore(world: World) -> bool:
+    """Files of some time ago are put in the place of the database's."""
+    return _go_back(world, world.dice.uniform(0, 20), is_promoted=False)
+
+
+def flap(world: World) -> bool:
+    """The links of somebody are reset again and again."""
+    visitor = world.dice.choice(world.visitors)
+    process = visitor.process
+
+    def reset() -> None:
+        for wire in world.network.open_wires():
+            if wire.ends[0].process is process:
+                wire.reset()
+
+    at = 0.0
+    for _ in range(world.dice.randint(3, 12)):
+        at += world.dice.choice([0.3, 1.0, 3.0])
+        world.later(at, reset)
+    return True
+
+
+def roll_out(world: World) -> bool:
+    """All servers are told to end and started again, one after the other."""
+    servers = [each for each in world.servers if each.process is not None and each.hub is not None]
+    if len(servers) < len(world.servers) or world.rolls_out:
+        return False
+    world.rolls_out = True
+
+    async def roll() -> None:
+        for server in servers:
+            if server.process is not None and server.hub is not None and not server.process.is_stopped:
+                await _restart(server)
+        world.rolls_out = False
+
+    world.spawn(roll())
+    return True
+
+
+async def _restart(server: ServerProcess) -> None:
+    await server.stop()
+    server.start()
+
+
+def _go_down(world: World, seconds: float) -> None:
+    shore = _nodes(world).shore
+    shore.go_down()
+    _nodes(world).doubt(seconds)
+    for server in world.servers:
+        _nodes(world).expect_serves_nobody(server)
+    world.later(seconds, lambda: setattr(shore, "is_up", True))
+
+
+def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
+    log = _nodes(world).shore.log
+    if not log.query("SELECT 1 FROM sqlite_master WHERE name = 'entry'"):
+        return False
+    copy = log.copy()
+
+    def go_back() -> None:
+        world.verdict.read_logs()
+        world.report.reached["log lost some"] += 1
+        log.go_back(copy, is_promoted=is_promoted)
+        _go_down(world, world.dice.choice([0.3, 2.0, 10.0]))
+
+    world.later(seconds, go_back)
+    return True
+
+
+#: What happens to a single server, and cannot happen to these: they have no disk of their own.
+_ONLY_ALONE = {"disk full", "sync fails", "restored"}
+
+#: Every kind, by its name; what is twice as likely stands there twice.
+OUTAGES: list[tuple[str, Fault]] = [
+    *((name, fault) for name, fault in misfortune.FAULTS if name not in _ONLY_ALONE),
+    ("server killed", misfortune.kill_server),
+    ("server stopped", misfortune.stop_server),
+    ("cut off in silence", cut_off_in_silence),
+    ("cut off", cut_off),
+    ("commit lost", lose_commit),
+    ("hints lost", lose_hints),
+    ("database restarted", restart_database),
+    ("database crashed", crash_database),
+    ("database frozen", freeze_database),
+    ("failed over", fail_over),
+    ("restored", restore),
+    ("links flap", flap),
+    ("rolled out", roll_out),
+]
+
+#: Every road through the code that must have been taken here.
+REACHED_BY_SEVERAL = (
+    *REACHED, "taken over", "moved on", "cut off", "back again", "hint lost", "poll found it",
+    "new epoch", "log lost some", "answer lost", "no ghosts",
+)  # fmt: skip
