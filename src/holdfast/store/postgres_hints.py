@@ -16,7 +16,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 import psycopg
@@ -82,13 +82,22 @@ class Notify:
         self._connection: AsyncConnection | None = None
 
     async def call(self, channel: str, calls: Sequence[str]) -> None:
-        """Send calls, in a transaction of their own: in that which they tell of they would halve its throughput."""
+        """
+        Send calls, in a transaction of their own: in that which they tell of they would halve its throughput.
+
+        A connection that was kept may have been lost since: then they go by another. Who hears them twice knows it.
+        """
+        kept = self._connection
+        if kept is not None:
+            with suppress(psycopg.Error):
+                await self._call_by(kept, channel, calls)
+        if self._connection is None:
+            self._connection = await self._database.connect_async()
+            await self._call_by(self._connection, channel, calls)
+
+    async def _call_by(self, connection: AsyncConnection, channel: str, calls: Sequence[str]) -> None:
         try:
-            if self._connection is None:
-                self._connection = await self._database.connect_async()
-            await self._connection.execute(
-                "SELECT pg_notify(%s, call) FROM unnest(%s::text[]) call", (channel, list(calls))
-            )
+            await connection.execute("SELECT pg_notify(%s, call) FROM unnest(%s::text[]) call", (channel, list(calls)))
         except BaseException:
             await self.close()
             raise

@@ -121,6 +121,37 @@ def flap(world: World) -> bool:
     return True
 
 
+def hop(world: World) -> bool:
+    """Somebody comes from one server to the other and back, while now the one, now the other is late."""
+    visitor, nodes, at = world.dice.choice(world.visitors), _nodes(world), 0.0
+
+    def go() -> None:
+        for wire in world.network.open_wires():
+            if wire.ends[0].process is visitor.process:
+                wire.reset()
+
+    def be_late(seconds: float) -> None:
+        server = world.dice.choice(world.servers)
+        if server.process is None or server.process.is_stopped:
+            return
+        if world.dice.random() < 0.5:
+            world.stand_still(server, seconds)
+        else:
+            way = nodes.way(server)
+            way.is_silent = True
+            nodes.doubt(seconds)
+            world.later(seconds, lambda: setattr(way, "is_silent", False))
+
+    for _ in range(world.dice.randint(5, 20)):
+        at += world.dice.choice([0.1, 0.5, 1.5])
+        if world.dice.random() < 0.5:
+            world.later(at, go)
+        else:
+            seconds = world.dice.choice([0.5, 2.0, 3.5])
+            world.later(at, lambda seconds=seconds: be_late(seconds))  # type: ignore[misc]
+    return True
+
+
 def roll_out(world: World) -> bool:
     """All servers are told to end and started again, one after the other."""
     servers = [each for each in world.servers if each.process is not None and each.hub is not None]
@@ -186,6 +217,8 @@ OUTAGES: list[tuple[str, Fault]] = [
     ("failed over", fail_over),
     ("restored", restore),
     ("links flap", flap),
+    ("hops", hop),
+    ("hops", hop),
     ("rolled out", roll_out),
 ]
 
