@@ -185,8 +185,8 @@ class _Cable:
     def _run(self, statement: Any, parameters: Parameters) -> Answer:
         log = self.way.shore.log
         match statement.sql:
-            case "BEGIN":
-                log.begin()
+            case sql if sql.startswith("BEGIN"):
+                log.begin(is_serializable="SERIALIZABLE" in sql)
                 self.is_in_transaction = True
             case "COMMIT":
                 self._commit()

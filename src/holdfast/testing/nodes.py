@@ -163,15 +163,17 @@ class Nodes:
             if self.doubtful_until > died or world.stood_still > died:
                 return
             minds = [hub.opened.hands.mind for hub in self.hubs()]
-            here = {session.user.user_id for mind in minds for session in mind.sessions()}
-            here |= {one.user.user_id for mind in minds for one in mind._lingering.values()}
-            for user in sorted(users - here):
+            users.difference_update(session.user.user_id for mind in minds for session in mind.sessions())
+            if world.loop.time() < died + LEASE:
+                world.later(0.1, look)
+                return
+            for user in sorted(users):
                 for room in world.rooms:
                     if world.verdict.shows(room, user):
                         world.verdict.wrong(f"{server.address[0]} is gone since {died:.1f}, and its people are shown")
             world.report.reached["no ghosts"] += 1
 
-        world.later(LEASE, look)
+        look()
 
     def hubs(self) -> list[Hub]:
         """Return those that are open."""

@@ -13,6 +13,7 @@ from holdfast.testing import misfortune
 from holdfast.testing.misfortune import Fault
 from holdfast.testing.server_process import ServerProcess
 from holdfast.testing.verdict import REACHED
+from holdfast.testing.virtual import Process
 
 if TYPE_CHECKING:
     from holdfast.testing.nodes import Nodes
@@ -184,7 +185,7 @@ def _go_down(world: World, seconds: float) -> None:
 
 
 def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
-    log = _nodes(world).shore.log
+    nodes, log = _nodes(world), _nodes(world).shore.log
     if not log.query("SELECT 1 FROM sqlite_master WHERE name = 'entry'"):
         return False
     copy = log.copy()
@@ -193,7 +194,17 @@ def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
         world.verdict.read_logs()
         world.report.reached["log lost some"] += 1
         log.go_back(copy, is_promoted=is_promoted)
-        _go_down(world, world.dice.choice([0.3, 2.0, 10.0]))
+        down = world.dice.choice([0.3, 2.0, 10.0])
+        _go_down(world, down)
+        if not is_promoted:
+            witnesses = [server.process for server in world.servers if server.hub is not None]
+            world.later(down, lambda: operate(witnesses))
+
+    def operate(witnesses: list[Process | None]) -> None:
+        """Do what one has to, unless all the servers that ran before do still, and can see for themselves."""
+        those = [each for each in witnesses if each is not None and each.is_alive and not each.is_stopped]
+        if len(those) < len(world.servers) or any(way.is_cut for way in nodes.ways):
+            log.renew_epoch()
 
     world.later(seconds, go_back)
     return True

@@ -20,6 +20,7 @@ from typing import Any
 
 from psycopg import errors
 
+from holdfast.store.store import new_epoch
 from holdfast.testing.virtual import EPOCH, VirtualLoop
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -66,7 +67,7 @@ class SharedLog:
 
     Attributes:
         called: What is done with a call (NOTIFY), by channel, once it is committed.
-        conflicts: How often a transaction is refused because another one was first.
+        conflicts: How often a transaction is refused (at SERIALIZABLE) because another one was first.
     """
 
     def __init__(self, loop: VirtualLoop, dice: random.Random) -> None:
@@ -113,8 +114,9 @@ class SharedLog:
 
     # Transactions.
 
-    def begin(self) -> None:
+    def begin(self, *, is_serializable: bool = False) -> None:
         """Begin one: nothing else happens before it ends."""
+        self._is_serializable = is_serializable
         self._xid = None
         self._changes = self._database.total_changes
         self._database.execute("BEGIN")
@@ -122,7 +124,7 @@ class SharedLog:
     def commit(self) -> None:
         """Commit it, or raise what PostgreSQL says if others were first."""
         if self._database.total_changes > self._changes:
-            if self._dice.random() < self.conflicts:
+            if self._is_serializable and self._dice.random() < self.conflicts:
                 self.roll_back()
                 raise errors.SerializationFailure("could not serialize access due to concurrent update")
             self._flushed += 1
@@ -169,6 +171,10 @@ class SharedLog:
         return offsets
 
     # What can become of it.
+
+    def renew_epoch(self) -> None:
+        """Do what `holdfast store new-epoch` does."""
+        self._database.execute("UPDATE holdfast_meta SET value = ? WHERE key = 'epoch'", (new_epoch(),))
 
     def copy(self) -> Copy:
         """Return a copy, as a standby has it that follows no longer, or a backup."""
@@ -241,7 +247,7 @@ _WITHOUT_MEANING = re.compile(r"SET |LOCK TABLE|REVOKE|DO \$\$|CREATE TABLE hold
 _MEANINGS: list[tuple[re.Pattern[str], Any]] = [
     (re.compile(pattern, re.DOTALL), meaning)
     for pattern, meaning in (
-        (r"BEGIN ISOLATION LEVEL .*", "BEGIN"),
+        (r"BEGIN ISOLATION LEVEL (\w+).*", r"BEGIN -- \1"),
         (r"bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "INTEGER PRIMARY KEY"),
         (r"UNLOGGED | COLLATE \"C\"| WITH \(fillfactor = 50\)", ""),
         (r"DEFAULT (\w+\(\))", r"DEFAULT (\1)"),
