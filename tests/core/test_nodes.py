@@ -251,6 +251,29 @@ def test_who_returns_to_another_node_is_not_seen_to_leave_and_the_twin_is_cut(
     assert one.roster("lobby") == two.roster("lobby") == {"ann", "bob"}
 
 
+def test_who_goes_away_while_their_session_is_taken_over_is_awaited(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    for node, name in ((one, "b"), (two, "c")):
+        node.arrive(name, BOB)
+        node.join(name, "lobby")
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    two.catch_up()
+    one.heard("b"), two.heard("c")
+    one.lose("a", Ending.UNCLEAN)
+    two.tell(inputs.Awaited(session, ANN, two.claim(session, ANN)))
+    one.catch_up()
+    assert one.heard("b", *PRESENCE) == two.heard("c", *PRESENCE) == []
+    one.table.now += 5.0
+    for node in (two, one):
+        node.tick()
+        node.catch_up()
+    for node, name in ((one, "b"), (two, "c")):
+        assert [message["type"] for message in node.heard(name, *PRESENCE)] == ["user_left", "presence"]
+        assert node.roster("lobby") == {"bob"}
+    assert two.mind.deadline() is None
+
+
 def test_who_took_a_session_over_and_does_not_join_has_left_after_the_grace(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
     one.arrive("b", BOB)

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import User
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_database import Database
 from holdfast.store.postgres_hints import Carrier, Hints, Notify
@@ -81,6 +82,9 @@ class Kept:
 
     def taken(self, session: str, rooms: tuple[str, ...]) -> None:
         self.told_people.append(f"{session} was taken with {' and '.join(sorted(rooms))}")
+
+    def awaited(self, session: str, user: User, rooms: tuple[str, ...]) -> None:
+        self.told_people.append(f"{user.user_id} may yet come as {session} to {' and '.join(sorted(rooms))}")
 
     def expelled(self, user_id: str, room: str | None) -> None:
         self.told_people.append(f"{user_id} is to leave {room or 'everything'}")

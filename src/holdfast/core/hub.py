@@ -85,6 +85,7 @@ class Hub:
             inputs.Expelled: self._expelled,
             inputs.Met: self._met,
             inputs.Taken: self._taken,
+            inputs.Awaited: self._awaited,
             inputs.TypedElsewhere: self._typed_elsewhere,
         }
 
@@ -448,6 +449,9 @@ class Hub:
         if session is not None:
             self._forget(session.connection, Ending.CLEAN)  # whatever was not taken
             self._effects.add(Close(session.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
+
+    def _awaited(self, input: inputs.Awaited) -> None:
+        self._expect(input.session, input.user, input.rooms)
 
     def _typed_elsewhere(self, input: inputs.TypedElsewhere) -> None:
         room = self._rooms.get(input.room)

@@ -175,6 +175,14 @@ class Taken(Struct, frozen=True):
     rooms: tuple[str, ...]
 
 
+class Awaited(Struct, frozen=True):
+    """A session that was at another node in these rooms was taken over for somebody who has gone again meanwhile."""
+
+    session: str
+    user: User
+    rooms: tuple[str, ...]
+
+
 class TypedElsewhere(Struct, frozen=True):
     """Somebody types in a room on another node, or has stopped to."""
 
@@ -186,5 +194,5 @@ class TypedElsewhere(Struct, frozen=True):
 
 Input = (
     Opened | Identified | Entered | Went | Asked | Typed | Announced | Published | Page | Full | Drained
-    | Settled | Listened | Unlistened | Lost | Expelled | Met | Taken | TypedElsewhere
+    | Settled | Listened | Unlistened | Lost | Expelled | Met | Taken | Awaited | TypedElsewhere
 )  # fmt: skip

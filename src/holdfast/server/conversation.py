@@ -138,7 +138,7 @@ class Conversation:
         if connection in self._hands.connections:
             self._gate.admit(connection, identity, session, rooms)
         if session is not None:
-            self._hands.give_up(session, rooms)
+            self._hands.await_return(session, identity.user, rooms)
 
     async def _join(self, connection: Connection, user: User, room: str, since: str | None) -> None:
         self._hands.codec.check_room(room)

@@ -283,11 +283,10 @@ class Hands:
         """
         return () if self._others is None else await self._others.take_over(session, user_id)
 
-    def give_up(self, session: str, rooms: Iterable[str]) -> None:
-        """Let go of the rooms of a session that was taken over, unless it is what the client goes on with."""
-        for room in rooms:
-            if not self.mind.is_in(session, room):
-                self._do(Departs(room, session))
+    def await_return(self, session: str, user: messages.User, rooms: Iterable[str]) -> None:
+        """Wait for a session that was taken over, where whoever brought it did not go on with it."""
+        if left := tuple(room for room in rooms if not self.mind.is_in(session, room)):
+            self.tell(inputs.Awaited(session, user, left))
 
     def say(self, *word: Any) -> None:
         """Tell the other nodes something; it may be lost."""

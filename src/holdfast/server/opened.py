@@ -182,6 +182,10 @@ class Lives:
         """Let go of a session that went on at another node."""
         self.current.hands.tell(inputs.Taken(session, rooms))
 
+    def awaited(self, session: str, user: User, rooms: tuple[str, ...]) -> None:
+        """Wait, as long as a grace, for a session that was taken over."""
+        self.current.hands.tell(inputs.Awaited(session, user, rooms))
+
     def expelled(self, user_id: str, room: str | None) -> None:
         """Put a user out, as another node was told to."""
         self.current.hands.expel(user_id, room)

@@ -404,7 +404,7 @@ class People:
         await _each(self._expulsions.keys(), expel, lambda key, error: self._expulsions.fail(key, _refusal(error)))
 
     def _take_over(self, returns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Give those who return the places that were taken for them; who has gone meanwhile leaves them again."""
+        """Give those who return the places that were taken for them; who has gone meanwhile may yet come."""
         places: dict[tuple[str, str], list[str]] = {each: [] for each in returns}
         self._held.update((session, rows[0][0]) for session, _ in returns)
         for _, room, session, user, name, held in rows if rows[0][1] is not None else ():
@@ -414,9 +414,8 @@ class People:
             self._theirs.take(room, session)
         self._hints.hint("people", {room for rooms in places.values() for room in rooms})
         for (session, user), rooms in places.items():
-            if not self._returns.answer((session, user), tuple(rooms)):
-                for room in rooms:
-                    self.depart(room, session)
+            if not self._returns.answer((session, user), tuple(rooms)) and rooms:
+                self._listener.awaited(session, self._mine[rooms[0], session], tuple(rooms))
 
     async def _look_anew(self, connection: AsyncConnection) -> None:
         """Compare everything that is known with everything that is written down."""

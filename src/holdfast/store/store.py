@@ -140,6 +140,9 @@ class Listener(Protocol):
     def taken(self, session: str, rooms: tuple[str, ...]) -> None:
         """A session of this node went on at another, which has taken its places in these rooms."""
 
+    def awaited(self, session: str, user: User, rooms: tuple[str, ...]) -> None:
+        """A session was taken over from another node, and whoever asked for it waits no longer."""
+
     def expelled(self, user_id: str, room: str | None) -> None:
         """Another node was told to put a user out of a room, or out of all."""
 
