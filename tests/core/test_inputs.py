@@ -35,6 +35,8 @@ HAPPENED: list[inputs.Input] = [
     inputs.Expelled("ann"),
     inputs.Met("lobby"),
     inputs.Taken("session", ("lobby",)),
+    inputs.Awaited("session", ANN, ()),
+    inputs.Departed("lobby", "session"),
     inputs.TypedElsewhere("lobby", "other", ANN, active=True),
     inputs.Lost("link", inputs.Ending.CLEAN),
 ]

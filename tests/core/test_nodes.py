@@ -69,6 +69,7 @@ class Node:
         self.unwritten: dict[Key, User | None] = {}  # of mine; None: has left
         self.claims: dict[str, int] = {}  # to sessions
         self.theirs: dict[str, dict[str, User]] = {}
+        self.departed: list[Key] = []
         self.said: dict[str, list[dict[str, Any]]] = {}
         self.closed: dict[str, int] = {}
 
@@ -84,6 +85,8 @@ class Node:
                 case Departs(room, session):
                     if self.mine.pop((room, session), None) is not None:
                         self.unwritten[room, session] = None
+                    else:
+                        self.departed.append((room, session))
                 case Close(connection, code, _):
                     self.closed[str(connection)] = code
                     self.connections.pop(str(connection), None)
@@ -130,6 +133,8 @@ class Node:
                 self.table.put((room, session), Row(self.name, True, user, self.claims.get(session, 0)))
             elif row is not None and row.node == self.name:
                 self.table.put((room, session), row._replace(here=False))
+            if user is None:
+                self.departed.append((room, session))
         self.unwritten.clear()
 
     def join(self, connection: str, room: str) -> None:
@@ -168,6 +173,9 @@ class Node:
                 self.tell(inputs.Met(room, came=((session, user),)))
             elif theirs.pop(session, None) is not None and not here:
                 self.tell(inputs.Met(room, went=((session, user),)))
+        departed, self.departed = self.departed, []
+        for room, session in departed:
+            self.tell(inputs.Departed(room, session))
 
     def roster(self, room: str) -> set[str] | None:
         known = self.mind.room(room)
@@ -272,6 +280,28 @@ def test_who_goes_away_while_their_session_is_taken_over_is_awaited(nodes: tuple
         assert [message["type"] for message in node.heard(name, *PRESENCE)] == ["user_left", "presence"]
         assert node.roster("lobby") == {"bob"}
     assert two.mind.deadline() is None
+
+
+def test_who_went_on_elsewhere_is_not_seen_to_leave_by_a_node_that_hears_of_it_after_the_grace(
+    nodes: tuple[Node, Node],
+) -> None:
+    one, two = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    one.heard("b")
+    one.lose("a", Ending.UNCLEAN)
+    two.arrive("a'", ANN, session)
+    two.join("a'", "lobby")
+    one.table.now += 6.0
+    one.tick()
+    one.catch_up()
+    assert one.heard("b", *PRESENCE) == []
+    assert one.roster("lobby") == {"ann", "bob"}
+    two.lose("a'", Ending.CLEAN)
+    one.catch_up()
+    assert [message["type"] for message in one.heard("b", *PRESENCE)] == ["user_left", "presence"]
 
 
 def test_who_took_a_session_over_and_does_not_join_has_left_after_the_grace(nodes: tuple[Node, Node]) -> None:

@@ -49,6 +49,7 @@ class Kept:
         self.people: dict[str, dict[str, str]] = {}  # at other nodes, by room and session
         self.told_people: list[str] = []
         self.words: list[Any] = []
+        self.departures: list[tuple[str, str]] = []
         self.followed: set[str] = set()  # none: all
         self.looks = True  # whether what is told is there
         self.turns: list[str] = []  # what became of the store
@@ -85,6 +86,9 @@ class Kept:
 
     def awaited(self, session: str, user: User, rooms: tuple[str, ...]) -> None:
         self.told_people.append(f"{user.user_id} may yet come as {session} to {' and '.join(sorted(rooms))}")
+
+    def departed(self, room: str, session: str) -> None:
+        self.departures.append((room, session))
 
     def expelled(self, user_id: str, room: str | None) -> None:
         self.told_people.append(f"{user_id} is to leave {room or 'everything'}")

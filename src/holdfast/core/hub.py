@@ -63,6 +63,7 @@ class Hub:
         self._sessions: dict[Connection, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._lingering: dict[str, _Lingering] = {}
+        self._departing: dict[tuple[str, str], str] = {}  # by room and session: whose grace is over
         self._rooms: dict[str, Room] = {}
         self._unsettled: dict[Room, None] = {}  # in the order in which they are to be settled
         self._now = 0.0
@@ -86,6 +87,7 @@ class Hub:
             inputs.Met: self._met,
             inputs.Taken: self._taken,
             inputs.Awaited: self._awaited,
+            inputs.Departed: self._departed,
             inputs.TypedElsewhere: self._typed_elsewhere,
         }
 
@@ -247,12 +249,13 @@ class Hub:
         if not lingering.rooms:
             del self._lingering[session_id]
         session = self._by_id.get(session_id)
-        if session is None or name not in session.rooms:
+        if session is not None and name in session.rooms:
+            return
+        self._departing[name, session_id] = lingering.user.user_id
+        if self._rules.shared:
             self._share(Departs(name, session_id))
-        room = self._rooms.get(name)
-        if room is not None:
-            room.attendance.grace_over(lingering.user.user_id, session_id, self._now)
-            self._close_if_idle(room)
+        else:
+            self._departed(inputs.Departed(name, session_id))
 
     def _expelled(self, input: inputs.Expelled) -> None:
         for session in [one for one in self._sessions.values() if one.user.user_id == input.user_id]:
@@ -280,6 +283,7 @@ class Hub:
         member = session.rooms.get(room.name)
         arrived = False
         if member is None:
+            self._departing.pop((room.name, session.id), None)
             member = room.add(session, offset)
             arrived = room.attendance.enter(session.user, session.id)
             self._share(Attends(room.name, session.id, session.user))
@@ -451,7 +455,15 @@ class Hub:
             self._effects.add(Close(session.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
 
     def _awaited(self, input: inputs.Awaited) -> None:
-        self._expect(input.session, input.user, input.rooms)
+        if input.rooms:
+            self._expect(input.session, input.user, input.rooms)
+
+    def _departed(self, input: inputs.Departed) -> None:
+        user_id = self._departing.pop((input.room, input.session), None)
+        room = self._rooms.get(input.room)
+        if user_id is not None and room is not None:
+            room.attendance.grace_over(user_id, input.session, self._now)
+            self._close_if_idle(room)
 
     def _typed_elsewhere(self, input: inputs.TypedElsewhere) -> None:
         room = self._rooms.get(input.room)

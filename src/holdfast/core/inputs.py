@@ -183,6 +183,13 @@ class Awaited(Struct, frozen=True):
     rooms: tuple[str, ...]
 
 
+class Departed(Struct, frozen=True):
+    """That a session has left a room is written down (`Departs`), and what others had written of it before was told."""
+
+    room: str
+    session: str
+
+
 class TypedElsewhere(Struct, frozen=True):
     """Somebody types in a room on another node, or has stopped to."""
 
@@ -194,5 +201,6 @@ class TypedElsewhere(Struct, frozen=True):
 
 Input = (
     Opened | Identified | Entered | Went | Asked | Typed | Announced | Published | Page | Full | Drained
-    | Settled | Listened | Unlistened | Lost | Expelled | Met | Taken | Awaited | TypedElsewhere
+    | Settled | Listened | Unlistened | Lost | Expelled | Met | Taken | Awaited | Departed
+    | TypedElsewhere
 )  # fmt: skip

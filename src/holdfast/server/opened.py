@@ -186,6 +186,10 @@ class Lives:
         """Wait, as long as a grace, for a session that was taken over."""
         self.current.hands.tell(inputs.Awaited(session, user, rooms))
 
+    def departed(self, room: str, session: str) -> None:
+        """Show somebody no longer whose grace is over, if they are not elsewhere."""
+        self.current.hands.tell(inputs.Departed(room, session))
+
     def expelled(self, user_id: str, room: str | None) -> None:
         """Put a user out, as another node was told to."""
         self.current.hands.expel(user_id, room)

@@ -160,6 +160,7 @@ class People:
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
         self._held: dict[str, float] = {}  # sessions, and since when they are this node's
+        self._departed: list[Key] = []  # written down, and not told yet
         self._since = ""
         self._looked = 0.0
         self._renewed = -inf
@@ -235,7 +236,9 @@ class People:
         """… and that it is no longer."""
         if self._mine.pop((room, session), None) is not None:
             self._unwritten[room, session] = None
-            self._wanted.set()
+        else:  # they went on elsewhere, or could not be written down
+            self._departed.append((room, session))
+        self._wanted.set()
 
     async def meet(self, room: str) -> None:
         """Learn who is in a room at other nodes."""
@@ -271,6 +274,7 @@ class People:
         self._mine.clear()
         self._unwritten.clear()
         self._held.clear()
+        self._departed.clear()
         self._theirs.clear()
         self._looking.cancel()  # what it is about to hear is of before
         self._looking = asyncio.create_task(self._look_for_ever())
@@ -328,6 +332,9 @@ class People:
         self._staying = set(staying)
         self._hints.others = set(alive) - {self._hints.node}
         self._take([row[4:] for row in rows if row[6] is not None], set(alive))
+        departed, self._departed = self._departed, []
+        for key in departed:
+            self._listener.departed(*key)
         self._since = up_to(snapshot, newest)
         self._looked = now
         answered, self._looked_for = self._looked_for[:asked], self._looked_for[asked:]
@@ -362,6 +369,7 @@ class People:
                 await connection.execute(_ATTEND, (self._hints.node, *map(list, zip(*came, strict=True))))
             if went:
                 await connection.execute(_DEPART, (*map(list, zip(*went, strict=True)), self._hints.node))
+            self._departed += went
             for key, user in batch:
                 if key in self._unwritten and self._unwritten[key] is user:
                     del self._unwritten[key]
@@ -370,7 +378,8 @@ class People:
         def drop(key: Key, error: Exception) -> None:
             logger.error("who is in room %r is not told to the other servers: %s", key[0], error)
             self._mine.pop(key, None)
-            self._unwritten.pop(key, None)
+            if key in self._unwritten and self._unwritten.pop(key) is None:
+                self._departed.append(key)
 
         while self._unwritten:
             await _each(list(self._unwritten)[:BATCH_PEOPLE], write, drop)

@@ -143,6 +143,9 @@ class Listener(Protocol):
     def awaited(self, session: str, user: User, rooms: tuple[str, ...]) -> None:
         """A session was taken over from another node, and whoever asked for it waits no longer."""
 
+    def departed(self, room: str, session: str) -> None:
+        """It is written down that a session has left a room (`Others.depart`), and what stood there before was told."""
+
     def expelled(self, user_id: str, room: str | None) -> None:
         """Another node was told to put a user out of a room, or out of all."""
 
@@ -173,7 +176,7 @@ class Others(Protocol):
         """Let them know that a session of this node is in a room."""
 
     def depart(self, room: str, session: str) -> None:
-        """… and that it is no longer."""
+        """… and that it is no longer; the listener is told when that is done."""
 
     async def meet(self, room: str) -> None:
         """Learn who is in a room at other nodes, and from now on be told of changes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from holdfast.core.inputs import Ending, Identified, Input, Lost, Went
+from holdfast.core.inputs import Ending, Identified, Input, Lost, Taken, Went
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.testing.endpoint import Endpoint
 
@@ -31,6 +31,7 @@ class Watch:
         self._hub = hub
         self._hands = hub.opened.hands
         self._left = world.left
+        self._taken: dict[str, float] = {}  # when a session of a user went on at another server
         self._tell, self._lost = self._hands.tell, self._hands.lost
         self._hands.tell = self.tell  # type: ignore[method-assign]
         self._hands.lost = self.lost  # type: ignore[method-assign]
@@ -60,6 +61,10 @@ class Watch:
                 session, gone = None, mind.session(connection)
                 if gone is not None:
                     self._left[gone.user.user_id] = self._world.loop.time()
+            case Taken(id):  # from now on it is for the other server to show them
+                session, taken = None, mind._by_id.get(id) or mind._lingering.get(id)
+                if taken is not None:
+                    self._taken[taken.user.user_id] = self._world.loop.time()
             case _:
                 session = None
         user, rooms = ("", ()) if session is None else (session.user.user_id, tuple(session.rooms))
@@ -76,7 +81,7 @@ class Watch:
             return
         if self._hub.opened.hands is not self._hands:
             return  # the log has begun anew, and everybody with it
-        if since is not None and self._left.get(user, -1.0) >= since:
+        if since is not None and max(self._left.get(user, -1.0), self._taken.get(user, -1.0)) >= since:
             return
         for room in rooms:
             if self._world.nodes is not None and self._hands.mind.room(room) is None:
