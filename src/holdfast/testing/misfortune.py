@@ -184,6 +184,15 @@ def bar_websockets(world: World) -> bool:
     return True
 
 
+def set_clock(world: World) -> bool:
+    """A clock on the wall is set, forward or back: of a server, until its process ends, or of somebody else."""
+    server = _running(world)
+    process = world.dice.choice(world.visitors).process if server is None else server.process
+    assert process is not None
+    process.ahead += world.dice.choice([-3600.0, -10.0, 10.0, 3600.0])
+    return True
+
+
 def _running(world: World) -> ServerProcess | None:
     servers = [each for each in world.servers if each.process is not None and not each.process.is_stopped]
     return world.dice.choice(servers) if servers else None
@@ -209,4 +218,5 @@ FAULTS: list[tuple[str, Fault]] = [
     ("sync fails", fail_to_sync),
     ("restored", restore),
     ("no websocket", bar_websockets),
+    ("clock set", set_clock),
 ]

@@ -44,6 +44,7 @@ class Process:
         self.is_alive = True
         self.is_stopped = False
         self.was_stopped = False
+        self.ahead = 0.0  # of the time, what its machine's clock on the wall shows
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.late: list[events.Handle] = []  # what was due while it was stopped
         self.on_change: list[Callable[[], None]] = []  # called when it is killed, or goes on
@@ -280,6 +281,11 @@ def _close(work: CoroutineType[Any, Any, Any]) -> None:
             work.close()
 
 
+def _ahead() -> float:
+    process = _process.get()
+    return 0.0 if process is None else process.ahead
+
+
 class Chance:
     """
     Dice that fall as a seed says, and clocks that show the time of a loop; while it `rules`, all of this process.
@@ -293,7 +299,7 @@ class Chance:
         self._state = random.Random(self.dice.getrandbits(64)).getstate()
         self._secrets = random.Random(self.dice.getrandbits(64))
         self._loop = loop
-        self._wall = (lambda: EPOCH + loop.time()) if wall is None else wall
+        self._wall = (lambda: EPOCH + loop.time() + _ahead()) if wall is None else wall
 
     @contextmanager
     def rules(self) -> Iterator[None]:
