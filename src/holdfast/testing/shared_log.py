@@ -143,6 +143,8 @@ class SharedLog:
         given = _given(parameters)
         if statement.sql.startswith("SELECT holdfast_append_many"):
             return Answer([(self._append_many(*parameters),)], (("offsets",),), 0)
+        if "taken AS (" in statement.sql:
+            return Answer(self._take_over(given), (), 0)
         cursor = self._database.execute(statement.sql, given)
         rows = [tuple(map(_read, row)) for row in cursor.fetchall()]
         return Answer(rows, cursor.description, cursor.rowcount)
@@ -169,6 +171,22 @@ class SharedLog:
             execute("UPDATE holdfast_room SET head = ?, at = ? WHERE id = ?", (head + 1, at, room))
             offsets.append(head + 1)
         return offsets
+
+    def _take_over(self, given: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Do what `_TAKE_OVER` says (postgres_people): SQLite changes nothing within a WITH."""
+        now = self._now()
+        taken = self._database.execute(
+            """
+            UPDATE holdfast_people
+               SET node = :node, held = max(:now, held + 1e-6), xid = pg_current_xact_id(), at = now()
+             WHERE here AND node <> :node AND (session, "user") IN (
+               SELECT j0.value, j1.value FROM json_each(:sessions) j0 JOIN json_each(:users) j1 ON j1.key = j0.key
+             )
+            RETURNING room, session, "user", name, held
+            """,
+            {**given, "now": now},
+        ).fetchall()
+        return [(now, *row) for row in taken] or [(now, None, None, None, None, None)]
 
     # What can become of it.
 
@@ -268,7 +286,6 @@ _MEANINGS: list[tuple[re.Pattern[str], Any]] = [
         ),
         (r" FOR UPDATE( SKIP LOCKED)?", ""),
         (r"UPDATE holdfast_people people", "UPDATE holdfast_people AS people"),
-        (r"RETURNING taken\.\*", 'RETURNING room, session, "user", name'),
     )
 ]
 
