@@ -78,7 +78,7 @@ class Kept:
             self.people.setdefault(room, {})[session] = user.user_id
             self.told_people.append(f"{user.user_id} came to {room}")
         for session, user in went:
-            assert self.people[room].pop(session) == user.user_id
+            assert self.people.get(room, {}).pop(session, user.user_id) == user.user_id
             self.told_people.append(f"{user.user_id} left {room}")
 
     def taken(self, session: str, rooms: tuple[str, ...]) -> None:

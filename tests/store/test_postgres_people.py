@@ -227,6 +227,24 @@ async def test_who_is_back_before_the_node_knew_that_they_were_elsewhere_stays(o
     assert set(one.rows("SELECT node, here FROM holdfast_people")) == {(one.store.others._hints.node, True)}
 
 
+@pytest.mark.parametrize("is_anew", [True, False])
+async def test_who_went_on_elsewhere_and_left_there_before_the_node_looks_again_has_left(
+    open_store: OpenStore, is_anew: bool
+) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(one, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    one.store.others._looking.cancel()  # it stands still
+    assert await two.store.others.take_over("s1", "ann") == ("lobby",)
+    two.store.others.depart("lobby", "s1")
+    await until(lambda: one.rows("SELECT here FROM holdfast_people") == [(False,)])
+    if is_anew:
+        one.store.others._since = ""
+    one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())
+    await until(lambda: one.told_people == ["s1 was taken with lobby", "ann left lobby"])
+
+
 async def test_the_newest_claim_holds_a_session_in_whatever_order_it_is_written_down(open_store: OpenStore) -> None:
     one, two = await open_store(), await open_store()
     one.store.others.attend("lobby", "s1", ANN)

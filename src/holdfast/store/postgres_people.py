@@ -452,6 +452,7 @@ class People:
     def _give_up(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Let go of those of this node's people whom another has claimed since; the others are still this node's."""
         taken: dict[str, list[str]] = {}
+        gone: list[tuple[str, str, User]] = []  # from there, too
         for room, session, user, name, node, here, held in rows:
             if (room, session) not in self._mine:
                 continue
@@ -464,8 +465,12 @@ class People:
             taken.setdefault(session, []).append(room)
             if here:
                 self._theirs.give(room, session, node, User(user, name))
+            else:
+                gone.append((room, session, User(user, name)))
         for session, rooms in taken.items():
             self._listener.taken(session, tuple(rooms))
+        for room, session, one in gone:
+            self._listener.met(room, (), ((session, one),))
 
     def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str]) -> None:
         """Take in what has changed, and which nodes were alive then."""
