@@ -135,13 +135,14 @@ class Nodes:
         way, process, hub, since = self.way(server), server.process, server.hub, self._world.loop.time()
 
         def look() -> None:
-            if process is None or server.process is not process or hub is None or server.hub is not hub:
+            if process is None or server.process is not process or hub not in self._world.verdict.hubs():
                 return
             if process.was_stopped or not way.is_cut:
                 return
             if self._world.loop.time() < since + AWAY:
                 self._world.later(0.1, look)
                 return
+            assert hub is not None
             hands = hub.opened.hands
             if hands.refuses is None or hands.connections:
                 self._world.verdict.wrong(
@@ -162,7 +163,7 @@ class Nodes:
         def look() -> None:
             if self.doubtful_until > died or world.stood_still > died:
                 return
-            minds = [hub.opened.hands.mind for hub in self.hubs()]
+            minds = [hub.opened.hands.mind for hub in world.verdict.hubs()]
             users.difference_update(session.user.user_id for mind in minds for session in mind.sessions())
             if world.loop.time() < died + LEASE:
                 world.later(0.1, look)
@@ -174,7 +175,3 @@ class Nodes:
             world.report.reached["no ghosts"] += 1
 
         look()
-
-    def hubs(self) -> list[Hub]:
-        """Return those that are open."""
-        return [server.hub for server in self.servers if server.hub is not None]

@@ -75,7 +75,7 @@ class Verdict:
 
     def shows(self, room: str, user_id: str | None) -> bool:
         """Whether somebody is shown in a room."""
-        return any(one.user_id == user_id for hub in self._hubs() for one in hub.members(room))
+        return any(one.user_id == user_id for hub in self.hubs() for one in hub.members(room))
 
     def expect_shown(self) -> None:
         """See that everybody who is there is shown, once, and nobody else: who closes a page has left."""
@@ -87,7 +87,7 @@ class Verdict:
 
     def _shown(self, room: str) -> list[list[str]]:
         """Return who is shown in a room, at each server that has to know it."""
-        hubs = self._hubs()
+        hubs = self.hubs()
         if len(self._world.servers) > 1:  # one where nobody is in a room asks nobody who is there
             hubs = [hub for hub in hubs if hub.opened.hands.mind.room(room) is not None]
         return [sorted(user.user_id for user in hub.members(room)) for hub in hubs]
@@ -111,7 +111,7 @@ class Verdict:
         return not self._differences()
 
     def _differences(self) -> list[str]:
-        hubs = self._hubs()
+        hubs = self.hubs()
         if len(hubs) < len(self._world.servers):
             return ["a server is not up"]
         (epoch, heads), found = self._heads(), []
@@ -227,7 +227,7 @@ class Verdict:
         rows = self._query("SELECT room, text FROM entry ORDER BY id")
         self._judge_commands(Counter(text for _, text in rows))
         self._judge_order({text: number for number, (_, text) in enumerate(rows)})
-        for hub in self._hubs():
+        for hub in self.hubs():
             hands, mind = hub.opened.hands, hub.opened.hands.mind
             left: dict[str, Sized] = {
                 "connections": hands.connections, "streams": hands.streams, "tasks": hands._tasks,
@@ -256,8 +256,11 @@ class Verdict:
         """Return how often the log has lost its end."""
         return self._world.report.faults["restored"] + self._world.report.faults["failed over"]
 
-    def _hubs(self) -> list[Hub]:
-        return [server.hub for server in self._world.servers if server.hub is not None]
+    def hubs(self) -> list[Hub]:
+        """Return those that are open."""
+        return [
+            server.hub for server in self._world.servers if server.hub is not None and server.hub._lives is not None
+        ]
 
     def head(self, room: str) -> str:
         """Return the newest position in a room."""
