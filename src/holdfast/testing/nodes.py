@@ -155,7 +155,7 @@ class Nodes:
         """End a server, and see, when it is time, that who was there, and is nowhere else, is shown no more."""
         hub = server.hub
         server.kill()
-        if hub is None:
+        if hub is None or hub._lives is None:
             return
         world, died = self._world, self._world.loop.time()
         users = {session.user.user_id for session in hub.opened.hands.mind.sessions()}
