@@ -71,12 +71,14 @@ def one_by_one(seeds: range, plan: Plan, seconds: float | None) -> Iterator[Repo
 def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Iterator[Report]:
     """Yield what happened in each, as it comes; begin nothing new after so many seconds."""
     until = None if seconds is None else time.monotonic() + seconds
-    turns = (seeds[start : start + TURN] for start in range(0, len(seeds), TURN))
+    size = max(1, TURN // plan.nodes**2)  # a run with several servers takes longer
+    turns = (seeds[start : start + size] for start in range(0, len(seeds), size))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=TURNS) as pool:
         running: set[Future[list[Report]]] = set()
         for turn in turns:
             if until is not None and time.monotonic() > until:
+                running = {future for future in running if not future.cancel()}
                 break
             running.add(pool.submit(several, turn, plan))
             if len(running) >= 2 * jobs:
