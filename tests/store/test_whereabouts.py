@@ -84,3 +84,22 @@ def test_who_is_not_written_down_any_more_has_a_while_to_be(world: World) -> Non
     world.people.bury({"one"}, 6.0)
     assert world.told[2:] == ["bob left lobby"]
     assert world.people.known("lobby") == (("s1", ANN),)
+
+
+def test_of_a_room_that_is_met_again_nobody_is_in_doubt(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.compare([], until=5.0)
+    world.people.forget(lambda room: False)
+    world.people.meet("lobby", [("s1", "two", ANN)])
+    world.people.bury({"two"}, 6.0)
+    assert world.told == ["ann came to lobby"]
+    assert world.people.known("lobby") == (("s1", ANN),)
+
+
+def test_a_session_that_was_here_meanwhile_is_in_doubt_no_more(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.compare([], until=5.0)
+    world.people.take("lobby", "s1")
+    world.people.give("lobby", "s1", "two", ANN)
+    world.people.bury({"two"}, 6.0)
+    assert world.told == ["ann came to lobby"]

@@ -53,6 +53,7 @@ class Whereabouts:
     def forget(self, follows: Callable[[str], bool]) -> None:
         """Forget who is in rooms that nobody here follows any more."""
         self._rooms = {room: people for room, people in self._rooms.items() if follows(room)}
+        self._doubtful = {key: until for key, until in self._doubtful.items() if key[0] in self._rooms}
 
     def clear(self) -> None:
         """Forget everybody."""
@@ -63,6 +64,7 @@ class Whereabouts:
 
     def take(self, room: str, session: str) -> None:
         """A session goes on at this node."""
+        self._doubtful.pop((room, session), None)
         self._rooms.get(room, {}).pop(session, None)
 
     def give(self, room: str, session: str, node: str, user: User) -> None:
