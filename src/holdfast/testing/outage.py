@@ -202,7 +202,8 @@ def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
 
     def operate(witnesses: list[Process | None]) -> None:
         """Do what one has to, unless all the servers that ran before do still, and can see for themselves."""
-        those = [each for each in witnesses if each is not None and each.is_alive and not each.is_stopped]
+        running = [server.process for server in world.servers if server.process is not None]
+        those = [process for process in running if process in witnesses and not process.is_stopped]
         if len(those) < len(world.servers) or any(way.is_cut for way in nodes.ways):
             log.renew_epoch()
 
