@@ -97,6 +97,7 @@ class Follow:
 
     async def _open(self) -> None:
         gone: list[tuple[str, str]] = []
+        new: list[str] = []
         for name in self.rooms:
             span = await self._hands.span(name)
             self._hands.tell(inputs.Listened(name, span, self._hands.elsewhere(name)))
@@ -105,8 +106,12 @@ class Follow:
             since = None if self._cursor is None else self._cursor.position(name)
             refusal = None if since is None else room.refusal(since, span)
             self._offsets[name] = since.offset if since is not None and refusal is None else room.head
+            if since is None:
+                new.append(name)
             if refusal is not None:
                 gone.append((name, refusal))
+        for name in new:  # where all of them stand now: an answer that begins at a room's head has nothing of before
+            self._offsets[name] = self._room(name).head
         self._gaps = [Gap(name, reason, self.cursor) for name, reason in gone]
         if self._hands.refuses is not None:
             self.end(self._hands.refuses)
