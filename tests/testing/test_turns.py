@@ -62,6 +62,21 @@ def test_of_a_process_that_was_killed_no_thread_goes_on() -> None:
     loop.close()
 
 
+def test_who_waits_when_all_threads_end_holds_nobody_up() -> None:
+    loop = VirtualLoop()
+
+    async def end() -> float:
+        turns = Turns(loop)
+        turns.submit(wait, 1.0)
+        await asyncio.sleep(0.5)
+        turns.end()
+        await asyncio.sleep(5.0)
+        return loop.time()
+
+    assert loop.run_until_complete(end()) == 5.5
+    loop.close()
+
+
 def test_a_worker_finishes_what_it_is_at_before_it_stops() -> None:
     loop, done = VirtualLoop(), list[float]()
 

@@ -71,6 +71,8 @@ class _Turn:
 
     def _go(self) -> None:
         """Let it run until it stands still again (in the loop)."""
+        if not self._thread.is_alive():
+            return  # it was asked for before it ended
         self._begins.release()
         self._stands.acquire()
 
