@@ -102,6 +102,29 @@ async def test_who_speaks_before_the_handshake_is_answered_is_not_let_in(server:
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.parametrize("speed", ["--no-speed", "--speed"])
+async def test_a_handshake_may_come_in_any_two_pieces(app_folder: Path, speed: str) -> None:
+    head = (
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    loop = asyncio.get_running_loop()
+
+    async def answer_to(port: int, place: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_sendall(sock, head[:place])
+            await asyncio.sleep(0.1)
+            await loop.sock_sendall(sock, head[place:])
+            async with asyncio.timeout(10):
+                return (await loop.sock_recv(sock, 100))[:12]
+
+    with Server(app_folder, "serve", "faulty:app", speed) as server:
+        answers = await asyncio.gather(*(answer_to(server.port, place) for place in range(1, len(head))))
+    assert set(answers) == {b"HTTP/1.1 101"}
+
+
 @pytest.mark.parametrize("extra", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
 async def test_an_upgrade_that_announces_a_body_is_refused(server: Server, extra: bytes) -> None:
     loop = asyncio.get_running_loop()
