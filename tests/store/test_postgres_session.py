@@ -335,7 +335,7 @@ async def test_a_disk_that_is_full_is_not_the_changes_fault(kept: Kept) -> None:
         take_note(tx, "undone")
         tx.execute("DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$")
 
-    with pytest.raises(StoreError, match="no space left"):
+    with pytest.raises(Unavailable, match="the disk is full"):
         await kept.store.write(change)
     assert kept.notes() == []
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError
+from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError, Unavailable
 from holdfast.store import transaction
 from holdfast.store.store import Transaction
 from holdfast.testing.disk import Disk
@@ -112,8 +112,8 @@ BAD: list[tuple[Callable[..., Any], type[BaseException], str]] = [
     (rolls_back_on_conflict, StoreError, "UNIQUE"),
     (rolls_back_and_goes_on, ChangeFailed, "rolled back"),
     (rolls_back_and_says_nothing, ChangeFailed, "rolled back"),
-    (fills_the_disk, StoreError, "full"),
-    (fills_the_disk_row_by_row, StoreError, "full"),
+    (fills_the_disk, Unavailable, "the disk is full"),
+    (fills_the_disk_row_by_row, Unavailable, "the disk is full"),
     (takes_long, ChangeFailed, "more than 0.5 s"),
     (writes_for_long, ChangeFailed, "more than 0.5 s"),
     (thinks_for_long, ChangeFailed, "too long"),
@@ -224,10 +224,33 @@ async def test_a_disk_that_is_full_at_the_commit_acknowledges_nothing(tight: Kep
         outcomes += await tight.in_one_batch(
             *[(lambda tx, n: tx.publish("lobby", "noted", {"text": big + n}), f"{number}-{n}") for n in range(3)]
         )
-    told = [outcome for outcome in outcomes if isinstance(outcome, StoreError)]
+    told = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
     assert told
     assert len(tight.said) == len(tight.log()) == 1 + len(outcomes) - len(told)
     assert [record.offset for record in tight.said] == list(range(1, len(tight.said) + 1))
+
+
+async def test_a_disk_that_fails_is_said_to_whoever_runs_the_server_and_when_it_works_again(
+    open_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Disk(random.Random(1)) as disk:
+        kept = await open_store()
+        for fault in ("is_full", "fails_to_sync"):
+            setattr(disk, fault, True)
+            for _ in range(3):
+                with pytest.raises((Unavailable, OutcomeUnknown)):
+                    await kept.store.write(take_note, "meanwhile")
+            setattr(disk, fault, False)
+            await kept.store.write(take_note, fault)
+        with pytest.raises(ZeroDivisionError):  # that is nothing to tell
+            await kept.store.write(raises)
+        await kept.store.close()
+    assert caplog.messages == [
+        "changes cannot be committed (database or disk is full)",
+        "changes can be committed again",
+        "changes cannot be committed (disk I/O error)",
+        "changes can be committed again",
+    ]
 
 
 async def test_what_could_not_be_synced_is_unknown_and_what_follows_is_kept(open_store: OpenStore) -> None:

@@ -196,6 +196,9 @@ class Committer:
         except (Again, _Without, HoldfastError) as error:
             return error
         except Exception as error:
+            named = self._session.named(error)
+            if isinstance(named, Unavailable):
+                return named
             failure = StoreError(f"the change could not be committed: {error}")
             failure.__cause__ = error
             return failure
@@ -306,6 +309,8 @@ class Committer:
         return records
 
 
+#: Why a change is refused for which there is no room.
+DISK_IS_FULL = "the disk is full; nothing was changed; try again when there is room"
 #: So often is a batch run again that others were in the way of: each time somebody got on.
 ATTEMPTS = 30
 #: So often of these, together.

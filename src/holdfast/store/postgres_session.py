@@ -22,7 +22,7 @@ from psycopg.pq import TransactionStatus
 from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
-from holdfast.store.commit import Again, Later
+from holdfast.store.commit import DISK_IS_FULL, Again, Later
 from holdfast.store.held import BRIEF_MS, NO_MS, PATIENCE_MS, Held, HeldRooms
 from holdfast.store.postgres_database import Connection, Database, Moved, begin
 from holdfast.store.postgres_sql import controls, holds_several, to_postgres
@@ -208,6 +208,8 @@ class PostgresSession:
             return StoreError(f"the change was interrupted: {error}")
         if isinstance(error, errors.QueryCanceled):
             return ChangeFailed(f"the change was interrupted: it took more than {transaction.CHANGE_SECONDS:g} s")
+        if isinstance(error, errors.DiskFull):
+            return Unavailable(DISK_IS_FULL)
         if isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _BEYOND_THE_CHANGE:
             return StoreError(f"the change could not be written: {error}")
         return error

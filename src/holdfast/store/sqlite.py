@@ -29,10 +29,11 @@ from holdfast.store.commit import Committer, Job
 from holdfast.store.lock import Lock
 from holdfast.store.migrations import Migration, pending
 from holdfast.store.retention import keep_house
-from holdfast.store.sqlite_session import SqliteConnection, SqliteSession
+from holdfast.store.sqlite_session import SqliteConnection, SqliteSession, is_failure_of_disk
 from holdfast.store.store import Listener, Outcome, Retention, new_epoch, published
 from holdfast.store.threaded import ThreadedStore
 from holdfast.store.transaction import OpenReadTransaction
+from holdfast.store.trouble import Trouble
 from holdfast.store.worker import ThreadWorker, Worker
 from holdfast.store.writer import Writer
 
@@ -69,6 +70,7 @@ class SqliteStore(ThreadedStore):
         self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
         self._given_reads = reads
         self._wall = wall
+        self._trouble = Trouble("changes cannot be committed (%s)", "changes can be committed again")
 
     # Its life.
 
@@ -169,6 +171,12 @@ class SqliteStore(ThreadedStore):
 
     def _commit(self, jobs: list[Job]) -> list[Outcome | BaseException]:
         outcomes = self._committer.commit(jobs)
+        causes = [outcome.__cause__ for outcome in outcomes if isinstance(outcome, BaseException)]
+        failure = next(filter(is_failure_of_disk, causes), None)
+        if failure is not None:
+            self._trouble.begins(failure)
+        elif len(causes) < len(outcomes):
+            self._trouble.ends()
         self._lock.witness(self._committer.clock)  # before anybody is told: a restored file is seen to be older
         return outcomes
 

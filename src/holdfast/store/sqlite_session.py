@@ -11,10 +11,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
+from typing import TypeGuard
 
-from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError
+from holdfast.errors import ChangeFailed, OutcomeUnknown, StoreError, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
+from holdfast.store.commit import DISK_IS_FULL
 from holdfast.store.transaction import OpenTransaction, Published
 
 
@@ -81,9 +83,14 @@ class SqliteSession(SqliteConnection):
             return ChangeFailed(f"the change was interrupted: it took more than {transaction.CHANGE_SECONDS:g} s")
         if isinstance(error, sqlite3.DatabaseError) and str(error) == "not authorized":
             return ChangeFailed("a change may not begin, commit or roll back, attach, or set pragmas: hub.write does")
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _BEYOND_THE_CHANGE:
-            return StoreError(f"the change could not be written: {error}")
-        return error
+        failure: Exception = error
+        if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL:
+            failure = Unavailable(DISK_IS_FULL)
+        elif is_failure_of_disk(error):
+            failure = StoreError(f"the change could not be written: {error}")
+        if failure is not error:
+            failure.__cause__ = error
+        return failure
 
     def settle(self, error: Exception | None) -> Exception | None:
         """Keep what the change did, or after an error undo it; return the error that its caller is told."""
@@ -133,7 +140,7 @@ class SqliteSession(SqliteConnection):
         try:
             self._connection.execute(_COMMIT)
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            if _code(error) == sqlite3.SQLITE_IOERR:
                 # What could not be synced is undone here; but it may be on the disk, and be found there after a crash.
                 raise OutcomeUnknown(
                     "the disk failed in the middle of a commit: look at what there is, or try again under the same key"
@@ -155,6 +162,16 @@ class SqliteSession(SqliteConnection):
         return self._deadline is not None and time.monotonic() > self._deadline
 
 
+def is_failure_of_disk(error: BaseException | None) -> TypeGuard[sqlite3.Error]:
+    """Whether something could not be written because of the disk, or of what is on it."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _BEYOND_THE_CHANGE
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return the primary result code (https://sqlite.org/rescode.html)."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 # Marked, since statements are cached by their text: a change that says COMMIT must not be handed ours,
 # which was prepared, and allowed, outside of changes.
 _BEGIN = "BEGIN IMMEDIATE -- holdfast"
@@ -172,5 +189,5 @@ _FORBIDDEN = {
     sqlite3.SQLITE_PRAGMA,
 }
 
-#: Primary result codes (https://sqlite.org/rescode.html) for which the change is not to blame.
+#: Primary result codes for which the change is not to blame.
 _BEYOND_THE_CHANGE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT}
