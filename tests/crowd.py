@@ -30,8 +30,8 @@ class Link(asyncio.Protocol):
         self.is_over = False  # it was said when to come back
 
     @classmethod
-    async def dial(cls, port: int, hear: Callable[[Link, Any], None]) -> None:
-        await asyncio.get_running_loop().create_connection(lambda: cls(hear), "127.0.0.1", port)
+    async def dial(cls, port: int, hear: Callable[[Link, Any], None], address: str = "127.0.0.1") -> None:
+        await asyncio.get_running_loop().create_connection(lambda: cls(hear), address, port)
 
     def connection_made(self, transport: Any) -> None:
         self._transport: asyncio.Transport = transport
@@ -61,6 +61,9 @@ class Link(asyncio.Protocol):
     def close(self) -> None:
         self._send(Opcode.CLOSE, b"\x03\xe8")
         self._transport.close()
+
+    def break_off(self) -> None:
+        self._transport.abort()
 
     def _send(self, opcode: int, payload: bytes) -> None:
         """Send a frame, masked by nothing (RFC 6455, 5.2: its key is the client's choice)."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx2
 import msgspec
@@ -42,7 +42,14 @@ WELCOME = (
 
 
 class Server:
-    """A `holdfast` command that serves, in a process of its own, which can be killed and started again."""
+    """
+    A `holdfast` command that serves, in a process of its own, which can be killed and started again.
+
+    Attributes:
+        address: Where it is dialed.
+    """
+
+    address = "127.0.0.1"
 
     def __init__(self, folder: Path, *command: str, env: dict[str, str] | None = None) -> None:
         self.port = free_port()
@@ -58,7 +65,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}"
+        return f"http://{'localhost' if self.address == '127.0.0.1' else self.address}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -69,14 +76,12 @@ class Server:
         """Start it, and wait until it answers."""
         with self.log.open("a") as log:
             said = log.tell()
-            self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, text=True
-            )
+            self.process = self.spawn(log)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
             except OSError:
                 time.sleep(0.02)
                 continue
@@ -85,9 +90,12 @@ class Server:
             time.sleep(0.02)
         raise AssertionError(f"it does not answer:\n{self.log.read_text()}")
 
+    def spawn(self, log: IO[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, text=True)
+
     def _answers(self) -> bool:
         try:
-            return httpx2.get(f"http://127.0.0.1:{self.port}/", timeout=5, verify=False).status_code < 500
+            return httpx2.get(f"http://{self.address}:{self.port}/", timeout=5, verify=False).status_code < 500
         except httpx2.HTTPError:
             return False
 
@@ -280,11 +288,13 @@ class Peer:
 class RawPeer:
     """A WebSocket by hand, that does only what it is told: it answers no ping, and reads only when asked to."""
 
-    def __init__(self, port: int, path: str = "/ws", *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, port: int, path: str = "/ws", *, address: str = "127.0.0.1", receive_buffer: int | None = None
+    ) -> None:
         self._sock = socket.socket()
         if receive_buffer is not None:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._sock.connect(("127.0.0.1", port))
+        self._sock.connect((address, port))
         key = base64.b64encode(os.urandom(16)).decode()
         self._sock.sendall(
             f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
