@@ -106,6 +106,38 @@ def test_what_could_not_be_synced_may_be_there_after_all(disk: Disk) -> None:
     assert found > 0
 
 
+def test_what_could_not_be_synced_is_not_by_the_next_sync(disk: Disk) -> None:
+    connect().execute("INSERT INTO t VALUES (1)")
+    (file, *_) = disk.files.values()
+    lost = 0
+    for number in range(20):
+        file.write(len(file.now), bytes([number]) * 512)
+        disk.fails_to_sync = True
+        file.fail_to_sync(disk.dice)
+        disk.fails_to_sync = False
+        file.sync()
+        lost += not file.synced.endswith(bytes([number]) * 512)
+    assert 0 < lost < 20
+
+
+def test_a_commit_that_follows_one_that_could_not_be_synced_does_not_need_what_that_one_wrote(disk: Disk) -> None:
+    """Nobody may trust a sync that comes after one that failed: SQLite writes all that it commits then anew."""
+    for number in range(100):
+        connection = connect()
+        connection.execute(f"PRAGMA wal_autocheckpoint = {number % 4}")  # also right where it begins anew
+        before = count(connection)
+        disk.fails_to_sync = True
+        for _ in range(number % 3 + 1):
+            with pytest.raises(sqlite3.OperationalError):
+                connection.execute("INSERT INTO t VALUES (randomblob(9000))")
+        disk.fails_to_sync = False
+        connection.execute("INSERT INTO t VALUES (randomblob(200))")
+        disk.lose_power()
+        connection = connect()
+        assert count(connection) == before + 1
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
 def test_a_backup_is_what_was_on_the_disk(disk: Disk) -> None:
     connection = connect()
     connection.execute("INSERT INTO t VALUES (1)")

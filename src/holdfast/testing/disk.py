@@ -53,8 +53,13 @@ class File:
             _put(self.synced, offset, data)
         self.unsynced.clear()
 
-    def lose(self, dice: random.Random) -> None:
-        """Have what is left after the power was gone: of what was not synced, some sectors."""
+    def fail_to_sync(self, dice: random.Random) -> None:
+        """
+        Have some sectors on the disk, and forget that the others are not: the next sync will not try them again.
+
+        So it is on Linux, where what could not be written is kept, but not as something that has to be
+        (https://wiki.postgresql.org/wiki/Fsync_Errors).
+        """
         for offset, data in self.unsynced:
             if data is None:
                 if dice.random() < 0.5:
@@ -64,6 +69,10 @@ class File:
                 if dice.random() < 0.5:
                     _put(self.synced, offset + start, data[start : start + SECTOR])
         self.unsynced.clear()
+
+    def lose(self, dice: random.Random) -> None:
+        """Have what is left after the power was gone: of what was not synced, some sectors."""
+        self.fail_to_sync(dice)
         self.now = bytearray(self.synced)
 
 
@@ -133,7 +142,8 @@ class Disk:
 
     Attributes:
         is_full: Whether nothing more can be written.
-        fails_to_sync: Whether a sync fails, of which nobody knows what it has written.
+        fails_to_sync: Whether a sync fails, of which nobody knows what it has written, and which the next does not
+            make up for.
     """
 
     def __init__(self, dice: random.Random) -> None:
@@ -299,6 +309,7 @@ class _System:
         if file is None:
             return IOERR
         if self._disk.fails_to_sync:
+            file.fail_to_sync(self._disk.dice)
             return IOERR_FSYNC
         file.sync()
         return OK
