@@ -185,7 +185,7 @@ class FarServer(Server):
 
     def ask(self, path: str, method: str = "GET", content: str = "") -> httpx2.Response:
         """Ask it from where it is, whatever the road does."""
-        with self.network.server.entered(), httpx2.Client(trust_env=False, timeout=10) as client:
+        with self.network.server.entered(), httpx2.Client(trust_env=False, timeout=90) as client:
             return client.request(method, f"http://127.0.0.1:{self.port}{path}", content=content)
 
 

@@ -16,9 +16,21 @@ from holdfast.core.link import PROBE_SECONDS, State
 from holdfast.testing import History
 
 INTERVAL, TIMEOUT, SLACK = 1.0, 1.0, 0.5
-#: Within this a server has ended a dead peer, and within that a client knows that its link is dead. Seconds.
-BOUND = INTERVAL + TIMEOUT + SLACK
-CLIENT_BOUND = INTERVAL + TIMEOUT + PROBE_SECONDS + SLACK
+#: For so long somebody is shown whose link broke.
+GRACE = 2.0
+
+
+def bound(interval: float = INTERVAL, timeout: float = TIMEOUT) -> float:
+    """Within this a server has ended a dead peer. Seconds."""
+    return interval + timeout + SLACK
+
+
+def client_bound(interval: float = INTERVAL, timeout: float = TIMEOUT) -> float:
+    """Within this a client knows that its link is dead. Seconds."""
+    return interval + timeout + PROBE_SECONDS + SLACK
+
+
+BOUND, CLIENT_BOUND = bound(), client_bound()
 #: From when a network works again until everybody is back and has everything: an attempt that is under way (a SYN that
 #: was lost is sent again after 1, 2, 4 … s, a greeting is waited for 10 s), and two delays of at most 8 s.
 PATIENCE = 30.0
@@ -36,7 +48,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 interval, timeout = float(os.environ.get("INTERVAL", 1)), float(os.environ.get("TIMEOUT", 1))
-hub = Hub("real.db", heartbeat_interval=interval, heartbeat_timeout=timeout, presence_grace=2)
+hub = Hub("real.db", heartbeat_interval=interval, heartbeat_timeout=timeout, presence_grace=2.0)
 stood_still = 0.0
 
 @hub.on("say")

@@ -139,6 +139,7 @@ async def test_whoever_commands_while_the_disk_does_not_sync_is_told_that_nobody
             await everybody_has(followers, ["before", "after"])
 
 
+@pytest.mark.long
 async def test_what_nobody_could_know_is_settled_by_a_restart_and_told_as_it_is(tmp_path: Path) -> None:
     with Server(*app_in(tmp_path)) as server:
         async with following(server.url, 2) as followers:

@@ -26,7 +26,7 @@ async def connections(server: Server) -> int:
     return (await server.get("/state"))["connections"]
 
 
-@pytest.mark.parametrize("seconds", [0.5 * TIMEOUT, 0.8 * (INTERVAL + TIMEOUT)])
+@pytest.mark.parametrize("seconds", [0.8 * (INTERVAL + TIMEOUT), pytest.param(0.5 * TIMEOUT, marks=pytest.mark.long)])
 async def test_a_server_that_is_stopped_for_a_while_judges_nobody_by_it(tmp_path: Path, seconds: float) -> None:
     """Shorter than a client bears, too: so no link ends."""
     with Server(*app_in(tmp_path)) as server:

@@ -111,7 +111,7 @@ HANDSHAKE = (
 )
 
 
-@pytest.mark.parametrize("speed", ["--no-speed", "--speed"])
+@pytest.mark.parametrize("speed", ["--speed", pytest.param("--no-speed", marks=pytest.mark.long)])
 @pytest.mark.parametrize("share", [0.02, pytest.param(0.9, marks=pytest.mark.long)])
 async def test_whoever_writes_a_byte_at_a_time_is_understood(tmp_path: Path, speed: str, share: float) -> None:
     """At this share of the slowest pace: a head and a body have 10 s, and a frame has no limit but the heartbeat's."""
