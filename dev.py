@@ -132,6 +132,8 @@ def pytest(options: Sequence[str], at_once: int) -> int:
         environment["HOLDFAST_CHROMIUM"] = browser
     for program in PROGRAMS:
         program.have()
+    for tests, example in PERMISSIONS.items():
+        ask_for(tests, example)
     sys.stdout.flush()
     command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", str(at_once), "--dist", "worksteal", *options]
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
@@ -202,7 +204,26 @@ PROGRAMS = (
     Program("pgbouncer", "with a pooler before PostgreSQL", ("pgbouncer",)),
     Program("nginx", "of deploy/ with nginx", ("nginx",)),
     Program("caddy", "of deploy/ with Caddy", ("caddy",)),
+    Program("iproute2", "on networks that break", ("ip",)),
+    Program("nftables", "on networks that break", ("nft",)),
+    Program("strace", "on a disk that does not sync", ("strace",)),
+    Program("faketime", "under a wall clock that jumps", ("faketime",)),
 )
+#: What a user may be allowed or not: the tests that need it, and a command that finds out.
+PERMISSIONS = {
+    "on networks that break": ["unshare", "--net", "true"],
+    "on a disk that is full": ["unshare", "--mount", "true"],
+}
+
+
+def ask_for(tests: str, example: Sequence[str]) -> None:
+    """Say what is not run if this user may not do what tests need."""
+    if shutil.which(example[0]) is None:
+        say(f"NOT RUN: the tests {tests}, for there is no {example[0]}")
+        return
+    done = subprocess.run(example, capture_output=True, text=True, check=False)
+    if done.returncode:
+        say(f"NOT RUN: the tests {tests}, for this user may not (root may): {done.stderr.strip()}")
 
 
 def apt(package: str, why: str) -> bool:

@@ -25,7 +25,7 @@ class WallClock:
     def __init__(self, folder: Path) -> None:
         found = next((path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)), None)
         if found is None:
-            pytest.skip("NOT RUN: there is no libfaketime (Debian: apt install faketime)")
+            pytest.skip("there is no libfaketime (Debian: apt install faketime)")
         self._file = folder / "wall-clock"
         self.set(0)
         self.environment = {

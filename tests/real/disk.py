@@ -37,7 +37,7 @@ class SmallDisk:
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != "there\n":
             _, why = self._holder.communicate(timeout=10)
-            pytest.skip(f"NOT RUN: a mount of our own is not to be had here ({why.strip()})")
+            pytest.skip(f"there is no disk of our own here ({why.strip()})")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +86,7 @@ class ServerOnDisk(Server):
 def failing_to_sync(pid: int) -> Iterator[None]:
     """Let fsync(2) and fdatasync(2) of a process and its threads say EIO, and do nothing, for as long."""
     if shutil.which("strace") is None:
-        pytest.skip("NOT RUN: there is no strace (Debian: apt install strace)")
+        pytest.skip("there is no strace (Debian: apt install strace)")
     strace = subprocess.Popen(
         ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync",
          "-e", "inject=fsync,fdatasync:error=EIO", "-p", str(pid)],
@@ -97,7 +97,7 @@ def failing_to_sync(pid: int) -> Iterator[None]:
         while not all(_traced(pid)):
             if strace.poll() is not None or time.monotonic() > deadline:
                 strace.kill()
-                pytest.skip(f"NOT RUN: a process may not be traced here ({strace.communicate()[1].strip()})")
+                pytest.skip(f"no process may be traced here ({strace.communicate()[1].strip()})")
             time.sleep(0.01)
         yield
     finally:

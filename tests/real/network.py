@@ -196,6 +196,6 @@ def network() -> Iterator[Network]:
     try:
         net.__enter__()
     except NotAllowed as why:
-        pytest.skip(f"NOT RUN: network namespaces with nftables are not to be had here ({why})")
+        pytest.skip(f"there is no network of our own here ({why})")
     with net, net.clients.entered():
         yield net

@@ -7,11 +7,12 @@ A server lets go of the dead in time, and leaves nothing behind; clients notice 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from crowd import Link, allow_files
 from holdfast import Limits
 from holdfast.server.runner import USER_TIMEOUT
 from peers import RawPeer
-from real.network import SERVER, FarServer, Network
+from real.network import HERE, SERVER, FarServer, Network, network
 from real.people import (
     BOUND,
     CLIENT_BOUND,
@@ -85,6 +86,20 @@ async def gone(server: FarServer, others: int = 0) -> tuple[float, float]:
 
 async def state(server: FarServer) -> dict[str, Any]:
     return (await asyncio.to_thread(server.ask, "/state")).json()
+
+
+def test_nothing_is_left_of_a_network_whatever_becomes_of_the_test() -> None:
+    here = os.stat(HERE).st_ino
+    with pytest.raises(ZeroDivisionError), network() as net:  # noqa: PT012
+        networks = {os.stat(namespace.path).st_ino for namespace in (net.clients, net.road, net.server)}
+        assert os.stat(HERE).st_ino in networks
+        1 / 0  # noqa: B018
+    assert os.stat(HERE).st_ino == here
+    held = set()
+    for path in (*Path("/proc/self/task").glob("*/ns/net"), *Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):
+            held.add(path.stat().st_ino)
+    assert not networks & held
 
 
 @pytest.mark.parametrize(
