@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import httpx2
@@ -74,6 +75,39 @@ async def test_a_full_disk_refuses_changes_in_words_and_everything_else_goes_on(
         assert disk.is_sound("board.db")
         server.start()
         assert await titles(server) == before + [title for title, _ in acknowledged + refused]
+
+
+async def test_a_server_that_is_started_on_a_full_disk_serves_what_there_is(disk: SmallDisk, tmp_path: Path) -> None:
+    with ServerOnDisk(disk, tmp_path, "board", "--data", str(tmp_path / "disk" / "board.db")) as server:
+        assert (await write(server, "before")).status_code == 201
+        there = await titles(server)
+        server.kill()
+        disk.fill()
+        server.start()
+        assert await titles(server) == there
+        async with await server.dial() as peer:
+            assert (await peer.join())["roomSize"] == 1
+            numbers = count()
+            while (
+                answer := await write(server, f"{next(numbers)}")
+            ).status_code == 201:  # there may be some room in the file
+                await peer.until("task_created")
+            assert answer.status_code == 503
+            disk.make_room()
+            assert (await write(server, "after")).status_code == 201
+            assert (await peer.until("task_created"))["task"]["title"] == "after"
+        assert "Traceback" not in server.log.read_text()
+        server.stop()
+        assert disk.is_sound("board.db")
+
+
+async def test_a_server_that_cannot_start_on_a_full_disk_says_so_in_a_sentence(disk: SmallDisk, tmp_path: Path) -> None:
+    server = ServerOnDisk(disk, tmp_path, "board", "--data", str(tmp_path / "disk" / "board.db"))
+    disk.fill()
+    with server.log.open("w") as log:
+        assert server.spawn(log).wait(30) == 1
+    assert f"Error: cannot open {tmp_path}/disk/board.db: database or disk is full" in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
 
 
 async def test_commands_that_find_the_disk_full_are_refused_and_only_what_was_acknowledged_is_told(

@@ -78,7 +78,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with hub:
-            await hub.write(changes.seed)
+            if await hub.read(changes.is_fresh):  # else nothing is written: there may be no room for it
+                await hub.write(changes.seed)
             yield
 
     operations = Routes(hub, token_lifetime=token_lifetime).operations()

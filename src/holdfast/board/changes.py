@@ -257,9 +257,14 @@ def delete_task(tx: Transaction, task_id: str) -> None:
 # The first day.
 
 
+def is_fresh(tx: ReadTransaction) -> bool:
+    """Whether a database was never used (a query)."""
+    return tx.one("SELECT 1 FROM users") is None
+
+
 def seed(tx: Transaction) -> None:
     """Fill a fresh database, so that there is something to see. Does nothing to one that was ever used."""
-    if tx.one("SELECT 1 FROM users") is not None:
+    if not is_fresh(tx):
         return
     people = [sign_in(tx, name) for name in ("Alice", "Bob", "Carol")]
     for person in people:

@@ -153,7 +153,8 @@ class SqliteStore(ThreadedStore):
         as far as was witnessed, is a copy: it may be older than what clients have seen, so their
         positions must not be read against it.
         """
-        meta = dict(self._connection.execute("SELECT key, value FROM holdfast_meta"))
+        known = dict(self._connection.execute("SELECT key, value FROM holdfast_meta"))
+        meta = dict(known)
         status = self.path.stat()
         inode = f"{status.st_dev}:{status.st_ino}"
         is_older = self._lock.witnessed > int(meta.get("clock", 0))
@@ -161,10 +162,13 @@ class SqliteStore(ThreadedStore):
             meta["epoch"] = new_epoch()
         meta.setdefault("secret", secrets.token_hex(32))
         meta["inode"] = inode
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO holdfast_meta VALUES (?, ?)",
-            [(key, meta[key]) for key in ("epoch", "secret", "inode")],
-        )
+        try:
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO holdfast_meta VALUES (?, ?)",
+                meta.items() - known.items(),  # nothing, as a rule: there may be no room
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {self.path}: {error}") from None
         self.epoch, self.secret = meta["epoch"], meta["secret"]
 
     # Writing.
