@@ -50,8 +50,9 @@ class Cable:
 class Proxy:
     """Stands before a server, on a port of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
         self._target = port
+        self._address = address
         self._cables: list[Cable] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -72,7 +73,7 @@ class Proxy:
 
     async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far = await asyncio.open_connection(self._address, self._target)
         except OSError:
             near.transport.abort()
             return
@@ -152,15 +153,23 @@ class Middlebox(Proxy):
         patience: An answer that has not begun after so many seconds is given up. None: any time.
     """
 
-    def __init__(self, port: int, *, websocket: str, streams: str = "pass", patience: float | None = None) -> None:
-        super().__init__(port)
+    def __init__(
+        self,
+        port: int,
+        address: str = "127.0.0.1",
+        *,
+        websocket: str,
+        streams: str = "pass",
+        patience: float | None = None,
+    ) -> None:
+        super().__init__(port, address)
         self.websocket = websocket
         self.streams = streams
         self.patience = patience
         self.asked: list[str] = []  # the paths and queries, in their order
 
     async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
-        far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far = await asyncio.open_connection(self._address, self._target)
         cable = Cable(near, far)
         self._cables.append(cable)
         pumps = self._spawn(self._upward(cable, near_reader)), self._spawn(self._downward(cable, far_reader))

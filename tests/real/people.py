@@ -35,6 +35,14 @@ BOUND, CLIENT_BOUND = bound(), client_bound()
 #: was lost is sent again after 1, 2, 4 … s, a greeting is waited for 10 s), and two delays of at most 8 s.
 PATIENCE = 30.0
 
+#: What stands between, so that a client goes by this road; and what it asks for then.
+ROADS: dict[str, tuple[dict[str, Any], str]] = {
+    "websocket": ({"websocket": "passes"}, "/ws"),
+    "event stream": ({"websocket": "refused"}, "/events?"),
+    "long poll": ({"websocket": "refused", "streams": "held back"}, "/poll?"),
+    "short poll": ({"websocket": "refused", "streams": "held back", "patience": 0.5}, "wait=0"),
+}
+
 #: What is served. It says what only it can know, among it how long it did not get the processor when it wanted it.
 APP = """
 import asyncio

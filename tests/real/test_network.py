@@ -12,7 +12,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,9 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from crowd import Link, allow_files
+from faults import Middlebox
 from holdfast import Limits
+from holdfast.core.link import PROBE_SECONDS
 from holdfast.server.runner import USER_TIMEOUT
 from peers import RawPeer
 from real.network import HERE, SERVER, FarServer, Network, network
@@ -29,6 +31,8 @@ from real.people import (
     CLIENT_BOUND,
     INTERVAL,
     PATIENCE,
+    ROADS,
+    SLACK,
     TIMEOUT,
     app_in,
     bound,
@@ -242,6 +246,33 @@ async def test_event_streams_and_polls_whose_readers_vanish_are_ended_by_the_ker
         cut = time.monotonic()
         at, _ = await gone(server)
         assert at - cut <= Limits().stream_heartbeat + USER_TIMEOUT + 5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("road", [road for road in ROADS if road != "websocket"])
+async def test_a_client_that_goes_by_http_notices_a_dead_link_and_has_everything_too(
+    net: Network, tmp_path: Path, road: str
+) -> None:
+    """Behind a proxy that takes no WebSockets: the link to that stays, and is silent."""
+    way, asks = ROADS[road]
+    with FarServer(net, *app_in(tmp_path)) as server:
+        async with AsyncExitStack() as held:
+            box = await held.enter_async_context(Middlebox(server.port, SERVER, **way))
+            url = f"http://127.0.0.1:{box.port}"
+            followers = await held.enter_async_context(following(url, 1))
+            await until(lambda: any(asks in asked for asked in box.asked), 30)
+            await followers[0].say("before")
+            await everybody_has(followers, ["before"])
+            net.cut()
+            cut = time.monotonic()
+            await publish(server, "meanwhile")
+            given = asyncio.create_task(followers[0].say("given"))
+            # A stream may be silent for 15 s, and a poll is held as long: 10 s more, and 3 for the answer.
+            await until(lambda: followers[0].lost_at(cut), 15 + 10 + PROBE_SECONDS + SLACK)
+            net.restore()
+            async with asyncio.timeout(PATIENCE):
+                await given
+            await everybody_has(followers, ["before", "meanwhile", "given"])
 
 
 # ── a swarm on every road ─────────────────────────────────────────────────────────────────────────

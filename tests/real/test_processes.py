@@ -13,13 +13,12 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from faults import Middlebox
 from peers import SRC, Server
-from real.people import BOUND, CLIENT_BOUND, INTERVAL, TIMEOUT, Follower, app_in, everybody_has, following, until
+from real.people import BOUND, CLIENT_BOUND, INTERVAL, ROADS, TIMEOUT, Follower, app_in, everybody_has, following, until
 
 
 async def connections(server: Server) -> int:
@@ -93,14 +92,6 @@ async def test_a_client_that_is_stopped_is_gone_in_time_and_goes_on_when_it_runs
 
 
 # ── SIGKILL, with commands under way on every road ────────────────────────────────────────────────
-
-#: What stands between, so that a client goes by this road; and what it asks for then.
-ROADS: dict[str, tuple[dict[str, Any], str]] = {
-    "websocket": ({"websocket": "passes"}, "/ws"),
-    "event stream": ({"websocket": "refused"}, "/events?"),
-    "long poll": ({"websocket": "refused", "streams": "held back"}, "/poll?"),
-    "short poll": ({"websocket": "refused", "streams": "held back", "patience": 0.5}, "wait=0"),
-}
 
 
 @pytest.mark.parametrize("lives", [1, pytest.param(4, marks=pytest.mark.long)])

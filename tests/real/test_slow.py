@@ -22,7 +22,7 @@ from holdfast import Limits
 from holdfast.server.runner import USER_TIMEOUT
 from peers import RawPeer, Server
 from real.delay import LongWay
-from real.people import BOUND, TIMEOUT, app_in, everybody_has, following, memory
+from real.people import BOUND, PATIENCE, TIMEOUT, app_in, everybody_has, following, memory, until
 
 #: What a server may hold for one that does not read (128 KiB), and what a room keeps ready for all (1 MiB).
 EACH, READY = 128 / 1024, 1.0
@@ -136,16 +136,17 @@ async def test_whoever_writes_a_byte_at_a_time_is_understood(tmp_path: Path, spe
             assert b"101 Switching" in await slow.read_until(b'"connected"')
             join = Frame(Opcode.TEXT, b'{"type":"join","room":"lobby"}').serialize(mask=True)
             slow.pause = min(share * TIMEOUT, 0.5)
-            await slow.write(join)
+            await slow.write(join[:10])
+            slow.pause /= 10
+            await slow.write(join[10:])
             await slow.read_until(b'"joined"')
             say = Frame(Opcode.TEXT, b'{"type":"say","room":"lobby","text":"by frame"}').serialize(mask=True)
             await slow.write(say)
             await slow.read_until(b"by frame")
 
         async with following(server.url, 1) as followers:
-            await request()
-            await websocket()
-            await everybody_has(followers, ["by HTTP", "by frame"])
+            await asyncio.gather(request(), websocket())
+            await until(lambda: set(followers[0].texts) == {"by HTTP", "by frame"}, PATIENCE)
 
 
 @pytest.mark.long
@@ -166,7 +167,7 @@ async def test_on_a_way_that_takes_400_ms_and_sometimes_2_s_more_nobody_is_taken
     tmp_path: Path, spikes: float
 ) -> None:
     dice = random.Random(1)
-    given = 30 if spikes else 5
+    given = 12 if spikes else 4
 
     def seconds() -> float:
         return 0.4 + (2.0 if dice.random() < spikes else 0.0)
