@@ -110,6 +110,7 @@ async def test_a_server_that_cannot_start_on_a_full_disk_says_so_in_a_sentence(d
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.long
 async def test_commands_that_find_the_disk_full_are_refused_and_only_what_was_acknowledged_is_told(
     disk: SmallDisk, tmp_path: Path
 ) -> None:
