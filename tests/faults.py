@@ -169,7 +169,11 @@ class Middlebox(Proxy):
         self.asked: list[str] = []  # the paths and queries, in their order
 
     async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
-        far_reader, far = await asyncio.open_connection(self._address, self._target)
+        try:
+            far_reader, far = await asyncio.open_connection(self._address, self._target)
+        except OSError:
+            near.transport.abort()
+            return
         cable = Cable(near, far)
         self._cables.append(cable)
         pumps = self._spawn(self._upward(cable, near_reader)), self._spawn(self._downward(cable, far_reader))

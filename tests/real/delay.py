@@ -23,7 +23,11 @@ class LongWay(Proxy):
         self._seconds = seconds
 
     async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
-        far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            far_reader, far = await asyncio.open_connection(self._address, self._target)
+        except OSError:
+            near.transport.abort()
+            return
         ways = [self._spawn(self._carry(near_reader, far)), self._spawn(self._carry(far_reader, near))]
         await asyncio.wait(ways)
 
