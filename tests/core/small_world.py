@@ -317,14 +317,21 @@ class World:
         return peer
 
     def identify(
-        self, peer: Peer, user: str, *, name: str = "", replaces: str | None = None, expires: float | None = None
+        self,
+        peer: Peer,
+        user: str,
+        *,
+        name: str = "",
+        replaces: str | None = None,
+        link: int | None = None,
+        expires: float | None = None,
     ) -> None:
         """… and now it does."""
         self._names += 1
         twin = next((one for one in self.peers if one.session == replaces and one is not peer), None)
         before, rooms = peer.session, set(peer.rooms)
         session = f"session-{self._names}"
-        self.tell(inputs.Identified(peer, session, User(user, name or user.title()), None, expires, replaces))
+        self.tell(inputs.Identified(peer, session, User(user, name or user.title()), None, expires, replaces, link))
         if rooms and peer.user is not None and peer.user.user_id != user:
             assert peer.session == before
             return  # it was refused

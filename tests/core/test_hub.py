@@ -200,6 +200,28 @@ def test_nobody_takes_over_the_session_of_somebody_else(world: World, ann: Peer,
     assert mallory.session != ann.session  # nor one that is on its way back
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_what_an_older_link_said_and_is_heard_late_takes_no_session_from_a_newer_one(
+    world: World, bob: Peer, *, is_lost: bool
+) -> None:
+    ann, late = world.open(), world.open()
+    world.identify(ann, "ann", link=3)
+    world.join(ann, "lobby")
+    bob.take()
+    if is_lost:
+        world.lose(ann, Ending.UNCLEAN)
+    world.identify(late, "ann", replaces=ann.session, link=2)
+    assert late.session != ann.session
+    assert ann.closed is None
+    newer = world.open()
+    world.identify(newer, "ann", replaces=ann.session, link=4)
+    assert newer.session == ann.session
+    assert ann.closed == (None if is_lost else 4009)
+    world.join(newer, "lobby")
+    world.pass_time(60)
+    assert bob.take() == []
+
+
 def test_a_session_that_was_never_given_is_not_given(world: World) -> None:
     assert world.arrive("ann", replaces="made up").session != "made up"
 

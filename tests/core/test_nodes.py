@@ -102,28 +102,36 @@ class Node:
         while (due := self.mind.deadline()) is not None and due <= self.table.now:
             self.do(self.mind.tick(self.table.now))
 
-    def arrive(self, connection: str, user: User, replaces: str | None = None) -> str:
+    def arrive(self, connection: str, user: User, replaces: str | None = None, link: int | None = None) -> str:
         """Let somebody in, who may bring a session."""
         self.table.sessions += 1
-        rooms = () if replaces is None else self.claim(replaces, user)
+        rooms = () if replaces is None else self.claim(replaces, user, link)
+        replaces, rooms = (None, ()) if rooms is None else (replaces, rooms)
         self.tell(inputs.Opened(connection))
-        self.tell(inputs.Identified(connection, f"s{self.table.sessions}", user, replaces=replaces, rooms=rooms))
+        self.tell(
+            inputs.Identified(connection, f"s{self.table.sessions}", user, replaces=replaces, link=link, rooms=rooms)
+        )
         self.connections[connection] = next(
             said["session"] for said in reversed(self.said[connection]) if said["type"] == "connected"
         )
         return self.connections[connection]
 
-    def claim(self, session: str, user: User) -> tuple[str, ...]:
+    def claim(self, session: str, user: User, link: int | None = None) -> tuple[str, ...] | None:
         self.write()
         self.table.claims += 1
-        self.claims[session] = self.table.claims
+        claim = self.table.claims if link is None else link
+        places = {key: row for key, row in self.table.rows.items() if key[1] == session and row.user == user}
+        if any(row.claim > claim for row in places.values()):
+            return None
+        self.claims[session] = claim
         rooms = []
-        for (room, id), row in self.table.rows.items():
-            if id == session and row.here and row.user == user and row.node != self.name:
-                rooms.append(room)
-                self.mine[room, session] = user
-                self.table.put((room, session), Row(self.name, True, user, self.table.claims))
-                self.theirs.get(room, {}).pop(session, None)
+        for key, row in places.items():
+            if row.here:
+                self.table.put(key, Row(self.name, True, user, claim))
+            if row.here and row.node != self.name:
+                rooms.append(key[0])
+                self.mine[key] = user
+                self.theirs.get(key[0], {}).pop(session, None)
         return tuple(rooms)
 
     def write(self) -> None:
@@ -340,6 +348,27 @@ def test_who_is_back_before_the_node_knew_that_they_were_elsewhere_stays(nodes: 
     assert [key for key, row in one.table.rows.items() if row.here] == [("lobby", session)]
 
 
+def test_what_an_older_link_said_and_is_heard_late_takes_no_session_from_a_newer_one(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    two.arrive("b", BOB)
+    two.join("b", "lobby")
+    session = one.arrive("a", ANN, link=1)
+    one.join("a", "lobby")
+    two.catch_up()
+    assert two.arrive("a'", ANN, session, link=3) == session
+    two.join("a'", "lobby")
+    two.heard("b")
+    assert one.arrive("late", ANN, session, link=2) != session
+    for _ in range(3):
+        for node in nodes:
+            node.table.now += 3.0
+            node.catch_up()
+            node.tick()
+    assert two.closed == {}
+    assert two.heard("b", *PRESENCE) == []
+    assert one.closed == {"a": CloseCode.TAKEN_OVER}
+
+
 def test_nobody_takes_over_the_session_of_somebody_else(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
     session = one.arrive("a", ANN)
@@ -383,8 +412,9 @@ def test_alone_nobody_is_told_anything() -> None:
 class Wandering(RuleBasedStateMachine):
     """People come, go, wander between three nodes, break off and return; each node reads when it likes."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(counts=st.booleans())
+    def begin(self, *, counts: bool) -> None:
+        self.counts = counts  # whether clients number their links
         self.table = Table()
         self.nodes = [Node(name, self.table, late=True) for name in ("one", "two", "three")]
         self.links = 0
@@ -405,7 +435,7 @@ class Wandering(RuleBasedStateMachine):
         node = data.draw(st.sampled_from(self.nodes))
         mine = [session for session, whose in self.old if whose == user]
         brought = data.draw(st.sampled_from([None, *mine]))
-        session = node.arrive(f"link {self.links}", user, brought)
+        session = node.arrive(f"link {self.links}", user, brought, self.links if self.counts else None)
         self.old.append((session, user))
         self.newest[session] = f"link {self.links}"
 
@@ -439,7 +469,8 @@ class Wandering(RuleBasedStateMachine):
             node.lose(name, Ending.UNCLEAN)
         node = data.draw(st.sampled_from(self.nodes))
         self.links += 1
-        self.newest[node.arrive(f"link {self.links}", session.user, session.id)] = f"link {self.links}"
+        link = self.links if self.counts else None
+        self.newest[node.arrive(f"link {self.links}", session.user, session.id, link)] = f"link {self.links}"
         for room in rooms:
             node.join(f"link {self.links}", room)
 

@@ -265,6 +265,44 @@ async def test_the_newest_claim_holds_a_session_in_whatever_order_it_is_written_
     assert one.rows("SELECT node FROM holdfast_people") == [(node,)]
 
 
+async def test_of_links_that_are_counted_the_newest_holds_a_session_whenever_others_are_heard(
+    open_store: OpenStore,
+) -> None:
+    one, two, three = [await open_store() for _ in range(3)]
+    await follow(three, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(three) == {"s1": "ann"})
+    assert await two.store.others.take_over("s1", "ann", 3) == ("lobby",)
+    assert await one.store.others.take_over("s1", "ann", 2) is None
+    assert await two.store.others.take_over("s1", "ann", 5) == ()  # it has it
+    assert await one.store.others.take_over("s1", "ann", 4) is None
+    assert await one.store.others.take_over("s1", "bob", 6) == ()
+    claims = (three.store.others.take_over("s1", "ann", link) for link in (7, 8, 6))
+    assert await asyncio.gather(*claims) == [None, ("lobby",), None]
+    await until(lambda: two.told_people == ["s1 was taken with lobby"])
+    assert one.told_people == ["s1 was taken with lobby"]
+
+
+async def test_what_is_answered_just_when_nobody_waits_any_more_is_awaited(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await open_store(), await open_store()
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    real = two.store.others._returns.answer
+
+    def answer(*args: Any) -> bool:
+        done = real(*args)
+        asks.cancel()  # in the same turn of the loop
+        return done
+
+    monkeypatch.setattr(two.store.others._returns, "answer", answer)
+    asks = asyncio.create_task(two.store.others.take_over("s1", "ann"))
+    with pytest.raises(asyncio.CancelledError):
+        await asks
+    assert two.told_people == ["ann may yet come as s1 to lobby"]
+
+
 async def test_whether_a_session_can_be_claimed_is_said(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_people, "ASK_SECONDS", 0.2)
     one = await open_store()

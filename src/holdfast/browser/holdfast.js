@@ -701,6 +701,7 @@ class Client extends Emitter {
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
+  #links = 0; // of two that are open, the later one is the one to be heard
   /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
   #roomKey;
   #everLive = false;
@@ -897,7 +898,7 @@ class Client extends Emitter {
   }
 
   #auth() {
-    return { type: "auth", token: this.#token ?? undefined, session: this.#session ?? undefined };
+    return { type: "auth", token: this.#token ?? undefined, session: this.#session ?? undefined, link: ++this.#links };
   }
 
   #webSocket() {

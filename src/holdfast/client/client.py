@@ -103,6 +103,7 @@ class Client:
         self._commands: dict[str, Room] = {}  # sent, and not answered
         self._credentials: str | None = None
         self._session: str | None = None
+        self._links = 0  # so far
         self._road: Road | None = None
         self._spare: Road | None = None  # beside it, to go over to
         self._reader = Reader()
@@ -293,7 +294,8 @@ class Client:
                 case link.Try():
                     self._spawn(self._try())
                 case link.Introduce():
-                    self._say(messages.Auth(self._credentials, self._session))
+                    self._links += 1  # of two that are open, the later one is the one to be heard
+                    self._say(messages.Auth(self._credentials, self._session, self._links))
                 case link.Rejoin():
                     for room in self._rooms.values():
                         self._join(room)

@@ -40,11 +40,12 @@ class Rules(Struct, frozen=True):
 class _Lingering:
     """A session that broke off and may return within the grace, and where it is still shown."""
 
-    __slots__ = ("rooms", "user")
+    __slots__ = ("link", "rooms", "user")
 
-    def __init__(self, user: User, rooms: Iterable[str] = ()) -> None:
+    def __init__(self, user: User) -> None:
         self.user = user
-        self.rooms = set(rooms)
+        self.link: int | None = None  # the one that broke off
+        self.rooms: set[str] = set()
 
 
 class Hub:
@@ -166,7 +167,7 @@ class Hub:
         session = self._sessions.get(connection)
         if session is None:
             full = self._strangers.pop(connection, False)
-            session = Session(connection, self._session_id(input), user, full=full)
+            session = Session(connection, self._session_id(input), user, link=input.link, full=full)
             self._sessions[connection] = session
             self._agenda.cancel(("auth", connection))
         elif session.rooms and session.user.user_id != user.user_id:
@@ -177,7 +178,7 @@ class Hub:
             del self._by_id[session.id]  # a session is only its user's
             session.id = self._session_id(input)
         self._by_id[session.id] = session
-        session.user = user
+        session.user, session.link = user, input.link or session.link
         if input.expires is None:
             self._agenda.cancel(("expiry", connection))
         else:
@@ -195,24 +196,26 @@ class Hub:
         self._effects.say(connection, connected)
 
     def _session_id(self, input: inputs.Identified) -> str:
-        """Return the id that this client goes on with; a twin that still holds it is cut."""
+        """Return the id that this client goes on with; a twin that still holds it is cut, unless that one is newer."""
         wanted = input.replaces
         if wanted is None:
             return input.session
         twin = self._by_id.get(wanted)
-        if twin is not None and twin.user.user_id == input.user.user_id:
+        known = self._lingering.get(wanted) if twin is None else twin
+        if known is not None and (known.user.user_id != input.user.user_id or _is_older(input.link, known.link)):
+            return input.session
+        if twin is not None:
             self._forget(twin.connection, Ending.UNCLEAN)
             self._effects.add(Close(twin.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
-            self._expect(wanted, input.user, input.rooms)
-            return wanted
-        self._expect(wanted, input.user, input.rooms)
-        lingering = self._lingering.get(wanted)
-        return wanted if lingering is not None and lingering.user.user_id == input.user.user_id else input.session
+        self._expect(wanted, input.user, input.link, input.rooms)
+        return wanted if known is not None or input.rooms else input.session
 
-    def _expect(self, session_id: str, user: User, rooms: tuple[str, ...]) -> None:
+    def _expect(self, session_id: str, user: User, link: int | None, rooms: tuple[str, ...]) -> None:
         """Give a session that was in rooms on another node the time of a grace to join them here."""
         if rooms:
-            self._lingering.setdefault(session_id, _Lingering(user)).rooms.update(rooms)
+            lingering = self._lingering.setdefault(session_id, _Lingering(user))
+            lingering.link = link or lingering.link
+            lingering.rooms.update(rooms)
         for name in rooms:
             self._agenda.set(("grace", session_id, name), self._now + self._rules.presence_grace)
             if name in self._rooms:
@@ -237,6 +240,7 @@ class Hub:
         grace = ending is Ending.UNCLEAN and self._rules.presence_grace > 0 and bool(session.rooms)
         if grace:
             lingering = self._lingering.setdefault(session.id, _Lingering(session.user))
+            lingering.link = session.link
             lingering.rooms.update(session.rooms)
             for name in session.rooms:
                 self._agenda.set(("grace", session.id, name), self._now + self._rules.presence_grace)
@@ -456,7 +460,7 @@ class Hub:
 
     def _awaited(self, input: inputs.Awaited) -> None:
         if input.rooms:
-            self._expect(input.session, input.user, input.rooms)
+            self._expect(input.session, input.user, None, input.rooms)
 
     def _departed(self, input: inputs.Departed) -> None:
         user_id = self._departing.pop((input.room, input.session), None)
@@ -473,3 +477,8 @@ class Hub:
             room.attendance.type(input.user, input.session, self._now)
         else:
             room.attendance.stop_typing(input.user.user_id)
+
+
+def _is_older(link: int | None, other: int | None) -> bool:
+    """Whether a client had the one link before the other; of those that are not counted, the last to come is newer."""
+    return link is not None and other is not None and link < other

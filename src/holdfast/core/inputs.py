@@ -40,7 +40,8 @@ class Identified(Struct, frozen=True):
     """
     It has: as `user`, until `expires`; it wants to go on as the session `replaces`.
 
-    `rooms` are those in which another node had that session of this user, and has given it up.
+    `link` is the number of this link, if its client counts them. `rooms` are those in which another node had that
+    session of this user, and has given it up.
     """
 
     connection: Connection
@@ -49,6 +50,7 @@ class Identified(Struct, frozen=True):
     token: str | None = None
     expires: float | None = None
     replaces: str | None = None
+    link: int | None = None
     rooms: tuple[str, ...] = ()
 
 

@@ -24,12 +24,15 @@ from holdfast.protocol.messages import Resync, Synced, User
 class Session:
     """One client as the server knows it, while it is connected."""
 
-    __slots__ = ("connection", "full", "id", "rooms", "user")
+    __slots__ = ("connection", "full", "id", "link", "rooms", "user")
 
-    def __init__(self, connection: Connection, id: str, user: User, *, full: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, id: str, user: User, *, link: int | None = None, full: bool = False
+    ) -> None:
         self.connection = connection
         self.id = id
         self.user = user
+        self.link = link  # its client's how manieth connection this is, if it counts them
         self.rooms: dict[str, Member] = {}
         self.full = full  # its transport takes no more for now
 

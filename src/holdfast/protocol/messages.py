@@ -7,9 +7,9 @@ The field `room` travels under the name that the Hub was given (`room`, `boardId
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 
 class User(Struct, frozen=True, rename="camel"):
@@ -23,10 +23,11 @@ class User(Struct, frozen=True, rename="camel"):
 
 
 class Auth(Struct, frozen=True, tag="auth"):
-    """Say who you are; with `session`, that you are the one who held it."""
+    """Say who you are; with `session`, that you are the one who held it, and with `link`, on which link of yours."""
 
     token: str | None = None
     session: str | None = None
+    link: Annotated[int, Meta(ge=1, le=2**53)] | None = None
 
 
 class Join(Struct, frozen=True, tag="join"):

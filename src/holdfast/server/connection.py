@@ -17,7 +17,7 @@ from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.errors import Refused, TooMany
 from holdfast.protocol.codec import Frame, problem
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import ClientMessage, Error, Ping, Pong, ServerMessage
+from holdfast.protocol.messages import Auth, ClientMessage, Error, Ping, Pong, ServerMessage
 from holdfast.server.auth import Identity
 from holdfast.server.rate import Allowance
 
@@ -29,8 +29,8 @@ class Connection:
     """One WebSocket: the part that does not depend on who carries it."""
 
     __slots__ = (
-        "_allowance", "_drained", "_handling", "_unknown_bytes", "_waiting", "_waiting_bytes", "full", "hands", "heard",
-        "identity", "knows_us",
+        "_allowance", "_drained", "_handling", "_is_greeting", "_unknown_bytes", "_waiting", "_waiting_bytes", "full",
+        "hands", "heard", "identity", "knows_us",
     )  # fmt: skip
 
     def __init__(self, hands: Hands, *, knows_us: bool) -> None:
@@ -45,6 +45,7 @@ class Connection:
         self._waiting_bytes = 0
         self._unknown_bytes = 0  # from nobody, so far
         self._handling: asyncio.Task[None] | None = None
+        self._is_greeting = False  # what is handled says who it is
         self._drained: asyncio.Future[None] | None = None
 
     # What the carrier does.
@@ -139,7 +140,7 @@ class Connection:
     def ended(self) -> None:
         """It is gone: what is being handled is finished, what waits is not begun, and nobody asks who it would be."""
         self._waiting.clear()
-        if self._handling is not None and self.hands.mind.session(self) is None:
+        if self._handling is not None and self._is_greeting:
             self._handling.cancel()  # or it would claim a session that has gone on elsewhere by now
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
@@ -163,6 +164,7 @@ class Connection:
                 if isinstance(message, Error):
                     self.say(message)
                 else:
+                    self._is_greeting = isinstance(message, Auth)
                     await self.hands.handle(self, message)
         finally:
             self._handling = None

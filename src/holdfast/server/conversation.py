@@ -129,14 +129,16 @@ class Conversation:
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
         session = message.session
-        rooms: tuple[str, ...] = ()
+        rooms: tuple[str, ...] | None = ()
         if session is not None:
             try:
-                rooms = await self._hands.take_over(session, identity.user.user_id)
+                rooms = await self._hands.take_over(session, identity.user.user_id, message.link)
             except (Invalid, Unavailable):
-                session = None  # it comes as a new one, and is seen to
+                rooms = None
+        if rooms is None:
+            session, rooms = None, ()  # it comes as a new one, and is seen to
         if connection in self._hands.connections:
-            self._gate.admit(connection, identity, session, rooms)
+            self._gate.admit(connection, identity, session, message.link, rooms)
         if session is not None:
             self._hands.await_return(session, identity.user, rooms)
 

@@ -105,13 +105,19 @@ class Gate:
             raise Forbidden(f"pages from {origin} may not use this server unless it is told so (origins, --origin)")
 
     def admit(
-        self, connection: Connection, identity: Identity, session: str | None, rooms: tuple[str, ...] = ()
+        self,
+        connection: Connection,
+        identity: Identity,
+        session: str | None,
+        link: int | None = None,
+        rooms: tuple[str, ...] = (),
     ) -> None:
         """Tell the mind who a connection is, and which session it brings from where; it answers `connected`."""
         now = self._hands.now()
         expires = None if identity.expires is None else now + identity.expires - time.time()
         token = self._guest_token(identity)
-        self._hands.tell(inputs.Identified(connection, new_session(), identity.user, token, expires, session, rooms))
+        user = identity.user
+        self._hands.tell(inputs.Identified(connection, new_session(), user, token, expires, session, link, rooms))
         known = self._hands.mind.session(connection)
         if known is not None and known.user == identity.user:  # else it stays who it was
             connection.identity = identity

@@ -275,13 +275,13 @@ class Hands:
         """Return who is in a room at other nodes."""
         return () if self._others is None else self._others.known(room)
 
-    async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
+    async def take_over(self, session: str, user_id: str, link: int | None) -> tuple[str, ...] | None:
         """
-        Have a session go on at this node; return the rooms that it was in at another one.
+        Have a session go on at this node; return the rooms that it was in at another one (see `Others`).
 
         That is asked even if this node has it: it may have been elsewhere meanwhile. Raises `Invalid` or `Unavailable`.
         """
-        return () if self._others is None else await self._others.take_over(session, user_id)
+        return () if self._others is None else await self._others.take_over(session, user_id, link)
 
     def await_return(self, session: str, user: messages.User, rooms: Iterable[str]) -> None:
         """Wait for a session that was taken over, where whoever brought it did not go on with it."""

@@ -6,9 +6,10 @@ last, as with the log. It has a lease, which it renews while it lives: when that
 people have left. Whom a node has not heard from, its own heartbeat has dropped long since,
 so one lease stands for all of them.
 
-A session that returns is claimed by the node that it returns to, and the newest claim holds it,
-by the database's clock: others may still think that it is theirs, for they have stood still, or
-were cut off, or write everybody down again in a database that has lost them.
+A session that returns is claimed by the node that it returns to, and the newest claim holds it:
+by the number of the link, if its client counts them, else by the database's clock. Others may
+still think that it is theirs, for they have stood still, or were cut off, or write everybody
+down again in a database that has lost them.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ DOUBT_SECONDS = 5.0
 FORGET_SECONDS = 60.0
 #: People that are written down with one statement.
 BATCH_PEOPLE = 5_000
+#: Claims that are remembered at least, also those of sessions that are in no room.
+CLAIMS = 100_000
 #: A node that is about to end looks so often whether others are too. Seconds.
 STEP_SECONDS = 0.05
 #: Seconds for which whoever asks waits for the database.
@@ -66,17 +69,22 @@ UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at =
  WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
 """
 _TAKE_OVER = f"""
-WITH moment AS (SELECT {CLOCK} AS now), taken AS (
+WITH claims AS (
+  SELECT session, "user", link, coalesce(link, {CLOCK}) AS claim
+    FROM unnest(%(sessions)s::text[], %(users)s::text[], %(links)s::float8[]) one(session, "user", link)
+), places AS (
+  SELECT room, session, node AS before, claim FROM holdfast_people people JOIN claims USING (session, "user")
+   WHERE here AND (link IS NULL OR held <= link) ORDER BY room, session FOR UPDATE OF people
+), taken AS (
   UPDATE holdfast_people people
-     SET node = %(node)s, held = greatest(now, people.held + 1e-6), xid = pg_current_xact_id(), at = now()
-    FROM moment, (
-      SELECT room, session FROM holdfast_people
-        JOIN unnest(%(sessions)s::text[], %(users)s::text[]) one(session, "user") USING (session, "user")
-       WHERE here AND node <> %(node)s ORDER BY room, session FOR UPDATE) theirs
-   WHERE people.room = theirs.room AND people.session = theirs.session
-  RETURNING people.room, people.session, "user", name, held
+     SET node = %(node)s, held = greatest(claim, held), xid = pg_current_xact_id(), at = now()
+    FROM places WHERE people.room = places.room AND people.session = places.session
+  RETURNING people.room, people.session, "user", name, held, before
 )
-SELECT moment.now, taken.* FROM moment LEFT JOIN taken ON true
+SELECT claims.session, claims."user", coalesce(held, claim), room, name,
+       EXISTS (SELECT FROM holdfast_people people WHERE people.session = claims.session
+                  AND people."user" = claims."user" AND people.held > link) AS is_old
+  FROM claims LEFT JOIN taken ON taken.session = claims.session AND taken."user" = claims."user" AND before <> %(node)s
 """  # noqa: S608 - all of it is ours
 _EXPEL = """
 INSERT INTO holdfast_expulsion ("user", room, node)
@@ -125,6 +133,8 @@ _TIDY = (
 #: What is raised for data that no database takes, and not because of the database.
 _BAD_DATA = (psycopg.DataError, UnicodeError)
 
+Return = tuple[str, str, int | None]  # session, user and link
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -159,7 +169,7 @@ class People:
         self._hints = hints
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
-        self._held: dict[str, float] = {}  # sessions, and since when they are this node's
+        self._held: dict[str, float] = {}  # sessions, and by which claim they are this node's
         self._departed: list[Key] = []  # written down, and not told yet
         self._since = ""
         self._looked = 0.0
@@ -168,7 +178,7 @@ class People:
         self._staying: set[str] = set()  # nodes that are alive, and not about to end
         self._tidied = 0.0
         self._meetings: Errands[str, None] = Errands()  # by room
-        self._returns: Errands[tuple[str, str], tuple[str, ...]] = Errands()  # by session and user
+        self._returns: Errands[Return, tuple[str, ...] | None] = Errands()
         self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
         self._wanted = asyncio.Event()
         self._looked_for: list[asyncio.Future[None]] = []
@@ -228,7 +238,6 @@ class People:
 
     def attend(self, room: str, session: str, user: User) -> None:
         """Write down that a session of this node is in a room."""
-        self._held.setdefault(session, self._database.now())
         self._mine[room, session] = self._unwritten[room, session] = user
         self._wanted.set()
 
@@ -249,9 +258,15 @@ class People:
         """Return who is in a room at other nodes."""
         return self._theirs.known(room)
 
-    async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
+    async def take_over(self, session: str, user_id: str, link: int | None = None) -> tuple[str, ...] | None:
         """Claim a user's session, which may be this node's already; raises `Invalid` or `Unavailable`."""
-        return await self._run(self._returns.add((session, user_id)))
+        claim = self._returns.add((session, user_id, link))
+        try:
+            return await self._run(claim)
+        except (asyncio.CancelledError, Unavailable):
+            if claim.done() and not claim.cancelled() and claim.exception() is None:
+                self._wait_for(session, claim.result())  # it was answered just when nobody waited any more
+            raise
 
     async def expel(self, user_id: str, room: str | None) -> None:
         """Have the other nodes put a user out."""
@@ -343,8 +358,9 @@ class People:
                 looked.set_result(None)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
-            present = {session for _, session in self._mine}
-            self._held = {session: since for session, since in self._held.items() if session in present}
+            if len(self._held) > CLAIMS:
+                present = {session for _, session in self._mine}
+                self._held = {session: claim for session, claim in self._held.items() if session in present}
             for statement in _TIDY:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
 
@@ -363,7 +379,9 @@ class People:
 
         async def write(keys: Sequence[Key]) -> None:
             batch = [(key, self._unwritten[key]) for key in keys if key in self._unwritten]
-            came = [(*key, user.user_id, user.name, self._held[key[1]]) for key, user in batch if user is not None]
+            came = [
+                (*key, user.user_id, user.name, self._held.get(key[1], 0.0)) for key, user in batch if user is not None
+            ]
             went = [key for key, user in batch if user is None]
             if came:
                 await connection.execute(_ATTEND, (self._hints.node, *map(list, zip(*came, strict=True))))
@@ -397,10 +415,14 @@ class People:
                 self._theirs.meet(room, people[room])
                 self._meetings.answer(room, None)
 
-        async def take_over(returns: Sequence[tuple[str, str]]) -> None:
-            sessions, users = map(list, zip(*returns, strict=True))
-            taken = await connection.execute(_TAKE_OVER, {"node": node, "sessions": sessions, "users": users})
-            self._take_over(returns, await taken.fetchall())
+        async def take_over(returns: Sequence[Return]) -> None:
+            newest: dict[tuple[str, str], float | None] = {}
+            for session, user, link in returns:
+                newest[session, user] = max(link or inf, newest.get((session, user)) or 0)
+            sessions, users = map(list, zip(*newest, strict=True))
+            links = [None if link == inf else link for link in newest.values()]
+            given = {"node": node, "sessions": sessions, "users": users, "links": links}
+            self._take_over(returns, await (await connection.execute(_TAKE_OVER, given)).fetchall())
 
         async def expel(expulsions: Sequence[tuple[str, str | None]]) -> None:
             await connection.execute(_EXPEL, (node, *map(list, zip(*expulsions, strict=True))))
@@ -412,19 +434,31 @@ class People:
         await _each(self._returns.keys(), take_over, lambda key, error: self._returns.fail(key, _refusal(error)))
         await _each(self._expulsions.keys(), expel, lambda key, error: self._expulsions.fail(key, _refusal(error)))
 
-    def _take_over(self, returns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ...]]) -> None:
+    def _take_over(self, returns: Sequence[Return], rows: Sequence[tuple[Any, ...]]) -> None:
         """Give those who return the places that were taken for them; who has gone meanwhile may yet come."""
-        places: dict[tuple[str, str], list[str]] = {each: [] for each in returns}
-        self._held.update((session, rows[0][0]) for session, _ in returns)
-        for _, room, session, user, name, held in rows if rows[0][1] is not None else ():
-            places[session, user].append(room)
-            self._held[session] = max(self._held[session], held)
-            self._mine[room, session] = User(user, name)
-            self._theirs.take(room, session)
+        places: dict[tuple[str, str], list[str]] = {}
+        claims: dict[tuple[str, str], float] = {}
+        for session, user, claim, room, name, is_old in rows:
+            if is_old:
+                continue
+            claims[session, user] = self._held[session] = claim
+            mine = places.setdefault((session, user), [])
+            if room is not None:
+                mine.append(room)
+                self._mine[room, session] = User(user, name)
+                self._theirs.take(room, session)
         self._hints.hint("people", {room for rooms in places.values() for room in rooms})
-        for (session, user), rooms in places.items():
-            if not self._returns.answer((session, user), tuple(rooms)) and rooms:
-                self._listener.awaited(session, self._mine[rooms[0], session], tuple(rooms))
+        for session, user, link in returns:
+            claim = claims.get((session, user))
+            is_newest = claim is not None and (link is None or link == claim)
+            rooms = tuple(places.pop((session, user))) if is_newest and (session, user) in places else ()
+            if not self._returns.answer((session, user, link), rooms if is_newest else None):
+                self._wait_for(session, rooms)
+
+    def _wait_for(self, session: str, rooms: tuple[str, ...] | None) -> None:
+        """Whoever has claimed a session has gone meanwhile; its client may yet come."""
+        if rooms:
+            self._listener.awaited(session, self._mine[rooms[0], session], rooms)
 
     async def _look_anew(self, connection: AsyncConnection) -> None:
         """Compare everything that is known with everything that is written down."""
@@ -456,7 +490,7 @@ class People:
         for room, session, user, name, node, here, held in rows:
             if (room, session) not in self._mine:
                 continue
-            if held < self._held[session]:
+            if held < self._held.get(session, 0.0):
                 self._unwritten[room, session] = self._mine[room, session]
                 self._wanted.set()
                 continue

@@ -184,11 +184,12 @@ class Others(Protocol):
     def known(self, room: str) -> Elsewhere:
         """Return who is in a room at other nodes, as far as is known."""
 
-    async def take_over(self, session: str, user_id: str) -> tuple[str, ...]:
+    async def take_over(self, session: str, user_id: str, link: int | None = None) -> tuple[str, ...] | None:
         """
         Claim a user's session, which goes on here, for this node; return the rooms that it was in at another.
 
-        Raises `Invalid` or `Unavailable`: then nobody knows whose it is.
+        Its client may count its links. None: a later one than this `link` has it. Raises `Invalid` or `Unavailable`:
+        then nobody knows whose it is.
         """
 
     async def expel(self, user_id: str, room: str | None) -> None:

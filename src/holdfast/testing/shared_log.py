@@ -174,19 +174,26 @@ class SharedLog:
 
     def _take_over(self, given: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Do what `_TAKE_OVER` says (postgres_people): SQLite changes nothing within a WITH."""
-        now = self._now()
-        taken = self._database.execute(
-            """
-            UPDATE holdfast_people
-               SET node = :node, held = max(:now, held + 1e-6), xid = pg_current_xact_id(), at = now()
-             WHERE here AND node <> :node AND (session, "user") IN (
-               SELECT j0.value, j1.value FROM json_each(:sessions) j0 JOIN json_each(:users) j1 ON j1.key = j0.key
-             )
-            RETURNING room, session, "user", name, held
-            """,
-            {**given, "now": now},
+        claims = zip(*(json.loads(given[name]) for name in ("sessions", "users", "links")), strict=True)
+        return [row for claim in claims for row in self._claim(given["node"], *claim)]
+
+    def _claim(self, node: str, session: str, user: str, link: int | None) -> list[tuple[Any, ...]]:
+        places = self._database.execute(
+            'SELECT room, name, node, held, here FROM holdfast_people WHERE session = ? AND "user" = ?', (session, user)
         ).fetchall()
-        return [(now, *row) for row in taken] or [(now, None, None, None, None, None)]
+        is_old = link is not None and any(held > link for _, _, _, held, _ in places)
+        claim = self._now() if link is None else link
+        answer = []
+        for room, name, before, held, here in places:
+            if here and (link is None or held <= link):
+                self._database.execute(
+                    "UPDATE holdfast_people SET node = ?, held = ?, xid = pg_current_xact_id(), at = now() "
+                    "WHERE room = ? AND session = ?",
+                    (node, max(claim, held), room, session),
+                )
+                if before != node:
+                    answer.append((session, user, max(claim, held), room, name, is_old))
+        return answer or [(session, user, claim, None, None, is_old)]
 
     # What can become of it.
 
