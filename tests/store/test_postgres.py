@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import signal
 from collections.abc import AsyncIterator
@@ -68,6 +69,27 @@ async def test_a_migration_that_fails_says_which_and_leaves_nothing(open_store: 
         await open_store(migrations=[POSTGRES_NOTES, broken])
     kept = await open_store(migrations=[POSTGRES_NOTES, "CREATE TABLE half (id integer)"])
     assert kept.rows("SELECT count(*) FROM half") == [(0,)]
+
+
+async def test_what_cannot_be_opened_keeps_no_connection(
+    open_store: OpenStore, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: Any) -> None:
+        raise psycopg.OperationalError("the connection was lost")
+
+    monkeypatch.setattr("holdfast.store.postgres_feed._moment", fail)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pytest.raises(StoreError, match="the connection was lost"):
+                await PostgresStore(database, Codec()).open(Deaf())
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with psycopg.connect(database) as connection:
+            async with asyncio.timeout(5):
+                while connection.execute(others).fetchone() != (0,):
+                    await asyncio.sleep(0.05)
+    finally:
+        gc.enable()
 
 
 async def test_a_database_that_cannot_be_reached_says_so() -> None:

@@ -117,6 +117,26 @@ async def test_a_node_that_says_nothing_any_more_has_left_with_all_its_people(
     await until(lambda: known(two) == {"s1": "ann"})
 
 
+async def test_when_no_lease_can_be_renewed_for_a_while_nobody_has_left(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgres_people.LATE_SECONDS == 6.0
+    monkeypatch.setattr(postgres_people, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(postgres_people, "LATE_SECONDS", 1.2)
+    monkeypatch.setattr(postgres_people, "RENEW_SECONDS", 0.3)
+    one, two = await open_store(), await open_store()
+    await follow(two, "lobby")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(two) == {"s1": "ann"})
+    with psycopg.connect(one.dsn) as somebody:
+        somebody.execute("LOCK TABLE holdfast_node")
+        await asyncio.sleep(2.5)
+    await asyncio.sleep(2.0)
+    assert two.told_people == ["ann came to lobby"]
+    one.store.others.depart("lobby", "s1")
+    await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"])
+
+
 async def test_a_node_that_ends_leaves_its_people_a_grace_to_return_elsewhere(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

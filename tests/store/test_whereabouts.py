@@ -74,6 +74,25 @@ def test_the_people_of_a_node_that_is_gone_have_left(world: World) -> None:
     assert world.people.alive == {"two"}
 
 
+def test_a_doubt_is_not_renewed_however_often_it_is_compared(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    for now in (0.0, 3.0, 6.0):
+        world.people.compare([], until=now + 5.0)
+        world.people.bury({"one"}, now)
+    assert world.told == ["ann came to lobby", "ann left lobby"]
+
+
+def test_who_is_late_takes_nobody_for_dead_at_once(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.come("lobby", "s2", "two", BOB)
+    world.people.doubt(set(), until=5.0)
+    world.people.bury(set(), 0.0)
+    assert world.told == ["ann came to lobby", "bob came to lobby"]
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.bury({"one"}, 5.0)
+    assert world.told[2:] == ["bob left lobby"]
+
+
 def test_who_is_not_written_down_any_more_has_a_while_to_be(world: World) -> None:
     world.people.come("lobby", "s1", "one", ANN)
     world.people.come("lobby", "s2", "one", BOB)

@@ -19,7 +19,7 @@ def somebody(name: str, *, is_joined: bool = True, road: Road = Road.WEBSOCKET) 
 
 
 def judged(visitors: list[Any], shown: list[str]) -> list[str]:
-    hub = SimpleNamespace(members=lambda room: [SimpleNamespace(user_id=name) for name in shown])
+    hub = SimpleNamespace(_lives=object(), members=lambda room: [SimpleNamespace(user_id=name) for name in shown])
     report = SimpleNamespace(violations=[])
     world: Any = SimpleNamespace(
         visitors=visitors,

@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from importlib.resources import files
 from math import inf
 from typing import Any, TypeVar
@@ -130,7 +130,8 @@ class PostgresStore(ThreadedStore):
 
     async def open(self, listener: Listener) -> None:
         """Open it; from now on `listener` is told what was committed, by whichever node."""
-        with ExitStack() as held:
+        async with AsyncExitStack() as begun:
+            held = begun.enter_context(ExitStack())
             self._listener = listener
             self._feed = Feed(self._database, self._hints, listener, self._identify_again, self._moved, self._poll)
             self._hints.heard = listener.heard
@@ -142,7 +143,9 @@ class PostgresStore(ThreadedStore):
                     self._database.home = self._identify(connection)
                 await self._notify.try_out()
                 session = held.enter_context(closing(PostgresSession(self._database, self._codec)))
+                begun.push_async_callback(self.others.hang_up)
                 await self.others.open(listener)
+                begun.push_async_callback(self._feed.hang_up)
                 await self._feed.open()
             except (psycopg.Error, OSError) as error:
                 raise StoreError(f"cannot open the database: {error}") from error
@@ -152,6 +155,7 @@ class PostgresStore(ThreadedStore):
             self._reads = self._given_reads or held.enter_context(ThreadPoolExecutor(READERS, "holdfast-reader"))
             self._log_reads = self._given_reads or held.enter_context(ThreadPoolExecutor(LOG_READERS, "holdfast-log"))
             self._held = held.pop_all()
+            begun.pop_all()
         # From here on nothing waits: the listener is told of nothing before it knows that this is open.
         self._feed.start()
         self.others.start()

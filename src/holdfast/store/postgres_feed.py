@@ -91,6 +91,7 @@ class Feed:
         self._identify = identify
         self._moved = moved
         self._poll = poll
+        self._connection: AsyncConnection | None = None  # with which it begins
         self._since = ""  # the snapshot up to which everything was told
         self._told = Told()
         self._wanted = asyncio.Event()  # to ask before the time
@@ -104,6 +105,10 @@ class Feed:
         """Know where it begins: everything that is committed from now on is told."""
         self._connection = await self._database.connect_async()
         self._since = await _moment(self._connection)
+
+    async def hang_up(self) -> None:
+        """Do not begin after all."""
+        await hang_up(self._connection)
 
     def start(self) -> None:
         """Begin to ask."""

@@ -50,6 +50,8 @@ BATCH_PEOPLE = 5_000
 CLAIMS = 100_000
 #: A node that is about to end looks so often whether others are too. Seconds.
 STEP_SECONDS = 0.05
+#: A node that could not look for so long does not take others for dead who may have been held up like it. Seconds.
+LATE_SECONDS = LEASE_SECONDS / 2
 #: Seconds for which whoever asks waits for the database.
 ASK_SECONDS = 3.0
 
@@ -182,6 +184,7 @@ class People:
         self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
         self._wanted = asyncio.Event()
         self._looked_for: list[asyncio.Future[None]] = []
+        self._connection: AsyncConnection | None = None  # with which it begins
 
     async def open(self, listener: Listener) -> None:
         """Have a lease, and know where it begins; `listener` is told of people."""
@@ -191,6 +194,10 @@ class People:
         self._loop = asyncio.get_running_loop()
         self._connection = await self._dial()
         await self._look(self._connection)
+
+    async def hang_up(self) -> None:
+        """Do not begin after all."""
+        await hang_up(self._connection)
 
     def start(self) -> None:
         """Begin to look."""
@@ -346,7 +353,8 @@ class People:
         snapshot, newest, alive, staying = rows[0][:4]
         self._staying = set(staying)
         self._hints.others = set(alive) - {self._hints.node}
-        self._take([row[4:] for row in rows if row[6] is not None], set(alive))
+        is_late = bool(self._looked) and self._loop.time() > self._looked + LATE_SECONDS
+        self._take([row[4:] for row in rows if row[6] is not None], set(alive), is_late=is_late)
         departed, self._departed = self._departed, []
         for key in departed:
             self._listener.departed(*key)
@@ -506,7 +514,7 @@ class People:
         for room, session, one in gone:
             self._listener.met(room, (), ((session, one),))
 
-    def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str]) -> None:
+    def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str], *, is_late: bool) -> None:
         """Take in what has changed, and which nodes were alive then."""
         theirs = [row for row in rows if row[4] != self._hints.node]
         people = [row for row in theirs if row[1] is not None]
@@ -517,8 +525,11 @@ class People:
         for room, session, user, name, node, here, _ in people:
             if (room, session) in self._mine:
                 continue
-            if here and node in alive:
+            if here and (node in alive or is_late):
                 self._theirs.come(room, session, node, User(user, name))
             else:
                 self._theirs.go(room, session)
-        self._theirs.bury(alive | {self._hints.node}, self._loop.time())
+        now = self._loop.time()
+        if is_late:
+            self._theirs.doubt(alive, now + DOUBT_SECONDS)
+        self._theirs.bury(alive | {self._hints.node}, now)

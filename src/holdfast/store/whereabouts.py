@@ -99,9 +99,16 @@ class Whereabouts:
         for room, known in self._rooms.items():
             for session in known:
                 if (room, session) not in people:
-                    self._doubtful[room, session] = until
+                    self._doubtful.setdefault((room, session), until)
         for (room, session), (node, user) in people.items():
             self.come(room, session, node, user)
+
+    def doubt(self, alive: set[str], until: float) -> None:
+        """Only these nodes seem to be alive, to one who is late: the people of the others have until then to return."""
+        for room, people in self._rooms.items():
+            for session, (node, _) in people.items():
+                if node not in alive:
+                    self._doubtful.setdefault((room, session), until)
 
     def bury(self, alive: set[str], now: float) -> None:
         """These nodes are alive: let go of the people of the others, and of who has not been written down again."""
