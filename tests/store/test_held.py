@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.store.held import AGAIN_SECONDS, BRIEF_MS, PATIENCE_MS, Held, HeldRooms
+from holdfast.store.held import AGAIN_SECONDS, BRIEF_MS, FORGET_SECONDS, PATIENCE_MS, Held, HeldRooms
 
 
 class Clock:
@@ -37,3 +37,12 @@ def test_a_room_that_is_free_again_is_waited_for_as_any_other() -> None:
     assert rooms.patience({"lobby"}) == PATIENCE_MS
     with pytest.raises(Held):
         rooms.patience({"attic"})
+
+
+def test_a_room_in_which_nobody_tries_any_more_is_forgotten() -> None:
+    clock = Clock()
+    rooms = HeldRooms(clock)
+    rooms.hold({"lobby"})
+    clock.time += AGAIN_SECONDS + FORGET_SECONDS
+    rooms.hold({"attic"})
+    assert rooms.patience({"lobby"}) == PATIENCE_MS

@@ -37,3 +37,12 @@ def test_few_rooms_are_never_forgotten() -> None:
     for _ in range(10):
         rooms.age()
     assert rooms.get("lobby") == 1
+
+
+def test_some_rooms_are_those_of_which_something_was_told_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told.SOME == 1_000
+    monkeypatch.setattr(told, "SOME", 2)
+    rooms = Told()
+    for name in ("busy", "attic", "cellar", "busy"):
+        rooms.update({name: 1})
+    assert rooms.some() == ["busy", "cellar"]

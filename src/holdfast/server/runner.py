@@ -173,7 +173,7 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -
         loop="auto" if speed else "asyncio",
         lifespan="on",
         log_level=log_level,
-        log_config=None if log_level is None else LOGGING_CONFIG,
+        log_config=None if log_level is None else _logging(log_level),
         access_log=False,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=round(limits.drain_seconds),
@@ -184,6 +184,12 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -
     config.load()
     config.loaded_app = Unambiguous(config.loaded_app)
     return config
+
+
+def _logging(level: str) -> dict[str, Any]:
+    """Return uvicorn's way of logging, for what we have to say, too."""
+    ours = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    return {**LOGGING_CONFIG, "loggers": {**LOGGING_CONFIG["loggers"], "holdfast": ours}}
 
 
 class Start:

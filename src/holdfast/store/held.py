@@ -17,6 +17,8 @@ BRIEF_MS = 20
 #: … and for whatever comes after somebody in the same batch has waited in vain: not at all (0 would be for ever).
 NO_MS = 1
 AGAIN_SECONDS = 0.25
+#: A room in which nobody has tried to publish for so long is like any other.
+FORGET_SECONDS = 60.0
 
 
 class Held(Exception):
@@ -43,7 +45,9 @@ class HeldRooms:
 
     def hold(self, rooms: Collection[str]) -> None:
         """Somebody holds these."""
-        self._until |= dict.fromkeys(rooms, self._now() + AGAIN_SECONDS)
+        now = self._now()
+        self._until = {room: until for room, until in self._until.items() if now < until + FORGET_SECONDS}
+        self._until |= dict.fromkeys(rooms, now + AGAIN_SECONDS)
 
     def free(self, rooms: Collection[str]) -> None:
         """Nobody holds these."""

@@ -332,6 +332,7 @@ class People:
                     continue
                 except Exception:  # a mistake of ours, that must not be the end of it
                     logger.exception("who is where could not be taken in")
+                    await hang_up(connection)  # half of a look may be in it
                     await asyncio.sleep(RETRY_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):

@@ -35,6 +35,8 @@ TURN_MS = 200
 #: … and that the others wait for whoever has come too late.
 OTHERS_MS = 1_000
 
+_HELD = "somebody else holds what is to be written, and does not come to an end"
+
 
 class PostgresConnection:
     """Runs the statements of queries."""
@@ -196,14 +198,14 @@ class PostgresSession:
                 if self._is_late:
                     self._is_late = False
                     continue
-                raise Later("somebody else holds what is to be written, and does not come to an end") from error
+                raise Later(_HELD) from error
 
     def named(self, error: BaseException) -> Exception:
         """Return the error that the change's caller is told."""
         if isinstance(error, StopIteration) or not isinstance(error, Exception):
             return ChangeFailed(f"the change raised {error!r}, which nobody can be told")  # a future cannot hold it
         if isinstance(error, errors.LockNotAvailable):
-            return Later("somebody else holds what is to be written, and does not come to an end")
+            return Later(_HELD)
         if isinstance(error, errors.QueryCanceled) and time.monotonic() < self._deadline - 0.1:
             return StoreError(f"the change was interrupted: {error}")
         if isinstance(error, errors.QueryCanceled):
@@ -322,7 +324,7 @@ class PostgresSession:
         except _SECOND as error:
             raise self._again(error) from error
         except errors.QueryCanceled as error:
-            raise Unavailable("somebody else holds what is to be written, and does not come to an end") from error
+            raise Unavailable(_HELD) from error
         except psycopg.OperationalError as error:
             if self._connection.closed:
                 raise Again from error
@@ -340,7 +342,10 @@ class PostgresSession:
             if not self._counted:
                 # Also if it has only read: what it has read was committed, and is to be as safe as its answer says.
                 self._batch += 1
-                self._execute(_COUNT, (self._id, self._batch))
+                try:
+                    self._execute(_COUNT, (self._id, self._batch))
+                except errors.LockNotAvailable as error:
+                    raise Unavailable(_HELD) from error
             try:
                 self._connection.warned = False
                 self._connection.execute("COMMIT")

@@ -32,6 +32,8 @@ class Told:
 
     def update(self, offsets: Mapping[str, int]) -> None:
         """Take in what is told."""
+        for room in offsets:
+            self._recent.pop(room, None)  # what is told of last stands last
         self._recent.update(offsets)
 
     def some(self) -> list[str]:
