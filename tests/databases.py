@@ -91,8 +91,10 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        status, said = self.process.poll(), (self.folder / "log").read_text()
         self.stop(signal.SIGINT)
         shutil.rmtree(self.folder, ignore_errors=True)
+        assert status is None or self._is_ended, f"PostgreSQL has ended by itself ({status}):\n{said[-4000:]}"
 
     def _make(self) -> None:
         subprocess.run(["cp", "-a", _fresh(self.bin), self.data], check=True)
@@ -104,6 +106,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
+        self._is_ended = False
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 [self.bin / "postgres", "-D", self.data], stdout=log, stderr=log, cwd="/", **self._user
@@ -120,11 +123,13 @@ class Cluster:
 
     def stop(self, how: int) -> None:
         """End it: SIGINT for at once, SIGQUIT for without a last word."""
+        self._is_ended = True
         self.process.send_signal(how)
         self.process.wait(30)
 
     def kill(self) -> None:
         """kill -9, all of its processes at once; nobody is at its port any more."""
+        self._is_ended = True
         os.kill(self.process.pid, signal.SIGSTOP)  # so that it starts no others meanwhile
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in (*map(int, children), self.process.pid):

@@ -149,6 +149,7 @@ def serve(
         sockets = listen(host, port, user_timeout=USER_TIMEOUT)
     allow_files(limits.connections + limits.streams + FILES)
     config = configure(app, limits, speed=speed, log_level=log_level)
+    _log_as_uvicorn(log_level)
     config.loaded_app = start = Start(config.loaded_app)
     try:
         Server(config, partial(on_listening, sockets[0].getsockname()[1])).run(sockets)
@@ -157,6 +158,14 @@ def serve(
     finally:
         if start.failure is not None:
             raise start.failure from None  # and not uvicorn's SystemExit
+
+
+def _log_as_uvicorn(level: str) -> None:
+    """Have what we log look like what uvicorn does, unless the application has said how it is to."""
+    ours = logging.getLogger("holdfast")
+    if not ours.hasHandlers():
+        ours.handlers, ours.propagate = logging.getLogger("uvicorn").handlers, False
+        ours.setLevel(level.upper())
 
 
 def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -> uvicorn.Config:
@@ -173,7 +182,7 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -
         loop="auto" if speed else "asyncio",
         lifespan="on",
         log_level=log_level,
-        log_config=None if log_level is None else _logging(log_level),
+        log_config=None if log_level is None else LOGGING_CONFIG,
         access_log=False,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=round(limits.drain_seconds),
@@ -184,12 +193,6 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -
     config.load()
     config.loaded_app = Unambiguous(config.loaded_app)
     return config
-
-
-def _logging(level: str) -> dict[str, Any]:
-    """Return uvicorn's way of logging, for what we have to say, too."""
-    ours = {"handlers": ["default"], "level": level.upper(), "propagate": False}
-    return {**LOGGING_CONFIG, "loggers": {**LOGGING_CONFIG["loggers"], "holdfast": ours}}
 
 
 class Start:
