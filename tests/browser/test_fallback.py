@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page
+from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from faults import Middlebox
 from peers import SRC, StartBoard
@@ -70,7 +71,10 @@ async def test_the_page_changes_roads_and_shows_exactly_what_the_server_has(
         box.reset(1.0, random.Random(0))
         first = await server.new_task("while on the way to HTTP")
         await live(page, "http", 40)
-        await page.wait_for_selector(f"[data-task-id={first['id']}]")
+        try:
+            await page.wait_for_selector(f"[data-task-id={first['id']}]")
+        except PlaywrightTimeout:
+            pytest.fail(f"what was published on the way is not shown; asked was {box.asked[-20:]}")
         box.websocket = "passes"
         second = await server.new_task("by HTTP")
         await page.wait_for_selector(f"[data-task-id={second['id']}]")
