@@ -44,7 +44,7 @@ def test_for_five_minutes_of_misfortune_nothing_is_wrong(nodes: str, seconds: st
     assert "0 wrong in" in simulate(*options, seconds=420)
 
 
-@pytest.mark.parametrize("nodes", ["1", "3"])
+@pytest.mark.parametrize("nodes", ["1", pytest.param("3", marks=pytest.mark.long)])
 def test_the_same_seed_is_the_same_run(nodes: str) -> None:
     def traces() -> list[str]:
         seeds = ("1", "2")
