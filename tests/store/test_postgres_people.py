@@ -303,6 +303,18 @@ async def test_of_links_that_are_counted_the_newest_holds_a_session_whenever_oth
     assert one.told_people == ["s1 was taken with lobby"]
 
 
+async def test_what_somebody_else_claims_gives_the_session_of_nobody_away(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    assert await one.store.others.take_over("s1", "bob") == ()  # by the clock: newer than every link that is counted
+    assert await two.store.others.take_over("s1", "ann", 2) == ("lobby",)
+    await until(lambda: one.told_people == ["s1 was taken with lobby"])
+    await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
+    assert two.told_people == []
+    assert one.rows("SELECT node FROM holdfast_people") == [(two.store.others._hints.node,)]
+
+
 async def test_what_is_answered_just_when_nobody_waits_any_more_is_awaited(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,7 +231,7 @@ export class HttpSocket {
       if (answer.type) this.#hear(answer, isLife);
       else if (response.ok && isLife) this.onheard();
       else if (response.status in CODES || text.startsWith('{"type":"auth"')) this.#refused(response);
-      else this.#hear({ type: "error", error: answer.error ?? `HTTP ${response.status}`, code: "refused" });
+      else this.#hear({ type: "error", error: answer.error ?? `HTTP ${response.status}`, code: "refused" }, isLife);
     } catch (error) {
       this.#lose(1006, String(error));
     }

@@ -171,7 +171,7 @@ class People:
         self._hints = hints
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
-        self._held: dict[str, float] = {}  # sessions, and by which claim they are this node's
+        self._held: dict[tuple[str, str], float] = {}  # sessions and users, and by which claim they are this node's
         self._departed: list[Key] = []  # written down, and not told yet
         self._since = ""
         self._looked = 0.0
@@ -368,8 +368,8 @@ class People:
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
             if len(self._held) > CLAIMS:
-                present = {session for _, session in self._mine}
-                self._held = {session: claim for session, claim in self._held.items() if session in present}
+                present = {(session, user.user_id) for (_, session), user in self._mine.items()}
+                self._held = {whose: claim for whose, claim in self._held.items() if whose in present}
             for statement in _TIDY:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
 
@@ -389,7 +389,9 @@ class People:
         async def write(keys: Sequence[Key]) -> None:
             batch = [(key, self._unwritten[key]) for key in keys if key in self._unwritten]
             came = [
-                (*key, user.user_id, user.name, self._held.get(key[1], 0.0)) for key, user in batch if user is not None
+                (*key, user.user_id, user.name, self._held.get((key[1], user.user_id), 0.0))
+                for key, user in batch
+                if user is not None
             ]
             went = [key for key, user in batch if user is None]
             if came:
@@ -425,9 +427,9 @@ class People:
                 self._meetings.answer(room, None)
 
         async def take_over(returns: Sequence[Return]) -> None:
-            newest: dict[tuple[str, str], float | None] = {}
+            newest: dict[tuple[str, str], float] = {}
             for session, user, link in returns:
-                newest[session, user] = max(link or inf, newest.get((session, user)) or 0)
+                newest[session, user] = max(link or inf, newest.get((session, user), 0))
             sessions, users = map(list, zip(*newest, strict=True))
             links = [None if link == inf else link for link in newest.values()]
             given = {"node": node, "sessions": sessions, "users": users, "links": links}
@@ -450,7 +452,7 @@ class People:
         for session, user, claim, room, name, is_old in rows:
             if is_old:
                 continue
-            claims[session, user] = self._held[session] = claim
+            claims[session, user] = self._held[session, user] = claim
             mine = places.setdefault((session, user), [])
             if room is not None:
                 mine.append(room)
@@ -499,8 +501,9 @@ class People:
         for room, session, user, name, node, here, held in rows:
             if (room, session) not in self._mine:
                 continue
-            if held < self._held.get(session, 0.0):
-                self._unwritten[room, session] = self._mine[room, session]
+            mine = self._mine[room, session]
+            if held < self._held.get((session, mine.user_id), 0.0):
+                self._unwritten[room, session] = mine
                 self._wanted.set()
                 continue
             del self._mine[room, session]
