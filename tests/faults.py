@@ -71,7 +71,13 @@ class Proxy:
             cable.reset()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+    def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+        connected = self._spawn(self._connect(near_reader, near))
+        connected.add_done_callback(lambda task: near.transport.abort() if task.cancelled() else None)
+        if not self._server.is_serving():  # it came while this ended
+            connected.cancel()
+
+    async def _connect(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         try:
             far_reader, far = await asyncio.open_connection(self._address, self._target)
         except OSError:
@@ -79,14 +85,15 @@ class Proxy:
             return
         cable = Cable(near, far)
         cable.silent = self.is_silent
-        if not self._server.is_serving():  # it came while this ended
-            cable.reset()
-            return
         self._cables.append(cable)
-        pumps = (self._spawn(cable.pump(near_reader, far)), self._spawn(cable.pump(far_reader, near)))
-        await asyncio.wait(pumps)
+        await self._carry(cable, near_reader, far_reader)
         if not cable.silent:
             self._cables.remove(cable)
+
+    async def _carry(self, cable: Cable, near_reader: asyncio.StreamReader, far_reader: asyncio.StreamReader) -> None:
+        await asyncio.wait(
+            (self._spawn(cable.pump(near_reader, cable.far)), self._spawn(cable.pump(far_reader, cable.near)))
+        )
 
     def _spawn(self, work: object) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
@@ -168,21 +175,12 @@ class Middlebox(Proxy):
         self.patience = patience
         self.asked: list[str] = []  # the paths and queries, in their order
 
-    async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far = await asyncio.open_connection(self._address, self._target)
-        except OSError:
-            near.transport.abort()
-            return
-        cable = Cable(near, far)
-        self._cables.append(cable)
+    async def _carry(self, cable: Cable, near_reader: asyncio.StreamReader, far_reader: asyncio.StreamReader) -> None:
         pumps = self._spawn(self._upward(cable, near_reader)), self._spawn(self._downward(cable, far_reader))
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for pump in pumps:
             pump.cancel()
         cable.close()
-        if not cable.silent:
-            self._cables.remove(cable)
 
     async def _upward(self, cable: Cable, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from faults import Proxy
+from faults import Cable, Proxy
 
 
 class LongWay(Proxy):
@@ -22,16 +22,12 @@ class LongWay(Proxy):
         super().__init__(port)
         self._seconds = seconds
 
-    async def _accept(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far = await asyncio.open_connection(self._address, self._target)
-        except OSError:
-            near.transport.abort()
-            return
-        ways = [self._spawn(self._carry(near_reader, far)), self._spawn(self._carry(far_reader, near))]
-        await asyncio.wait(ways)
+    async def _carry(self, cable: Cable, near_reader: asyncio.StreamReader, far_reader: asyncio.StreamReader) -> None:
+        await asyncio.wait(
+            (self._spawn(self._way(near_reader, cable.far)), self._spawn(self._way(far_reader, cable.near)))
+        )
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
