@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import Cluster, Redis, binaries, create, drop
+from databases import Cluster, Databases, Redis, binaries
 from peers import RawPeer, Server, StartBoard
 
 
@@ -60,12 +59,18 @@ def postgres() -> Iterator[str]:
             yield cluster.dsn("postgres")
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: str) -> Iterator[Databases]:
+    """The databases in it that tests are lent."""
+    with Databases(postgres) as databases:
+        yield databases
+
+
 @pytest.fixture
-def database(postgres: str) -> Iterator[str]:
+def database(databases: Databases) -> Iterator[str]:
     """A database of its own in it."""
-    name = f"holdfast_{secrets.token_hex(8)}"
-    yield create(postgres, name)
-    drop(postgres, name)
+    with databases.lend() as dsn:
+        yield dsn
 
 
 @pytest.fixture

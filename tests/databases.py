@@ -8,14 +8,15 @@ from __future__ import annotations
 import atexit
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -301,3 +302,44 @@ def drop(dsn: str, name: str) -> None:
     """Delete a database, whoever still uses it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+class Databases:
+    """Databases in a server, each lent to one test after another: to empty one is quicker than to make another."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._made: list[str] = []
+        self._free: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._made:
+            drop(self._dsn, name)
+
+    @contextmanager
+    def lend(self) -> Iterator[str]:
+        """Lend an empty database: how to connect to it."""
+        if not self._free:
+            self._made.append(f"holdfast_{secrets.token_hex(8)}")
+            self._free.append(create(self._dsn, self._made[-1]))
+        dsn = self._free.pop()
+        yield dsn
+        _empty(dsn)
+        self._free.append(dsn)
+
+
+def _empty(dsn: str) -> None:
+    """Make a database as it was when it was made, whoever still uses it."""
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(dsn, autocommit=True, options="-c client_min_messages=error") as connection:
+        connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}".encode())
+        schemas = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        ).fetchall()
+        for (schema,) in schemas:
+            connection.execute(f'DROP SCHEMA "{schema}" CASCADE'.encode())
+        connection.execute("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" RESET ALL'.encode())

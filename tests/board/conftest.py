@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from databases import create, drop
+from databases import Databases
 from peers import Server, StartBoard
 
 Place = Callable[[str], tuple[str, str]]
@@ -27,18 +27,10 @@ def place(dialect: str, request: pytest.FixtureRequest) -> Iterator[Place]:
     if dialect == "sqlite":
         yield lambda name: ("--data", name)
         return
-    postgres = request.getfixturevalue("postgres")
-    made: dict[str, tuple[str, str]] = {}
-
-    def find(name: str) -> tuple[str, str]:
-        if name not in made:
-            database = f"board_{secrets.token_hex(8)}"
-            made[name] = database, create(postgres, database)
-        return "--store", made[name][1]
-
-    yield find
-    for database, _ in made.values():
-        drop(postgres, database)
+    databases: Databases = request.getfixturevalue("databases")
+    with ExitStack() as lent:
+        made = cache(lambda name: ("--store", lent.enter_context(databases.lend())))
+        yield made
 
 
 @pytest.fixture
