@@ -114,7 +114,7 @@ def test(options: Sequence[str]) -> int:
     failed = [name for name, command in checks.items() if not passes(name, command)]
     if failed:
         say(f"FAILED: {', '.join(failed)}")
-    status = pytest(["-m", "not long", *options], at_once=5)
+    status = pytest(["-m", "not long", *options], at_once=6)
     return status or bool(failed)
 
 
