@@ -29,6 +29,7 @@ class Sea:
         self.seen: dict[str, list[Any]] = {room: [] for room in ROOMS}
         self.reader = Reader()
         self.joined: set[str] = set()
+        self.held: set[str] = set()  # rooms whose snapshot is being taken
         self.asked: Ask | None = None
         self.stands: dict[str, int] = {}
         self.gaps: list[tuple[str, str]] = []
@@ -56,6 +57,12 @@ class Sea:
         for room in sorted(self.joined):
             self.told(self.replicas[room].join())
         self.wait(0)
+
+    def restart(self, room: str) -> None:
+        """A snapshot has arrived, of now."""
+        self.held.discard(room)
+        self.seen[room].append(("afresh", self.logs[room]))
+        self.told(self.replicas[room].restart(f"{self.epoch}:{self.logs[room]}"))
 
     def heard(self, message: Any) -> None:
         if isinstance(message, Left | Error):
@@ -119,6 +126,7 @@ STEPS = st.one_of(
     st.tuples(st.just("trim"), st.sampled_from(ROOMS)),
     st.tuples(st.just("join"), st.sampled_from(ROOMS)),
     st.tuples(st.just("leave"), st.sampled_from(ROOMS)),
+    st.tuples(st.sampled_from(("hold", "restart")), st.sampled_from(ROOMS)),
     st.tuples(st.sampled_from(("answer", "answer", "answer", "barred", "broken", "again", "epoch")), st.none()),
     st.tuples(st.just("wait"), st.sampled_from((0.0, 1.0, 3.0, 20.0))),
 )
@@ -139,7 +147,13 @@ def test_each_room_is_told_without_holes_and_without_repeats(steps: list[tuple[s
                 sea.told(sea.replicas[what].join())
             case "leave" if what in sea.joined:
                 sea.joined.discard(what)
+                sea.held.discard(what)
                 sea.told(Leave(what))
+            case "hold" if what in sea.joined:
+                sea.held.add(what)
+                sea.replicas[what].hold()
+            case "restart" if what in sea.joined:
+                sea.restart(what)
             case "answer":
                 sea.answer()
             case "barred" if sea.asked is not None:
@@ -159,6 +173,8 @@ def test_each_room_is_told_without_holes_and_without_repeats(steps: list[tuple[s
         if room not in sea.joined:
             sea.joined.add(room)
             sea.told(sea.replicas[room].join())
+        if room in sea.held:
+            sea.restart(room)
     for _ in range(100 + sum(sea.logs.values())):
         sea.wait(3.0 if sea.asked is None else 0.0)
         sea.answer()
@@ -218,3 +234,12 @@ def test_a_sync_is_answered_with_synced() -> None:
     reader.receive(Sync("a", "k:1"), 0)
     reader.tick(0)
     assert reader.receive(Answer((), "k:a=1"), 0) == [Tell(Synced("a", "k:1", 0))]
+
+
+def test_a_join_that_a_snapshot_overtakes_is_answered_as_a_join() -> None:
+    reader = Reader()
+    reader.receive(Join("a"), 0)
+    reader.tick(0)
+    reader.receive(Sync("a", "k:1"), 0)
+    reader.tick(0)
+    assert reader.receive(Answer((), "k:a=1"), 0) == [Tell(Joined("a", "k:1", True, (), 0))]

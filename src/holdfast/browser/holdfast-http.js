@@ -50,7 +50,8 @@ export class Reader {
           return [{ type: "tell", message: { type: "error", error, code: "too_many", [this.roomKey]: room } }];
         }
         this.#positions.set(room, since === undefined ? null : position(since, room));
-        this.#wanted.set(room, type);
+        const still = this.#wanted.get(room) ?? this.#asked.get(room);
+        this.#wanted.set(room, still === "join" ? still : type); // a snapshot may overtake a join
         this.#alarm = now; // with whatever else is wanted now
         return [];
       case "leave":

@@ -113,7 +113,8 @@ class Reader:
                 return [Tell(Error(f"without a WebSocket, a client is in at most {MAX_ROOMS} rooms", "too_many", room))]
             case Join(room, since) | Sync(room, since):
                 self._positions[room] = None if since is None else decode_position(since, room)
-                self._wanted[room] = type(input)
+                still = self._wanted.get(room) or self._asked.get(room)
+                self._wanted[room] = Join if still is Join else type(input)  # a snapshot may overtake a join
                 self._alarm = now  # with whatever else is wanted now
             case Leave(room):
                 self._positions.pop(room, None)
