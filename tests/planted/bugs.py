@@ -419,6 +419,13 @@ BUGS = (
         "self._positions[message.room] = decode_position(message.id, message.room)",
         "decode_position(message.id, message.room)",
     ),
+    Bug(
+        "a snapshot takes the place of a join that has yet to be answered",
+        "core/reader.py",
+        "self._wanted[room] = Join if still is Join else type(input)",
+        "self._wanted[room] = type(input)",
+        "tests/core/test_reader.py",
+    ),
     # The server's hands.
     Bug(
         "who is full in the middle of a delivery is not set back",
