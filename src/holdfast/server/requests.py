@@ -19,92 +19,100 @@ from holdfast.server.sips import Sips
 from holdfast.server.websocket import WebSocketProtocol
 
 
-def http_protocol(base: type[Any], limits: Limits) -> Callable[..., Sips]:
+def http_protocol(stock: type[Any], limits: Limits) -> Callable[..., Sips]:
     """Return what makes uvicorn's HTTP protocol, with limits on how long, in bytes and seconds, a request's head is."""
+    has_no_limit = hasattr(stock, "on_headers_complete")  # h11 has (`h11_max_incomplete_event_size`)
+    protocol = type("HttpProtocol", (_LimitedHttp, stock), {"limits": limits, "has_no_limit": has_no_limit})
+    return lambda **known: Sips(protocol(**known))
 
-    class HttpProtocol(base):  # type: ignore[misc]
-        _head_timer: asyncio.TimerHandle | None = None
-        _idle_bytes = 0  # that have come to nothing so far
-        _before = b""  # the last three bytes: the end of a head may be divided
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            self._head_timer = self.loop.call_later(limits.request_seconds, self._too_slow)
+_Stock: Any = object  # which it is before it is mixed with one of uvicorn's two
 
-        def data_received(self, data: bytes) -> None:
-            self._idle_bytes += len(data)
-            super().data_received(data)
-            upgraded = self.transport.get_protocol()
-            if isinstance(upgraded, WebSocketProtocol):
-                self.transport.set_protocol(Sips(upgraded))
-                self._cancel_timer()
-                is_last = (self._before + data).partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
-                if not is_last and not upgraded.handshake_complete:
-                    self.transport.abort()  # as if it had come later: the stock class has lost what follows
-                return
-            self._before = (self._before + data)[-3:]
-            if not self._between_requests():
-                self._cancel_timer()
-            elif self._head_timer is None:  # the next request has begun
-                self._head_timer = self.loop.call_later(limits.request_seconds, self._too_slow)
-            if has_no_limit and self._idle_bytes > limits.head_bytes and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too long.")
 
-        def handle_websocket_upgrade(self, *request: object) -> None:
-            if self.scope["http_version"] == "1.0":  # RFC 6455 §4.2.1
-                self.send_400_response("A WebSocket begins with HTTP/1.1.")
-            else:
-                super().handle_websocket_upgrade(*request)
+class _LimitedHttp(_Stock):  # type: ignore[misc]
+    """What uvicorn's HTTP protocols lack."""
 
-        def send_400_response(self, reason: str) -> None:
-            cycle = self.cycle
-            if cycle is not None and (cycle.more_body or not cycle.response_complete):
-                is_answered = cycle.response_started
-                cycle.disconnected = True  # whatever the application still says, the stock class would say behind this
-                cycle.message_event.set()
-                if is_answered:  # what is wrong is in the body, or behind the request: there is no second answer
-                    self.transport.close()
-                    return
-            super().send_400_response(reason)
+    limits: Limits
+    has_no_limit: bool  # of its own, on how long a head is
+    _head_timer: asyncio.TimerHandle | None = None
+    _idle_bytes = 0  # that have come to nothing so far
+    _before = b""  # the last three bytes: the end of a head may be divided
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if getattr(self, "pipeline", None):
-                self.flow.pause_reading()  # the stock class reads on, however many requests wait for their turn
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
 
-        # What httptools tells. It keeps whatever else comes, however much: lines of a head, or of a trailer.
-
-        def on_headers_complete(self) -> None:
-            self._idle_bytes = 0
-            super().on_headers_complete()
-
-        def on_body(self, body: bytes) -> None:
-            self._idle_bytes = 0
-            super().on_body(body)
-
-        def on_message_complete(self) -> None:
-            self._idle_bytes = 0
-            super().on_message_complete()
-
-        def connection_lost(self, error: Exception | None) -> None:
+    def data_received(self, data: bytes) -> None:
+        self._idle_bytes += len(data)
+        super().data_received(data)
+        upgraded = self.transport.get_protocol()
+        if isinstance(upgraded, WebSocketProtocol):
+            self.transport.set_protocol(Sips(upgraded))
             self._cancel_timer()
-            super().connection_lost(error)
-            self._unset_keepalive_if_required()  # the stock class keeps it, and itself, if there was an error
+            is_last = (self._before + data).partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
+            if not is_last and not upgraded.handshake_complete:
+                self.transport.abort()  # as if it had come later: the stock class has lost what follows
+            return
+        self._before = (self._before + data)[-3:]
+        if not self._between_requests():
+            self._cancel_timer()
+        elif self._head_timer is None:  # the next request has begun
+            self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
+        if self.has_no_limit and self._idle_bytes > self.limits.head_bytes and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
 
-        def _between_requests(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
+    def handle_websocket_upgrade(self, *request: object) -> None:
+        if self.scope["http_version"] == "1.0":  # RFC 6455 §4.2.1
+            self.send_400_response("A WebSocket begins with HTTP/1.1.")
+        else:
+            super().handle_websocket_upgrade(*request)
 
-        def _cancel_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
+    def send_400_response(self, reason: str) -> None:
+        cycle = self.cycle
+        if cycle is not None and (cycle.more_body or not cycle.response_complete):
+            is_answered = cycle.response_started
+            cycle.disconnected = True  # whatever the application still says, the stock class would say behind this
+            cycle.message_event.set()
+            if is_answered:  # what is wrong is in the body, or behind the request: there is no second answer
+                self.transport.close()
+                return
+        super().send_400_response(reason)
 
-        def _too_slow(self) -> None:
-            if self._between_requests():
-                self.transport.abort()
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if getattr(self, "pipeline", None):
+            self.flow.pause_reading()  # the stock class reads on, however many requests wait for their turn
 
-    has_no_limit = hasattr(base, "on_headers_complete")  # h11 has (`h11_max_incomplete_event_size`)
-    return lambda **known: Sips(HttpProtocol(**known))
+    # What httptools tells. It keeps whatever else comes, however much: lines of a head, or of a trailer.
+
+    def on_headers_complete(self) -> None:
+        self._idle_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._idle_bytes = 0
+        super().on_message_complete()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._cancel_timer()
+        super().connection_lost(error)
+        self._unset_keepalive_if_required()  # the stock class keeps it, and itself, if there was an error
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _cancel_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        if self._between_requests():
+            self.transport.abort()
 
 
 class Unambiguous:
