@@ -178,6 +178,24 @@ class Caller:
         self.hints.heard = self.words.append
 
 
+def known(node: Kept, room: str = "lobby") -> dict[str, str]:
+    """Return who is in a room at other nodes, as one node knows it."""
+    return {session: user.user_id for session, user in node.store.others.known(room)}
+
+
+async def follow(node: Kept, *rooms: str) -> None:
+    """Have a node follow these rooms, and no others."""
+    node.followed = set(rooms)
+    for room in rooms:
+        await node.store.others.meet(room)
+
+
+async def until_waiting(node: Kept, number: int) -> None:
+    """Wait until so many statements wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    await until(lambda: node.rows(waiting) == [(number,)])
+
+
 @pytest.fixture
 async def shared(database: str) -> AsyncIterator[Database]:
     """A database in which there is a store."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+import psycopg
 import pytest
 
+from holdfast.errors import Invalid
 from holdfast.store.errands import Errands
 
 
@@ -25,12 +28,18 @@ async def test_one_that_cannot_be_answered_fails_alone() -> None:
     bad, good = errands.add("bad"), errands.add("good")
     gone = errands.add("bad")
     gone.cancel()
-    errands.fail("bad", ValueError("no"))
-    assert errands.keys() == ["good"]
-    assert errands.answer("good", 1)
-    with pytest.raises(ValueError, match="no"):
+
+    async def ask(keys: Sequence[str]) -> None:
+        if "bad" in keys:
+            raise psycopg.DataError("no")
+        for key in keys:
+            errands.answer(key, 1)
+
+    await errands.run(ask)
+    with pytest.raises(Invalid, match="cannot be the name"):
         await bad
     assert await good == 1
+    assert errands.keys() == []
 
 
 async def test_what_nobody_waits_for_any_more_is_not_asked_and_an_answer_is_told_to_nobody() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.store.postgres_people import RENEW_SECONDS
+from holdfast.store.postgres_lease import RENEW_SECONDS
 from holdfast.store.reach import REACH_SECONDS, Reach
 
 SAID = "Pigeon does not reach every other server (not 1 of 2): what goes by it goes by the database too"

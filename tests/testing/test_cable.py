@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from holdfast.store import postgres_people
+from holdfast.store import postgres_lease
 from holdfast.store.postgres_database import Silent
 from holdfast.testing.cable import AsyncCable, Cable, Delays, Shore, Way
 from holdfast.testing.virtual import Process, VirtualLoop
@@ -106,7 +106,7 @@ def test_a_call_is_heard_by_who_listens_unless_it_is_lost(sea: Sea) -> None:
 
 def test_a_crash_forgets_who_is_where_and_a_standby_may_lack_the_last_commits(sea: Sea) -> None:
     cable = Cable.connect(sea.way, "")
-    cable.execute(postgres_people._ENLIST, (12.0, False, "node"))
+    cable.execute(postgres_lease._ENLIST, (12.0, False, "node"))
     sea.append(cable, "{}")
     copy, place = sea.log.copy(), cable.execute("SELECT holdfast_home()").fetchone()
     sea.append(cable, "{}")

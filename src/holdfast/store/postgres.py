@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 #: Threads that run the application's queries, and those that read the log: who joins waits for no slow query.
 READERS, LOG_READERS = 4, 2
-_SCHEMA = ("postgres.sql", "postgres-2.sql")
+_SCHEMA = ("postgres.sql",)
 _APPEND = "SELECT holdfast_append(%s, %s, %s::jsonb, %s)"
 
 

@@ -2,42 +2,35 @@
 Who is in which room, at whichever node?
 
 Each node writes down its own people, and reads what the others have written since it read
-last, as with the log. It has a lease, which it renews while it lives: when that ends, its
-people have left. Whom a node has not heard from, its own heartbeat has dropped long since,
-so one lease stands for all of them.
-
-A session that returns is claimed by the node that it returns to, and the newest claim holds it:
-by the number of the link, if its client counts them, else by the database's clock. Others may
-still think that it is theirs, for they have stood still, or were cut off, or write everybody
-down again in a database that has lost them.
+last, as with the log. When a node's lease has ended, its people have left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
 from holdfast.core.inputs import Elsewhere
-from holdfast.errors import HoldfastError, Invalid, Unavailable
+from holdfast.errors import HoldfastError, Unavailable
 from holdfast.protocol.messages import User
-from holdfast.store.errands import Errands
-from holdfast.store.postgres_database import CLOCK, NEW, AsyncConnection, Database, hang_up, since, up_to
+from holdfast.store.errands import Errands, at_once
+from holdfast.store.postgres_claims import Claim, Claims
+from holdfast.store.postgres_database import NEW, AsyncConnection, Database, hang_up, since, up_to
 from holdfast.store.postgres_hints import RETRY_SECONDS, Hints
+from holdfast.store.postgres_lease import LEASE_SECONDS, Lease
 from holdfast.store.store import Listener
 from holdfast.store.trouble import Trouble
 from holdfast.store.whereabouts import Key, Whereabouts
 
 logger = logging.getLogger("holdfast.store")
 
-#: A node that was killed is seen to be gone after this, and one look more. Renewed three times as often. Seconds.
-LEASE_SECONDS = 12.0
-RENEW_SECONDS = 4.0
 #: Seconds after which is looked without a hint.
 LOOK_SECONDS = 1.0
 #: A database that has just come up again knows nobody; the others have so long to write their people down again.
@@ -46,8 +39,6 @@ DOUBT_SECONDS = 5.0
 FORGET_SECONDS = 60.0
 #: People that are written down with one statement.
 BATCH_PEOPLE = 5_000
-#: Claims that are remembered at least, also those of sessions that are in no room.
-CLAIMS = 100_000
 #: A node that is about to end looks so often whether others are too. Seconds.
 STEP_SECONDS = 0.05
 #: A node that could not look for so long does not take others for dead who may have been held up like it. Seconds.
@@ -55,39 +46,26 @@ LATE_SECONDS = LEASE_SECONDS / 2
 #: Seconds for which whoever asks waits for the database.
 ASK_SECONDS = 3.0
 
+# Rows are locked in the order of their key, whoever locks several.
 _ATTEND = """
 INSERT INTO holdfast_people AS people (room, session, "user", name, held, node, here, xid, at)
 SELECT one.*, %s, true, pg_current_xact_id(), now()
   FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::float8[]) one(room, session, "user", name, held)
- ORDER BY room, session
+ ORDER BY room COLLATE "C", session COLLATE "C"
     ON CONFLICT (room, session) DO UPDATE
    SET "user" = excluded."user", name = excluded.name, held = excluded.held, node = excluded.node, here = true,
        xid = excluded.xid, at = now()
  WHERE people.held <= excluded.held
 """
 _DEPART = """
-UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at = now()
-  FROM (SELECT * FROM unnest(%s::text[], %s::text[]) one(room, session) ORDER BY room, session) gone
- WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
-"""
-_TAKE_OVER = f"""
-WITH claims AS (
-  SELECT session, "user", link, coalesce(link, {CLOCK}) AS claim
-    FROM unnest(%(sessions)s::text[], %(users)s::text[], %(links)s::float8[]) one(session, "user", link)
-), places AS (
-  SELECT room, session, node AS before, claim FROM holdfast_people people JOIN claims USING (session, "user")
-   WHERE here AND (link IS NULL OR held <= link) ORDER BY room, session FOR UPDATE OF people
-), taken AS (
-  UPDATE holdfast_people people
-     SET node = %(node)s, held = greatest(claim, held), xid = pg_current_xact_id(), at = now()
-    FROM places WHERE people.room = places.room AND people.session = places.session
-  RETURNING people.room, people.session, "user", name, held, before
+WITH gone AS (
+  SELECT room, session FROM holdfast_people people
+    JOIN unnest(%s::text[], %s::text[]) one(room, session) USING (room, session)
+   ORDER BY room, session FOR UPDATE OF people
 )
-SELECT claims.session, claims."user", coalesce(held, claim), room, name,
-       EXISTS (SELECT FROM holdfast_people people WHERE people.session = claims.session
-                  AND people."user" = claims."user" AND people.held > link) AS is_old
-  FROM claims LEFT JOIN taken ON taken.session = claims.session AND taken."user" = claims."user" AND before <> %(node)s
-"""  # noqa: S608 - all of it is ours
+UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at = now()
+  FROM gone WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
+"""
 _EXPEL = """
 INSERT INTO holdfast_expulsion ("user", room, node)
 SELECT "user", room, %s FROM unnest(%s::text[], %s::text[]) one("user", room)
@@ -118,49 +96,28 @@ SELECT room, session, "user", name, node, here, held FROM holdfast_people WHERE 
 _EXPELLED = """
 SELECT "user", room FROM holdfast_expulsion WHERE node <> %s AND at > now() - make_interval(secs => %s)
 """
-_RENEW = """
-UPDATE holdfast_node SET until = now() + make_interval(secs => %s), ends = %s WHERE id = %s AND until > now()
-"""
-_ENLIST = """
-INSERT INTO holdfast_node (until, ends, id) VALUES (now() + make_interval(secs => %s), %s, %s)
-    ON CONFLICT (id) DO UPDATE SET until = excluded.until, ends = excluded.ends
-"""
 _TIDY = (
-    "DELETE FROM holdfast_people WHERE at < now() - make_interval(secs => %(s)s) AND (NOT here OR "
-    "node NOT IN (SELECT id FROM holdfast_node WHERE until > now() - make_interval(secs => %(s)s)))",
+    "DELETE FROM holdfast_people WHERE (room, session) IN (SELECT room, session FROM holdfast_people "
+    "WHERE at < now() - make_interval(secs => %(s)s) AND (NOT here OR "
+    "node NOT IN (SELECT id FROM holdfast_node WHERE until > now() - make_interval(secs => %(s)s))) "
+    "ORDER BY room, session FOR UPDATE SKIP LOCKED)",
     "DELETE FROM holdfast_node WHERE until < now() - make_interval(secs => 2 * %(s)s)",
     "DELETE FROM holdfast_expulsion WHERE at < now() - make_interval(secs => %(s)s)",
 )
 
-#: What is raised for data that no database takes, and not because of the database.
-_BAD_DATA = (psycopg.DataError, UnicodeError)
-
-Return = tuple[str, str, int | None]  # session, user and link
-
-K = TypeVar("K")
 T = TypeVar("T")
 
 
-async def _each(
-    keys: Sequence[K], do: Callable[[Sequence[K]], Awaitable[None]], fail: Callable[[K, Exception], None]
-) -> None:
-    """Do something for all of these at once; if one of them cannot be taken, that one fails, and no other."""
-    if not keys:
-        return
-    try:
-        await do(keys)
-    except _BAD_DATA as error:
-        if len(keys) == 1:
-            fail(keys[0], error)
-        else:
-            half = len(keys) // 2
-            await _each(keys[:half], do, fail)
-            await _each(keys[half:], do, fail)
+class Line(NamedTuple):
+    """What a node has written down."""
 
-
-def _refusal(error: Exception) -> Invalid:
-    logger.error("the database does not take what was asked for: %s", error)
-    return Invalid("this cannot be the name of a room, a session or a user")
+    room: str
+    session: str | None  # None: the user was asked to leave the room, or every one
+    user: str
+    name: str
+    node: str
+    here: bool
+    held: float
 
 
 class People:
@@ -171,16 +128,14 @@ class People:
         self._hints = hints
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
-        self._held: dict[tuple[str, str], float] = {}  # sessions and users, and by which claim they are this node's
         self._departed: list[Key] = []  # written down, and not told yet
         self._since = ""
         self._looked = 0.0
-        self._renewed = -inf
-        self._ends = False
-        self._staying: set[str] = set()  # nodes that are alive, and not about to end
+        self._forgot = -inf
         self._tidied = 0.0
+        self._lease = Lease(hints)
+        self._claims = Claims(hints.node, self._take_place, self._wait_for)
         self._meetings: Errands[str, None] = Errands()  # by room
-        self._returns: Errands[Return, tuple[str, ...] | None] = Errands()
         self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
         self._wanted = asyncio.Event()
         self._looked_for: list[asyncio.Future[None]] = []
@@ -190,7 +145,7 @@ class People:
         """Have a lease, and know where it begins; `listener` is told of people."""
         self._listener = listener
         self._theirs = Whereabouts(listener)
-        self._ends = False
+        self._lease.ends = False
         self._loop = asyncio.get_running_loop()
         self._connection = await self._dial()
         await self._look(self._connection)
@@ -212,22 +167,19 @@ class People:
         with suppress(psycopg.Error, OSError, HoldfastError):
             async with asyncio.timeout(ASK_SECONDS), await self._database.connect_async() as connection:
                 await self._write(connection)
-                await connection.execute(
-                    "UPDATE holdfast_node SET until = least(until, now() + make_interval(secs => %s)) WHERE id = %s",
-                    (DOUBT_SECONDS, self._hints.node),
-                )
+                await self._lease.end(connection, DOUBT_SECONDS)
 
     # What the hub tells and asks.
 
     @property
     def are_none(self) -> bool:
         """Whether there is no other node at work now, but for those that are about to end."""
-        return self._staying <= {self._hints.node}
+        return self._lease.is_last
 
     async def withdraw(self, seconds: float) -> None:
         """Tell the others that this node is about to end; those that end too have so long to say so."""
-        self._ends = True
-        self._renewed = -inf
+        self._lease.ends = True
+        self._lease.lose()
         self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -267,12 +219,12 @@ class People:
 
     async def take_over(self, session: str, user_id: str, link: int | None = None) -> tuple[str, ...] | None:
         """Claim a user's session, which may be this node's already; raises `Invalid` or `Unavailable`."""
-        claim = self._returns.add((session, user_id, link))
+        claim = self._claims.add(Claim(session, user_id, link))
         try:
             return await self._run(claim)
         except (asyncio.CancelledError, Unavailable):
             if claim.done() and not claim.cancelled() and claim.exception() is None:
-                self._wait_for(session, claim.result())  # it was answered just when nobody waited any more
+                self._wait_for(session, claim.result() or ())  # it was answered just when nobody waited any more
             raise
 
     async def expel(self, user_id: str, room: str | None) -> None:
@@ -295,7 +247,7 @@ class People:
         """The log is another: nobody is where they were."""
         self._mine.clear()
         self._unwritten.clear()
-        self._held.clear()
+        self._claims.clear()
         self._departed.clear()
         self._theirs.clear()
         self._looking.cancel()  # what it is about to hear is of before
@@ -342,46 +294,60 @@ class People:
 
     async def _look(self, connection: AsyncConnection) -> None:
         now, asked = self._loop.time(), len(self._looked_for)
-        if now >= self._renewed + RENEW_SECONDS or not self._since:
-            self._renewed = now
-            await self._renew(connection)
-        await self._write(connection)
-        await self._run_errands(connection)
-        self._theirs.forget(self._listener.follows)
+        await self._say_what_is_new(connection, now)
         if not self._since or now > self._looked + FORGET_SECONDS / 2:
             await self._look_anew(connection)
-        rows = await (await connection.execute(_CHANGED, since(self._since))).fetchall()
-        snapshot, newest, alive, staying = rows[0][:4]
-        self._staying = set(staying)
-        self._hints.others = set(alive) - {self._hints.node}
-        is_late = bool(self._looked) and self._loop.time() > self._looked + LATE_SECONDS
-        self._take([row[4:] for row in rows if row[6] is not None], set(alive), is_late=is_late)
-        departed, self._departed = self._departed, []
-        for key in departed:
-            self._listener.departed(*key)
-        self._since = up_to(snapshot, newest)
+        if not await self._hear_what_is_new(connection):
+            return
         self._looked = now
         answered, self._looked_for = self._looked_for[:asked], self._looked_for[asked:]
         for looked in answered:
             if not looked.done():
                 looked.set_result(None)
+        await self._tidy(connection, now)
+
+    async def _say_what_is_new(self, connection: AsyncConnection, now: float) -> None:
+        """Tell the others, and do what was asked for since it was looked last."""
+        if not self._since:
+            self._lease.lose()
+        if await self._lease.renew(
+            connection, now
+        ):  # all have left, as others see it; or the server has lost all of it
+            self._since = ""
+            self._unwritten = {**self._mine, **{key: one for key, one in self._unwritten.items() if one is None}}
+        await self._write(connection)
+        await self._meetings.run(partial(self._ask_who_is_there, connection))
+        await self._claims.settle(connection)
+        await self._expulsions.run(partial(self._have_put_out, connection))
+
+    async def _hear_what_is_new(self, connection: AsyncConnection) -> bool:
+        """Take in what the others have said; not if the server has lost what this node has."""
+        rows = await (await connection.execute(_CHANGED, since(self._since))).fetchall()
+        snapshot, newest, alive, staying = rows[0][:4]
+        if not self._lease.see(
+            alive, staying
+        ):  # it has ended, perhaps with everything, and behind a pooler without a word
+            self._lease.lose()
+            self._wanted.set()
+            return False
+        lines = [line for line in (Line(*row[4:]) for row in rows) if line.user is not None]
+        is_late = bool(self._looked) and self._loop.time() > self._looked + LATE_SECONDS
+        self._take(lines, set(alive), is_late=is_late)
+        departed, self._departed = self._departed, []
+        for key in departed:
+            self._listener.departed(*key)
+        self._since = up_to(snapshot, newest)
+        return True
+
+    async def _tidy(self, connection: AsyncConnection, now: float) -> None:
+        if now > self._forgot + LOOK_SECONDS:
+            self._forgot = now
+            self._theirs.forget(self._listener.follows)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
-            if len(self._held) > CLAIMS:
-                present = {(session, user.user_id) for (_, session), user in self._mine.items()}
-                self._held = {whose: claim for whose, claim in self._held.items() if whose in present}
+            self._claims.forget({(session, user.user_id) for (_, session), user in self._mine.items()})
             for statement in _TIDY:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
-
-    async def _renew(self, connection: AsyncConnection) -> None:
-        lease = LEASE_SECONDS, self._ends, self._hints.node
-        renewed = await connection.execute(_RENEW, lease)
-        if renewed.rowcount == 0:  # it has ended, or the server has lost it: all have left, as others see it
-            await connection.execute(_ENLIST, lease)
-            self._unwritten = {**self._mine, **{key: one for key, one in self._unwritten.items() if one is None}}
-        if self._ends:
-            self._hints.hint("people", None)
-        self._hints.greet()
 
     async def _write(self, connection: AsyncConnection) -> None:
         """Write down who of this node has come and gone."""
@@ -389,7 +355,7 @@ class People:
         async def write(keys: Sequence[Key]) -> None:
             batch = [(key, self._unwritten[key]) for key in keys if key in self._unwritten]
             came = [
-                (*key, user.user_id, user.name, self._held.get((key[1], user.user_id), 0.0))
+                (*key, user.user_id, user.name, self._claims.held(key[1], user.user_id))
                 for key, user in batch
                 if user is not None
             ]
@@ -411,65 +377,38 @@ class People:
                 self._departed.append(key)
 
         while self._unwritten:
-            await _each(list(self._unwritten)[:BATCH_PEOPLE], write, drop)
+            await at_once(list(self._unwritten)[:BATCH_PEOPLE], write, drop)
 
-    async def _run_errands(self, connection: AsyncConnection) -> None:
-        """Do what was asked for since it was looked last."""
-        node = self._hints.node
+    async def _ask_who_is_there(self, connection: AsyncConnection, rooms: Sequence[str]) -> None:
+        rows = await (await connection.execute(_IN_ROOMS, (list(rooms), self._hints.node))).fetchall()
+        people: dict[str, list[tuple[str, str, User]]] = {room: [] for room in rooms}
+        for room, session, user, name, at in rows:
+            people[room].append((session, at, User(user, name)))
+        for room in rooms:
+            self._theirs.meet(room, people[room])
+            self._meetings.answer(room, None)
 
-        async def meet(rooms: Sequence[str]) -> None:
-            rows = await (await connection.execute(_IN_ROOMS, (list(rooms), node))).fetchall()
-            people: dict[str, list[tuple[str, str, User]]] = {room: [] for room in rooms}
-            for room, session, user, name, at in rows:
-                people[room].append((session, at, User(user, name)))
-            for room in rooms:
-                self._theirs.meet(room, people[room])
-                self._meetings.answer(room, None)
+    async def _have_put_out(self, connection: AsyncConnection, users: Sequence[tuple[str, str | None]]) -> None:
+        await connection.execute(_EXPEL, (self._hints.node, *map(list, zip(*users, strict=True))))
+        self._hints.hint("people", None)
+        for each in users:
+            self._expulsions.answer(each, None)
 
-        async def take_over(returns: Sequence[Return]) -> None:
-            newest: dict[tuple[str, str], float] = {}
-            for session, user, link in returns:
-                newest[session, user] = max(link or inf, newest.get((session, user), 0))
-            sessions, users = map(list, zip(*newest, strict=True))
-            links = [None if link == inf else link for link in newest.values()]
-            given = {"node": node, "sessions": sessions, "users": users, "links": links}
-            self._take_over(returns, await (await connection.execute(_TAKE_OVER, given)).fetchall())
+    def _take_place(self, room: str, session: str, user: User, is_foreign: bool) -> bool:
+        """Have a place that was claimed; return whether that is news."""
+        # An answer that was lost does not say it again that the place was another node's.
+        is_new = is_foreign or ((room, session) not in self._mine and (room, session) not in self._unwritten)
+        if is_new:
+            self._mine[room, session] = user
+            self._theirs.take(room, session)
+            self._hints.hint("people", {room})
+        return is_new
 
-        async def expel(expulsions: Sequence[tuple[str, str | None]]) -> None:
-            await connection.execute(_EXPEL, (node, *map(list, zip(*expulsions, strict=True))))
-            self._hints.hint("people", None)
-            for each in expulsions:
-                self._expulsions.answer(each, None)
-
-        await _each(self._meetings.keys(), meet, lambda room, error: self._meetings.fail(room, _refusal(error)))
-        await _each(self._returns.keys(), take_over, lambda key, error: self._returns.fail(key, _refusal(error)))
-        await _each(self._expulsions.keys(), expel, lambda key, error: self._expulsions.fail(key, _refusal(error)))
-
-    def _take_over(self, returns: Sequence[Return], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Give those who return the places that were taken for them; who has gone meanwhile may yet come."""
-        places: dict[tuple[str, str], list[str]] = {}
-        claims: dict[tuple[str, str], float] = {}
-        for session, user, claim, room, name, is_old in rows:
-            if is_old:
-                continue
-            claims[session, user] = self._held[session, user] = claim
-            mine = places.setdefault((session, user), [])
-            if room is not None:
-                mine.append(room)
-                self._mine[room, session] = User(user, name)
-                self._theirs.take(room, session)
-        self._hints.hint("people", {room for rooms in places.values() for room in rooms})
-        for session, user, link in returns:
-            claim = claims.get((session, user))
-            is_newest = claim is not None and (link is None or link == claim)
-            rooms = tuple(places.pop((session, user))) if is_newest and (session, user) in places else ()
-            if not self._returns.answer((session, user, link), rooms if is_newest else None):
-                self._wait_for(session, rooms)
-
-    def _wait_for(self, session: str, rooms: tuple[str, ...] | None) -> None:
+    def _wait_for(self, session: str, rooms: tuple[str, ...]) -> None:
         """Whoever has claimed a session has gone meanwhile; its client may yet come."""
-        if rooms:
-            self._listener.awaited(session, self._mine[rooms[0], session], rooms)
+        mine = tuple(room for room in rooms if (room, session) in self._mine)
+        if mine:
+            self._listener.awaited(session, self._mine[mine[0], session], mine)
 
     async def _look_anew(self, connection: AsyncConnection) -> None:
         """Compare everything that is known with everything that is written down."""
@@ -502,7 +441,7 @@ class People:
             if (room, session) not in self._mine:
                 continue
             mine = self._mine[room, session]
-            if held < self._held.get((session, mine.user_id), 0.0):
+            if held < self._claims.held(session, mine.user_id):
                 self._unwritten[room, session] = mine
                 self._wanted.set()
                 continue
@@ -518,16 +457,15 @@ class People:
         for room, session, one in gone:
             self._listener.met(room, (), ((session, one),))
 
-    def _take(self, rows: Iterable[tuple[Any, ...]], alive: set[str], *, is_late: bool) -> None:
+    def _take(self, lines: Iterable[Line], alive: set[str], *, is_late: bool) -> None:
         """Take in what has changed, and which nodes were alive then."""
-        theirs = [row for row in rows if row[4] != self._hints.node]
-        people = [row for row in theirs if row[1] is not None]
-        for room, session, user, *_ in theirs:
-            if session is None:
-                self._listener.expelled(user, room)
-        self._give_up(people)
-        for room, session, user, name, node, here, _ in people:
-            if (room, session) in self._mine:
+        theirs = [line for line in lines if line.node != self._hints.node]
+        for line in theirs:
+            if line.session is None:
+                self._listener.expelled(line.user, line.room)
+        self._give_up(line for line in theirs if line.session is not None)
+        for room, session, user, name, node, here, _ in theirs:
+            if session is None or (room, session) in self._mine:
                 continue
             if here and (node in alive or is_late):
                 self._theirs.come(room, session, node, User(user, name))

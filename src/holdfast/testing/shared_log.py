@@ -1,9 +1,10 @@
 """
 What does a database do that several servers share?
 
-What the real store asks of PostgreSQL (its SQL, word for word) is answered by SQLite, in memory, one
-transaction after the other: each happens at one moment, and time passes on the way to it and back
-(`holdfast.testing.cable`). What PostgreSQL does when transactions meet is tried with the real one.
+What the real store asks of PostgreSQL is answered by SQLite, in memory, one transaction after the other:
+each happens at one moment, and time passes on the way to it and back (`holdfast.testing.cable`). Two of its
+statements SQLite cannot do, and they are done here in another way; that they come to the same is tried with
+the real one, as is what that does when transactions meet.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from holdfast.testing.virtual import EPOCH, VirtualLoop
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 #: What is of now, and not kept when the server ends in the middle of something (UNLOGGED).
-_OF_NOW = ("holdfast_node", "holdfast_people", "holdfast_expulsion")
+_OF_NOW = ("holdfast_node", "holdfast_people")
 
 
 class Answer:
@@ -173,7 +174,7 @@ class SharedLog:
         return offsets
 
     def _take_over(self, given: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Do what `_TAKE_OVER` says (postgres_people): SQLite changes nothing within a WITH."""
+        """Do what `_TAKE_OVER` says (postgres_claims): SQLite changes nothing within a WITH."""
         claims = zip(*(json.loads(given[name]) for name in ("sessions", "users", "links")), strict=True)
         return [row for claim in claims for row in self._claim(given["node"], *claim)]
 
@@ -181,19 +182,17 @@ class SharedLog:
         places = self._database.execute(
             'SELECT room, name, node, held, here FROM holdfast_people WHERE session = ? AND "user" = ?', (session, user)
         ).fetchall()
-        is_old = link is not None and any(held > link for _, _, _, held, _ in places)
-        claim = self._now() if link is None else link
-        answer = []
-        for room, name, before, held, here in places:
-            if here and (link is None or held <= link):
-                self._database.execute(
-                    "UPDATE holdfast_people SET node = ?, held = ?, xid = pg_current_xact_id(), at = now() "
-                    "WHERE room = ? AND session = ?",
-                    (node, max(claim, held), room, session),
-                )
-                if before != node:
-                    answer.append((session, user, max(claim, held), room, name, is_old))
-        return answer or [(session, user, claim, None, None, is_old)]
+        held = max((held for _, _, _, held, _ in places), default=0.0)
+        is_old = link is not None and held > link
+        claim = max(self._now(), held + 1e-6) if link is None else link
+        taken = [] if is_old else [(room, name, before != node) for room, name, before, _, here in places if here]
+        for room, _, _ in taken:
+            self._database.execute(
+                "UPDATE holdfast_people SET node = ?, held = ?, xid = pg_current_xact_id(), at = now() "
+                "WHERE room = ? AND session = ?",
+                (node, claim, room, session),
+            )
+        return [(session, user, is_old, claim, *place) for place in taken or [(None, None, None)]]
 
     # What can become of it.
 
@@ -213,7 +212,9 @@ class SharedLog:
         for table in tables.intersection(_OF_NOW):
             self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - it is ours
         if "holdfast_log" in tables:  # ids of transactions that came to nothing are given again
-            ((newest,),) = self.query("SELECT max(xid) FROM holdfast_log")
+            ((newest,),) = self.query(
+                "SELECT max(xid) FROM (SELECT xid FROM holdfast_log UNION ALL SELECT xid FROM holdfast_expulsion)"
+            )
             self._next_xid = max(100, (newest or 0) + 1)
 
     def go_back(self, copy: Copy, *, is_promoted: bool) -> None:
@@ -291,7 +292,7 @@ _MEANINGS: list[tuple[re.Pattern[str], Any]] = [
             r"WHERE room_id = room\.id AND (\S+ > \S+).*?\) log",
             r"JOIN holdfast_log log ON room_id = room.id AND \1",
         ),
-        (r" FOR UPDATE( SKIP LOCKED)?", ""),
+        (r" FOR UPDATE( OF people)?( SKIP LOCKED)?", ""),
         (r"UPDATE holdfast_people people", "UPDATE holdfast_people AS people"),
     )
 ]

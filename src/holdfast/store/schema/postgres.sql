@@ -62,6 +62,8 @@ CREATE UNLOGGED TABLE holdfast_people (
   name    text NOT NULL,
   node    text NOT NULL,
   here    boolean NOT NULL,
+  held    float8 NOT NULL,  -- by which claim of the session: the number of the client's link, or, if it counts none, seconds
+                            -- since 1970 by this database's clock, when the node claimed it; 0: it has never been claimed
   xid     xid8 NOT NULL,
   at      timestamptz NOT NULL,
   PRIMARY KEY (room, session)
@@ -69,8 +71,8 @@ CREATE UNLOGGED TABLE holdfast_people (
 CREATE INDEX holdfast_people_session ON holdfast_people (session);
 CREATE INDEX holdfast_people_xid ON holdfast_people (xid);
 
--- Who was asked to leave a room, or every one.
-CREATE UNLOGGED TABLE holdfast_expulsion (
+-- Who was asked to leave a room, or every one: that was acknowledged, and is not of now.
+CREATE TABLE holdfast_expulsion (
   "user" text NOT NULL,
   room   text,
   node   text NOT NULL,  -- that was asked
