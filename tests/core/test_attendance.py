@@ -36,7 +36,9 @@ class Room:
             self.attendance.arrived(user, name + tab, now)
 
     def goes(self, name: str, now: float, tab: str = "", *, grace: bool = False) -> None:
-        self.attendance.leave(User(name, name.title()), name + tab, now, grace=grace)
+        self.attendance.break_off(User(name, name.title()), name + tab)
+        if not grace:
+            self.attendance.grace_over(name, name + tab, now)
 
     def told(self) -> list[dict[str, Any]]:
         """Return what the room has been told since the last time."""

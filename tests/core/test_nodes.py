@@ -312,6 +312,101 @@ def test_who_went_on_elsewhere_is_not_seen_to_leave_by_a_node_that_hears_of_it_a
     assert [message["type"] for message in one.heard("b", *PRESENCE)] == ["user_left", "presence"]
 
 
+def test_a_link_that_ends_when_its_session_has_gone_on_elsewhere_is_not_seen_to_leave(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    one.heard("b")
+    assert two.arrive("a'", ANN, session) == session
+    one.lose("a", Ending.CLEAN)
+    two.join("a'", "lobby")
+    for node in (one, two, one):
+        node.catch_up()
+    assert one.heard("b", *PRESENCE) == []
+    two.lose("a'", Ending.CLEAN)
+    two.catch_up()
+    one.catch_up()
+    assert [message["type"] for message in one.heard("b", *PRESENCE)] == ["user_left", "presence"]
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_who_is_awaited_is_in_a_room_that_is_opened_meanwhile(nodes: tuple[Node, Node], joins: bool) -> None:
+    one, two = nodes
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    assert two.arrive("a'", ANN, session) == session
+    assert two.mind.people("lobby") == (ANN,)
+    two.arrive("b", BOB)
+    two.join("b", "lobby")
+    assert {user["userId"] for user in two.heard("b", "joined")[0]["users"]} == {"ann", "bob"}
+    if joins:
+        two.join("a'", "lobby")
+    two.table.now += 5.0
+    two.tick()
+    two.catch_up()
+    left = [] if joins else ["user_left", "presence"]
+    assert [message["type"] for message in two.heard("b", *PRESENCE)] == left
+    assert two.mind.deadline() is None
+
+
+def test_who_is_awaited_in_a_room_that_nobody_opens_is_forgotten_in_the_end(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    assert two.arrive("a'", ANN, session) == session
+    two.table.now += 5.0
+    two.tick()
+    two.catch_up()
+    assert two.mind.people("lobby") == ()
+    two.arrive("b", BOB)
+    two.join("b", "lobby")
+    assert [user["userId"] for user in two.heard("b", "joined")[0]["users"]] == ["bob"]
+
+
+def test_who_was_seen_to_leave_and_is_awaited_is_back(nodes: tuple[Node, Node]) -> None:
+    """Everybody else hears of it: the session is written down again."""
+    one, two = nodes
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    two.arrive("b", BOB)
+    two.join("b", "lobby")
+    two.heard("b")
+    two.tell(inputs.Met("lobby", went=((session, ANN),)))  # its node seems to be dead
+    assert [message["type"] for message in two.heard("b", *PRESENCE)] == ["user_left", "presence"]
+    two.arrive("a'", ANN, session)
+    assert [message["type"] for message in two.heard("b", *PRESENCE)] == ["user_joined", "presence"]
+    two.join("a'", "lobby")
+    assert two.heard("b", *PRESENCE) == []
+
+
+def test_who_is_awaited_while_their_departure_is_written_down_stays(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    two.arrive("b", BOB)
+    two.join("b", "lobby")
+    session = two.arrive("a", ANN)
+    two.join("a", "lobby")
+    two.heard("b")
+    two.late = True
+    two.lose("a", Ending.CLEAN)
+    one.claim(session, ANN)
+    assert two.arrive("a'", ANN, session) == session
+    two.catch_up()
+    assert two.heard("b", *PRESENCE) == []
+    assert two.roster("lobby") == {"ann", "bob"}
+
+
+def test_who_is_here_and_in_another_room_elsewhere_is_in_both(nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    session = one.arrive("a", ANN)
+    one.join("a", "lobby")
+    one.arrive("b", BOB)
+    one.join("b", "kitchen")
+    one.tell(inputs.Met("kitchen", came=((session, ANN),)))
+    assert one.roster("kitchen") == {"ann", "bob"}
+
+
 def test_who_took_a_session_over_and_does_not_join_has_left_after_the_grace(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
     one.arrive("b", BOB)

@@ -184,7 +184,8 @@ def test_a_member_that_goes_is_in_no_queue_any_more(stage: Stage) -> None:
     stage.does()
     for session in (reading, early, live):
         stage.room.remove(session)
-        stage.room.attendance.leave(session.user, session.id, 0.0, grace=False)
+        stage.room.attendance.break_off(session.user, session.id)
+        stage.room.attendance.grace_over(session.user.user_id, session.id, 0.0)
         assert session.rooms == {}
     assert stage.room.idle
     stage.does()
@@ -198,7 +199,7 @@ def test_a_room_is_idle_when_nobody_is_in_it_listens_or_may_return(stage: Stage)
     ann = stage.enter("ann", 10)
     assert not stage.room.idle
     stage.room.remove(ann)
-    stage.room.attendance.leave(ann.user, ann.id, 0.0, grace=True)
+    stage.room.attendance.break_off(ann.user, ann.id)
     assert not stage.room.idle
     stage.room.attendance.grace_over("ann", ann.id, 5.0)
     assert stage.room.idle

@@ -21,9 +21,9 @@ def test_a_person_arrives_with_their_first_tab_and_leaves_with_their_last(roster
     assert roster.enter(ANN, "tab 1")
     assert not roster.enter(ANN, "tab 2")
     assert roster.users() == (ANN,)
-    assert roster.leave("ann", "tab 1", grace=False) is None
+    assert roster.leave("ann", "tab 1") is None
     assert roster.connected("ann")
-    assert roster.leave("ann", "tab 2", grace=False) == ANN
+    assert roster.leave("ann", "tab 2") == ANN
     assert len(roster) == 0
     assert not roster.connected("ann")
 
@@ -31,7 +31,7 @@ def test_a_person_arrives_with_their_first_tab_and_leaves_with_their_last(roster
 def test_entering_twice_with_one_tab_is_entering_once(roster: Roster) -> None:
     assert roster.enter(ANN, "tab")
     assert not roster.enter(ANN, "tab")
-    assert roster.leave("ann", "tab", grace=False) == ANN
+    assert roster.leave("ann", "tab") == ANN
 
 
 def test_people_are_shown_in_the_order_they_came_by_their_newest_name(roster: Roster) -> None:
@@ -39,13 +39,13 @@ def test_people_are_shown_in_the_order_they_came_by_their_newest_name(roster: Ro
     roster.enter(ANN, "a")
     roster.enter(User("bob", "Robert"), "b2")
     assert roster.users() == (User("bob", "Robert"), ANN)
-    assert roster.leave("bob", "b", grace=False) is None
-    assert roster.leave("bob", "b2", grace=False) == User("bob", "Robert")
+    assert roster.leave("bob", "b") is None
+    assert roster.leave("bob", "b2") == User("bob", "Robert")
 
 
 def test_with_grace_a_person_is_still_shown_but_not_connected(roster: Roster) -> None:
     roster.enter(ANN, "tab")
-    assert roster.leave("ann", "tab", grace=True) is None
+    roster.break_off("ann", "tab")
     assert roster.users() == (ANN,)
     assert not roster.connected("ann")
     assert roster.grace_over("ann", "tab") == ANN
@@ -55,25 +55,25 @@ def test_with_grace_a_person_is_still_shown_but_not_connected(roster: Roster) ->
 
 def test_a_session_that_returned_in_time_has_no_grace_to_be_over(roster: Roster) -> None:
     roster.enter(ANN, "tab")
-    roster.leave("ann", "tab", grace=True)
+    roster.break_off("ann", "tab")
     assert not roster.enter(ANN, "tab")
     assert roster.grace_over("ann", "tab") is None
     assert roster.connected("ann")
-    assert roster.leave("ann", "tab", grace=False) == ANN
+    assert roster.leave("ann", "tab") == ANN
 
 
 def test_the_grace_of_one_tab_keeps_a_person_whose_other_tab_ended(roster: Roster) -> None:
     roster.enter(ANN, "tab 1")
     roster.enter(ANN, "tab 2")
-    assert roster.leave("ann", "tab 1", grace=True) is None
-    assert roster.leave("ann", "tab 2", grace=False) is None
+    roster.break_off("ann", "tab 1")
+    assert roster.leave("ann", "tab 2") is None
     assert roster.users() == (ANN,)
     assert roster.grace_over("ann", "tab 1") == ANN
 
 
 def test_a_tab_keeps_a_person_whose_other_tabs_grace_is_over(roster: Roster) -> None:
     roster.enter(ANN, "tab 1")
-    roster.leave("ann", "tab 1", grace=True)
+    roster.break_off("ann", "tab 1")
     assert not roster.enter(ANN, "tab 2")
     assert roster.grace_over("ann", "tab 1") is None
     assert roster.connected("ann")
@@ -81,17 +81,17 @@ def test_a_tab_keeps_a_person_whose_other_tabs_grace_is_over(roster: Roster) -> 
 
 def test_a_clean_end_takes_back_an_earlier_grace_of_the_same_session(roster: Roster) -> None:
     roster.enter(ANN, "tab")
-    roster.leave("ann", "tab", grace=True)
-    assert roster.leave("ann", "tab", grace=False) == ANN
+    roster.break_off("ann", "tab")
+    assert roster.leave("ann", "tab") == ANN
 
 
 def test_removing_a_person_forgets_all_their_tabs(roster: Roster) -> None:
     roster.enter(ANN, "tab 1")
     roster.enter(ANN, "tab 2")
-    roster.leave("ann", "tab 2", grace=True)
+    roster.break_off("ann", "tab 2")
     assert roster.remove("ann") == ANN
     assert roster.remove("ann") is None
-    assert roster.leave("ann", "tab 1", grace=False) is None
+    assert roster.leave("ann", "tab 1") is None
     assert roster.grace_over("ann", "tab 2") is None
     assert len(roster) == 0
 
@@ -122,10 +122,10 @@ def test_a_person_is_there_exactly_while_a_tab_or_its_grace_is(steps: list[tuple
                 told = roster.enter(user, tab)
                 here[name, tab] = "connected"
             case "leave":
-                told = roster.leave(name, tab, grace=False) is not None
+                told = roster.leave(name, tab) is not None
                 here.pop((name, tab), None)
             case "break off" if here.get((name, tab)) == "connected":
-                told = roster.leave(name, tab, grace=True) is not None
+                roster.break_off(name, tab)
                 here[name, tab] = "grace"
             case "grace over":
                 told = roster.grace_over(name, tab) is not None

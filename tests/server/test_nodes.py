@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+import holdfast
 from databases import Cluster, Redis, create
 from deploy.rolling import rolling_deploy
 from holdfast import Hub, User
@@ -356,6 +357,27 @@ async def test_who_knows_how_moves_before_it_leaves_and_nothing_is_missed_or_rep
         report = await rolling_deploy(url, servers[:2], clients=60)
     assert report.written > 30
     assert (report.failed, report.resyncs, report.wrong) == ([], [], [])
+
+
+async def test_who_moves_is_not_seen_to_leave(start: Start) -> None:
+    ends, stays = start(), start()
+    watcher, _ = await arrive(stays, await sign_in(stays, "Bob"))
+    await watcher.join()
+    balancer = Balancer([ends])
+    async with balancer as url, AsyncExitStack() as held:
+        for number in range(12):
+            token = await sign_in(stays, f"Somebody {number}")
+            client = await held.enter_async_context(holdfast.connect(url, token=token))
+            await held.enter_async_context(client.join("board-1"))
+        while len((await watcher.until("presence"))["users"]) < 13:
+            pass
+        watcher.heard.clear()
+        balancer.servers = [stays]
+        await asyncio.to_thread(ends.stop)
+        await asyncio.sleep(2.0)
+        await stays.new_task("afterwards")
+        await watcher.until("task_created")
+        assert [message["type"] for message in watcher.heard] == ["task_created"]
 
 
 async def test_a_server_waits_for_those_who_move_as_long_as_somebody_does(crowded: Server) -> None:

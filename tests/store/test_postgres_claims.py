@@ -83,6 +83,22 @@ async def test_who_went_on_elsewhere_and_left_there_before_the_node_looks_again_
     await until(lambda: one.told_people == ["s1 was taken with lobby", "ann left lobby"])
 
 
+async def test_who_went_on_elsewhere_and_into_another_room_is_let_go_before_they_are_met_there(
+    open_store: OpenStore,
+) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(one, "lobby", "attic")
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    one.store.others._looking.cancel()  # it stands still
+    assert await two.store.others.take_over("s1", "ann") == ("lobby",)
+    two.store.others.attend("attic", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(2,)])
+    one.store.others._since = ""
+    one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())
+    await until(lambda: one.told_people == ["s1 was taken with lobby", "ann came to attic"])
+
+
 async def test_the_newest_claim_holds_a_session_in_whatever_order_it_is_written_down(open_store: OpenStore) -> None:
     one, two = await open_store(), await open_store()
     one.store.others.attend("lobby", "s1", ANN)

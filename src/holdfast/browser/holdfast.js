@@ -27,6 +27,7 @@ const GREETING_SECONDS = 10;
 const MOVE_AGAIN_SECONDS = 2;
 const PROBE_SECONDS = 3;
 const LATE_SECONDS = 1;
+const AWAY = 4900; // we go on with another connection, or will be back: we are shown meanwhile
 const PASSING = ["internal", "unavailable"]; // errors: what was asked for is asked for again
 const UNDECIDED = [...PASSING, "too_many", "too_slow"]; // … of which none says that a command will not be carried out
 
@@ -948,7 +949,7 @@ class Client extends Emitter {
     spare.onopen = () => {
       if (spare !== this.#spare) return spare.close();
       this.#spare = null;
-      this.#abandon(1000);
+      this.#abandon(AWAY);
       this.#use(spare);
       for (const room of this.#rooms.values()) this.#tellOutbox(room, { type: "broken" });
       this.#tell({ type: "moved" });
@@ -980,8 +981,7 @@ class Client extends Emitter {
     this.#socket = null;
     this.#spare?.close();
     this.#spare = null;
-    // A page may close only with 1000 or 3000 to 4999; 1001 is the browser's own word.
-    socket?.close(code === 1001 ? 4900 : code);
+    socket?.close(code === 1001 ? AWAY : code); // a page may close only with 1000, or 3000 to 4999
   }
 
   /** @param {Room} room */

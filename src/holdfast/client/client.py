@@ -327,7 +327,7 @@ class Client:
     def _go_over(self) -> None:
         """Let go of the road that carried, and go on by the other."""
         spare, self._spare = self._spare, None
-        self._abandon(CloseCode.NORMAL)
+        self._abandon(CloseCode.AWAY)
         self._road = spare
         self._tell(link.Moved())
 

@@ -77,12 +77,16 @@ class Attendance:
         """Tell the others that a person has come."""
         self._changed(user, UserJoined(self._room, user.user_id, user.name, len(self.roster)), session, now)
 
-    def leave(self, user: User, session: str, now: float, *, grace: bool) -> None:
-        """Note that a session ended, and tell the others if its person has left with it."""
-        departed = self.roster.leave(user.user_id, session, grace=grace)
+    def break_off(self, user: User, session: str) -> None:
+        """Note that a session ended; its person is shown until its grace is over."""
+        self.roster.break_off(user.user_id, session)
         if self._typing.get(user.user_id, (user, None))[1] == session:
             self.stop_typing(user.user_id)
-        self._departed(departed, now)
+
+    def expect(self, user: User, session: str, now: float) -> None:
+        """Note that a session may yet come, and tell the others if its person has come with it."""
+        if self.roster.expect(user, session):
+            self.arrived(user, session, now)
 
     def meet(self, user: User, session: str, now: float) -> None:
         """Note that a session is on another node, and tell the others if its person has come with it."""
@@ -102,7 +106,7 @@ class Attendance:
         self._departed(self.roster.part(user_id, session), now)
 
     def grace_over(self, user_id: str, session: str, now: float) -> None:
-        """Note that a session has not come back in time."""
+        """Note that a session has not come back, and tell the others if its person has left with it."""
         self._departed(self.roster.grace_over(user_id, session), now)
 
     def remove(self, user_id: str, now: float) -> None:

@@ -64,7 +64,8 @@ class Hub:
         self._sessions: dict[Connection, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._lingering: dict[str, _Lingering] = {}
-        self._departing: dict[tuple[str, str], str] = {}  # by room and session: whose grace is over
+        self._departing: dict[tuple[str, str], str] = {}  # by room and session: who has left, if they are not elsewhere
+        self._expected: dict[str, dict[str, User]] = {}  # by room that is not open, and session: who may yet come
         self._rooms: dict[str, Room] = {}
         self._unsettled: dict[Room, None] = {}  # in the order in which they are to be settled
         self._now = 0.0
@@ -149,6 +150,11 @@ class Hub:
         here, lingering = self._by_id.get(session), self._lingering.get(session)
         return (here is not None and room in here.rooms) or (lingering is not None and room in lingering.rooms)
 
+    def people(self, room: str) -> tuple[User, ...]:
+        """Return who is in a room, or may return to it."""
+        known = self._rooms.get(room)
+        return tuple(self._expected.get(room, {}).values()) if known is None else known.attendance.roster.users()
+
     def knows(self, room: str, since: Position | None) -> bool:
         """Whether a join or sync from `since` can be decided without asking the store."""
         known = self._rooms.get(room)
@@ -218,8 +224,11 @@ class Hub:
             lingering.rooms.update(rooms)
         for name in rooms:
             self._agenda.set(("grace", session_id, name), self._now + self._rules.presence_grace)
+            self._departing.pop((name, session_id), None)
             if name in self._rooms:
-                self._rooms[name].attendance.roster.expect(user.user_id, session_id)
+                self._rooms[name].attendance.expect(user, session_id, self._now)
+            else:
+                self._expected.setdefault(name, {})[session_id] = user
 
     def _turn_away(self, connection: Connection, code: CloseCode, why: str) -> None:
         self._effects.say(connection, Error(f"Unauthorized: {why}", "unauthorized"))
@@ -253,9 +262,18 @@ class Hub:
         if not lingering.rooms:
             del self._lingering[session_id]
         session = self._by_id.get(session_id)
-        if session is not None and name in session.rooms:
-            return
-        self._departing[name, session_id] = lingering.user.user_id
+        if session is None or name not in session.rooms:
+            self._expect_no_more(session_id, name)
+            self._depart(name, session_id, lingering.user)
+
+    def _expect_no_more(self, session_id: str, name: str) -> None:
+        expected = self._expected.get(name, {})
+        if expected.pop(session_id, None) is not None and not expected:
+            del self._expected[name]
+
+    def _depart(self, name: str, session_id: str, user: User) -> None:
+        """Somebody has left; it is told when it is known whether they have gone on at another node."""
+        self._departing[name, session_id] = user.user_id
         if self._rules.shared:
             self._share(Departs(name, session_id))
         else:
@@ -311,9 +329,9 @@ class Hub:
         if ending is Ending.MOVED:
             room.attendance.hand_over(session.user, session.id)
         else:
-            room.attendance.leave(session.user, session.id, self._now, grace=ending is Ending.UNCLEAN)
+            room.attendance.break_off(session.user, session.id)
         if ending is Ending.CLEAN:
-            self._share(Departs(room.name, session.id))
+            self._depart(room.name, session.id, session.user)
         self._close_if_idle(room)
 
     def _open(self, name: str, span: Span | None, elsewhere: Elsewhere) -> Room:
@@ -323,6 +341,8 @@ class Hub:
             room = self._rooms[name] = Room(name, self.epoch, span.head, self._effects, self._agenda)
             for session_id, user in elsewhere:
                 room.attendance.roster.meet(user, session_id)
+            for session_id, user in self._expected.pop(name, {}).items():
+                room.attendance.roster.expect(user, session_id)
         return room
 
     def _close_if_idle(self, room: Room) -> None:
@@ -433,7 +453,7 @@ class Hub:
         if room is None:
             return
         for session_id, user in input.came:
-            if session_id not in self._by_id and session_id not in self._lingering:
+            if not self.is_in(session_id, room.name):
                 room.attendance.meet(user, session_id, self._now)
         for session_id, user in input.went:
             room.attendance.part(user.user_id, session_id, self._now)
@@ -451,6 +471,7 @@ class Hub:
                 self._close_if_idle(room)
             if lingering is not None:
                 self._agenda.cancel(("grace", input.session, name))
+                self._expect_no_more(input.session, name)
                 lingering.rooms.discard(name)
         if lingering is not None and not lingering.rooms:
             del self._lingering[input.session]

@@ -75,18 +75,25 @@ class Roster:
         self._put(person, session, person.elsewhere)
         return arrived
 
-    def expect(self, user_id: str, session: str) -> None:
-        """Note that a session that was on another node goes on here, as soon as it has joined."""
+    def expect(self, user: User, session: str) -> bool:
+        """Note that a session may come here, or come back; return whether its person has just arrived."""
+        person, arrived = self._person(user)
+        if session not in person.sessions:
+            self._put(person, session, person.grace)
+        return arrived
+
+    def break_off(self, user_id: str, session: str) -> None:
+        """Note that a session that was here ended, and may return."""
         person = self._people.get(user_id)
-        if person is not None and session in person.elsewhere:
+        if person is not None:
             self._put(person, session, person.grace)
 
-    def leave(self, user_id: str, session: str, *, grace: bool = False) -> User | None:
+    def leave(self, user_id: str, session: str) -> User | None:
         """Note that a session ended, wherever it was; return its person, if they have left with it."""
         person = self._people.get(user_id)
         if person is None:
             return None
-        self._put(person, session, person.grace if grace else None)
+        self._put(person, session, None)
         if not person.is_gone:
             return None
         del self._people[user_id]

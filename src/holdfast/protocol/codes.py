@@ -34,6 +34,8 @@ class CloseCode(IntEnum):
     AUTH_DEADLINE = 4108
     TOO_FAST = 4129
 
+    AWAY = 4900  # from a client
+
 
 def may_return(code: int) -> bool:
     """Whether a client that was closed with `code` should dial again."""

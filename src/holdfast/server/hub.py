@@ -333,7 +333,7 @@ class Hub:
             await hands.span(
                 self._settings.codec.check_room(room)
             )  # meanwhile the room is followed, and its people known
-        found = {user.user_id: user for user in self.members(room)}
+        found = {user.user_id: user for user in hands.mind.people(room)}
         for _, user in hands.elsewhere(room):
             found.setdefault(user.user_id, user)
         return list(found.values())

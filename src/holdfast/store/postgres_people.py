@@ -420,8 +420,8 @@ class People:
             self._listener.expelled(user, room)
         rows = await (await connection.execute(_IN_ROOMS, (self._theirs.rooms(), self._hints.node))).fetchall()
         written = [(room, session, node, User(user, name)) for room, session, user, name, node in rows]
+        await self._look_for_mine(connection)  # first: who is here is not met elsewhere
         self._theirs.compare(written, self._loop.time() + DOUBT_SECONDS)
-        await self._look_for_mine(connection)
 
     async def _look_for_mine(self, connection: AsyncConnection) -> None:
         """Give up what of this node's was taken over meanwhile, and strike out who is written down here and is not."""
