@@ -490,6 +490,27 @@ def test_who_types_elsewhere_is_seen_and_lapses(nodes: tuple[Node, Node]) -> Non
     one.tell(inputs.TypedElsewhere("attic", "s9", ANN, active=True))
 
 
+def test_who_types_elsewhere_in_a_room_that_is_closed_here_meanwhile_is_forgotten(nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    one.tell(inputs.TypedElsewhere("lobby", "s9", ANN, active=True))  # they are not known to be there
+    one.lose("b", Ending.CLEAN)
+    one.catch_up()
+    assert one.mind.deadline() is None
+
+
+def test_who_has_left_types_no_more(nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    one.tell(inputs.Met("lobby", came=(("s8", ANN),)))
+    one.tell(inputs.TypedElsewhere("lobby", "s9", ANN, active=True))
+    one.tell(inputs.Met("lobby", went=(("s8", ANN),)))
+    assert one.heard("b", "user_stopped_typing", "user_left")[0]["type"] == "user_stopped_typing"
+    assert one.mind.deadline() is None
+
+
 def test_alone_nobody_is_told_anything() -> None:
     mind = Hub(Codec(), "k3f9", Rules(HeartbeatTerms(30.0, 10.0), Terms(65536, 50.0, 100), "room", 5.0, 10.0))
     effects: list[Effect] = []

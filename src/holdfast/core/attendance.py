@@ -114,8 +114,15 @@ class Attendance:
         self.stop_typing(user_id)
         self._departed(self.roster.remove(user_id), now)
 
+    def close(self) -> None:
+        """Call off what was to be told."""
+        self._agenda.cancel(("presence", self._room))
+        for user_id in self._typing:
+            self._agenda.cancel(("typing", self._room, user_id))
+
     def _departed(self, user: User | None, now: float) -> None:
         if user is not None:
+            self.stop_typing(user.user_id)
             self._starts.pop(user.user_id, None)
             self._changed(user, UserLeft(self._room, user.user_id, user.name, len(self.roster)), None, now)
 

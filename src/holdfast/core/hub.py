@@ -347,7 +347,7 @@ class Hub:
 
     def _close_if_idle(self, room: Room) -> None:
         if room.idle and self._rooms.pop(room.name, None) is not None:
-            self._agenda.cancel(("presence", room.name))
+            room.attendance.close()
 
     def _listened(self, input: inputs.Listened) -> None:
         self._open(input.room, input.span, input.elsewhere).listeners += 1
