@@ -92,7 +92,7 @@ count(postgres_feed.Feed, "_ask", asks)
 count(postgres_people.People, "_look", looks)
 count(postgres_session.PostgresSession, "append", appends)
 count(postgres_hints.Notify, "call", calls)
-count(postgres_hints.Hints, "_take", lambda hints, payload: counts.update(heard=1))
+count(postgres_hints.Hints, "_take", lambda hints, *call: counts.update(heard=1))
 deliver, postgres_feed.Feed._deliver = postgres_feed.Feed._deliver, news
 
 @hub.on("echo")

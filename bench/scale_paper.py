@@ -391,7 +391,7 @@ def compared(costs: Costs, measured: dict[str, dict[str, float]]) -> str:
     rows: list[tuple[object, ...]] = [("", "", "measured", "modelled", "off by")]
     for name, point in model.points(costs, measured):
         others = (f"{100 * measured[name][f'foreign_{core}']:.0f} %" for core in ("servers", "database"))
-        words = f"{POINTS[name]}; others used {' and '.join(others)} of the two cores"
+        words = f"{POINTS[name]}; {' and '.join(others)} of the two cores went elsewhere"
         for figure, value in point.items():
             label, say = FIGURES[figure]
             was = measured[name][figure]
@@ -546,8 +546,9 @@ four of these grow with N²: hearing, waking, asks (until a server asks without 
 ## What each thing costs
 
 Processor time, by the kernel's account of each process, fitted through at least two loads. Measured on {date},
-{machine}, while others used {foreign} of the machine. Between runs most of
-them differ by a fifth, and by a half when others use it more: their work empties the caches. For the same reason
+{machine}, while {foreign} of the machine went elsewhere: to others, or to nobody, for the
+kernel counts a core as busy in ticks, and charges what it does for a network to whoever it finds there. Between runs most
+of them differ by a fifth, and by a half when others work on the machine: that empties the caches. For the same reason
 whoever is woken after a rest pays more than whoever goes on.
 
 {constants}
@@ -555,9 +556,9 @@ whoever is woken after a rest pays more than whoever goes on.
 ## Measured beside modelled
 
 Nothing is fitted to these points. Servers shared one core, PostgreSQL and the clients the other, in the model as on the
-machine. Others worked there too: whoever is woken while they do waits for the rest of their turn, in the model at most
-1.4 ms, which is Linux's on two cores. That others were there is known, and not when, so the times cannot be met closely.
-The two races are modelled as if nobody else had been there. A server's work for each different room in a commit is not
+machine. What went elsewhere is in the model as the work of others: whoever is woken while they work waits for the rest of
+their turn, at most 1.4 ms, which is Linux's on two cores. How much that was is known, and not when, so the times cannot be
+met closely. The two races are modelled as if nobody else had been there. A server's work for each different room in a commit is not
 told apart from that for each publication: where all are of one room, it takes more of them than modelled.
 
 {compared}
