@@ -236,6 +236,18 @@ def test_a_sync_is_answered_with_synced() -> None:
     assert reader.receive(Answer((), "k:a=1"), 0) == [Tell(Synced("a", "k:1", 0))]
 
 
+def test_what_answers_an_older_question_is_not_for_who_has_asked_anew() -> None:
+    reader = Reader()
+    for room in ("a", "b"):
+        reader.receive(Join(room, "k:1"), 0)
+    reader.tick(0)
+    reader.receive(Sync("a", "k:5"), 0)  # a snapshot of then
+    events = tuple(Event(room, "said", {}, "k:2") for room in ("a", "b"))
+    assert reader.receive(Answer(events, "k:a=2;b=2"), 0) == [Tell(Joined("b", "k:1", True, (), 0)), Tell(events[1])]
+    assert reader.tick(0) == [Ask(How.STREAM, ("a", "b"), "k:a=5;b=2", 0.0)]
+    assert reader.receive(Answer((), "k:a=5;b=2"), 0) == [Tell(Joined("a", "k:5", True, (), 0))]
+
+
 def test_a_join_that_a_snapshot_overtakes_is_answered_as_a_join() -> None:
     reader = Reader()
     reader.receive(Join("a"), 0)

@@ -109,10 +109,12 @@ export class Reader {
     /** @type {ReaderEffect[]} */
     const effects = [];
     for (const room of this.#positions.keys()) {
+      if (this.#wanted.has(room)) continue; // it is asked about anew
       if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
     }
     for (const message of messages) {
       const room = message[this.roomKey];
+      if (this.#wanted.has(room)) continue;
       if (message.id !== undefined && this.#positions.has(room)) this.#positions.set(room, position(message.id, room));
       if (message.type !== "resync") effects.push({ type: "tell", message });
     }

@@ -169,8 +169,11 @@ class Reader:
         effects: list[ReaderEffect] = []
         cursor = decode_cursor(answer.cursor)
         for room in [room for room in self._positions if room in self._asked or room in gaps]:
-            effects.append(Tell(self._entered(room, gaps.get(room, UNSET), cursor.position(room))))
+            if room not in self._wanted:  # else it is asked about anew
+                effects.append(Tell(self._entered(room, gaps.get(room, UNSET), cursor.position(room))))
         for message in answer.messages:
+            if getattr(message, "room", None) in self._wanted:
+                continue
             if isinstance(message, Event) and message.id is not None and message.room in self._positions:
                 self._positions[message.room] = decode_position(message.id, message.room)
             if not isinstance(message, Resync):
