@@ -397,6 +397,51 @@ def test_who_is_awaited_while_their_departure_is_written_down_stays(nodes: tuple
     assert two.roster("lobby") == {"ann", "bob"}
 
 
+def test_who_was_back_and_has_left_is_shown_where_they_go_next(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    session = one.arrive("a", ANN)
+    for room in ROOMS:
+        one.join("a", room)
+    one.lose("a", Ending.UNCLEAN)
+    assert one.arrive("a'", ANN, session) == session
+    for room in ROOMS:
+        one.join("a'", room)
+    one.tell(inputs.Went("a'", "lobby"))
+    one.catch_up()
+    assert two.arrive("a''", ANN, session) == session
+    two.join("a''", "lobby")
+    one.catch_up()
+    assert one.roster("lobby") == {"ann", "bob"}
+
+
+@pytest.mark.parametrize("room", ["lobby", None])
+def test_who_is_put_out_while_they_are_awaited_is_shown_no_more(nodes: tuple[Node, Node], room: str | None) -> None:
+    one, two = nodes
+    for node, name in ((one, "b"), (two, "c")):
+        node.arrive(name, BOB)
+        node.join(name, "kitchen")
+    session = one.arrive("a", ANN)
+    for name in ROOMS:
+        one.join("a", name)
+    two.catch_up()
+    assert two.arrive("a'", ANN, session) == session  # and joins neither
+    one.catch_up()
+    for node in nodes:
+        node.tell(inputs.Expelled("ann", room))
+    for node in (two, one):
+        node.catch_up()
+    assert two.mind.people("lobby") == ()
+    assert one.roster("kitchen") == two.roster("kitchen") == ({"bob"} if room is None else {"ann", "bob"})
+    assert {key[0] for key, row in one.table.rows.items() if row.here and row.user == ANN} == (
+        set() if room is None else {"kitchen"}
+    )
+    two.table.now += 5.0
+    two.tick()
+    assert two.mind.deadline() is None
+
+
 def test_who_is_here_and_in_another_room_elsewhere_is_in_both(nodes: tuple[Node, Node]) -> None:
     one, _ = nodes
     session = one.arrive("a", ANN)

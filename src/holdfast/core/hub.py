@@ -257,16 +257,18 @@ class Hub:
             self._leave(self._rooms[name], session, Ending.UNCLEAN if grace else Ending.CLEAN)
 
     def _grace_over(self, session_id: str, name: str) -> None:
-        lingering = self._lingering[session_id]
-        lingering.rooms.discard(name)
-        if not lingering.rooms:
-            del self._lingering[session_id]
-        session = self._by_id.get(session_id)
-        if session is None or name not in session.rooms:
-            self._expect_no_more(session_id, name)
-            self._depart(name, session_id, lingering.user)
+        user = self._lingering[session_id].user
+        self._expect_no_more(session_id, name)
+        self._depart(name, session_id, user)
 
     def _expect_no_more(self, session_id: str, name: str) -> None:
+        """A session has come back to a room, or will not."""
+        self._agenda.cancel(("grace", session_id, name))
+        lingering = self._lingering.get(session_id)
+        if lingering is not None:
+            lingering.rooms.discard(name)
+            if not lingering.rooms:
+                del self._lingering[session_id]
         expected = self._expected.get(name, {})
         if expected.pop(session_id, None) is not None and not expected:
             del self._expected[name]
@@ -287,6 +289,11 @@ class Hub:
             elif input.room in session.rooms:
                 self._leave(self._rooms[input.room], session, Ending.CLEAN)
                 self._effects.say(session.connection, Left(input.room))
+        for session_id, lingering in tuple(self._lingering.items()):
+            if lingering.user.user_id == input.user_id:
+                for name in tuple(lingering.rooms) if input.room is None else lingering.rooms & {input.room}:
+                    self._expect_no_more(session_id, name)
+                    self._depart(name, session_id, lingering.user)
         for room in tuple(self._rooms.values()):
             if input.room in (None, room.name):
                 room.attendance.remove(input.user_id, self._now)
@@ -306,6 +313,7 @@ class Hub:
         arrived = False
         if member is None:
             self._departing.pop((room.name, session.id), None)
+            self._expect_no_more(session.id, room.name)
             member = room.add(session, offset)
             arrived = room.attendance.enter(session.user, session.id)
             self._share(Attends(room.name, session.id, session.user))
@@ -469,12 +477,7 @@ class Hub:
             elif lingering is not None and room is not None:
                 room.attendance.hand_over(lingering.user, input.session)
                 self._close_if_idle(room)
-            if lingering is not None:
-                self._agenda.cancel(("grace", input.session, name))
-                self._expect_no_more(input.session, name)
-                lingering.rooms.discard(name)
-        if lingering is not None and not lingering.rooms:
-            del self._lingering[input.session]
+            self._expect_no_more(input.session, name)
         if session is not None:
             self._forget(session.connection, Ending.CLEAN)  # whatever was not taken
             self._effects.add(Close(session.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
