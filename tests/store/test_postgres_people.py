@@ -83,6 +83,36 @@ async def test_who_is_asked_to_leave_is_asked_at_every_node_at_once(
     assert len(two.told_people) == 2
 
 
+async def test_who_was_asked_to_leave_is_asked_once_however_the_node_hears_of_it(open_store: OpenStore) -> None:
+    one = await open_store()
+    await one.store.others.expel("before", "lobby")
+    two = await open_store()
+    await one.store.others.expel("ann", "lobby")
+    await until(lambda: two.told_people == ["ann is to leave lobby"])
+    two.store.others._looking.cancel()
+    await one.store.others.expel("bob", "lobby")
+    with psycopg.connect(one.dsn) as apart:  # it has begun long before it was committed
+        apart.execute("UPDATE holdfast_expulsion SET at = now() - interval '30 s' WHERE \"user\" = 'bob'")
+    for _ in range(2):
+        looked, two.store.others._since = two.store.others._looked, ""
+        two.store.others._looking = asyncio.create_task(two.store.others._look_for_ever())
+        await until(lambda: two.store.others._looked != looked)  # noqa: B023
+        two.store.others._looking.cancel()
+    assert two.told_people == ["ann is to leave lobby", "bob is to leave lobby"]
+
+
+async def test_who_was_met_elsewhere_and_has_come_and_gone_here_is_nowhere(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    await follow(one, "lobby")
+    two.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: known(one) == {"s1": "ann"})
+    one.store.others.attend("lobby", "s1", ANN)  # by way of another room
+    assert known(one) == {}
+    one.store.others.depart("lobby", "s1")
+    await until(lambda: one.departures == [("lobby", "s1")])
+    assert known(one) == {}
+
+
 async def test_who_has_left_is_forgotten_in_the_end(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_people, "FORGET_SECONDS", 0.5)
     monkeypatch.setattr(postgres_people, "LOOK_SECONDS", 0.1)

@@ -60,6 +60,17 @@ def test_a_session_that_is_handed_over_has_neither_come_nor_gone(world: World) -
     assert world.told == []
 
 
+@pytest.mark.parametrize("room", ["lobby", None])
+def test_who_was_put_out_and_comes_again_has_come(world: World, room: str | None) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.come("lobby", "s2", "one", BOB)
+    world.people.put_out("ann", room)
+    world.people.put_out("ann", "attic")
+    assert world.people.known("lobby") == (("s2", BOB),)
+    world.people.come("lobby", "s1", "one", ANN)
+    assert world.told == ["ann came to lobby", "bob came to lobby", "ann came to lobby"]
+
+
 def test_who_was_handed_over_to_a_node_that_is_gone_by_now_has_left(world: World) -> None:
     world.people.give("lobby", "s1", "one", ANN)
     world.people.bury({"two"}, 0.0)

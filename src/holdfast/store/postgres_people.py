@@ -79,8 +79,8 @@ SELECT pg_current_snapshot()::text,
 """
 _CHANGED = f"""
 WITH moment AS ({_MOMENT}), changed AS (
-  SELECT room, session, "user", name, node, here, held FROM holdfast_people WHERE {NEW}
-  UNION ALL SELECT room, NULL, "user", '', node, false, 0 FROM holdfast_expulsion WHERE {NEW}
+  SELECT room, session, "user", name, node, here, held, NULL::bigint FROM holdfast_people WHERE {NEW}
+  UNION ALL SELECT room, NULL, "user", '', node, false, 0, id FROM holdfast_expulsion WHERE {NEW}
 )
 SELECT moment.*, changed.* FROM moment LEFT JOIN changed ON true
 """  # noqa: S608 - all of it is ours
@@ -93,9 +93,7 @@ _AT_NODE = "SELECT room, session FROM holdfast_people WHERE node = %s AND here"
 _OF_SESSIONS = """
 SELECT room, session, "user", name, node, here, held FROM holdfast_people WHERE session = ANY(%s) AND node <> %s
 """
-_EXPELLED = """
-SELECT "user", room FROM holdfast_expulsion WHERE node <> %s AND at > now() - make_interval(secs => %s)
-"""
+_EXPELLED = 'SELECT id, "user", room FROM holdfast_expulsion WHERE node <> %s'
 _TIDY = (
     "DELETE FROM holdfast_people WHERE (room, session) IN (SELECT room, session FROM holdfast_people "
     "WHERE at < now() - make_interval(secs => %(s)s) AND (NOT here OR "
@@ -112,12 +110,13 @@ class Line(NamedTuple):
     """What a node has written down."""
 
     room: str
-    session: str | None  # None: the user was asked to leave the room, or every one
+    session: str
     user: str
     name: str
     node: str
     here: bool
     held: float
+    expulsion: int | None  # not None: the user was asked to leave the room, or every one
 
 
 class People:
@@ -129,6 +128,7 @@ class People:
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
         self._departed: list[Key] = []  # written down, and not told yet
+        self._put_out: dict[int, float] = {}  # expulsions that are known, since when
         self._since = ""
         self._looked = 0.0
         self._forgot = -inf
@@ -198,6 +198,7 @@ class People:
     def attend(self, room: str, session: str, user: User) -> None:
         """Write down that a session of this node is in a room."""
         self._mine[room, session] = self._unwritten[room, session] = user
+        self._theirs.take(room, session)
         self._wanted.set()
 
     def depart(self, room: str, session: str) -> None:
@@ -229,6 +230,7 @@ class People:
 
     async def expel(self, user_id: str, room: str | None) -> None:
         """Have the other nodes put a user out."""
+        self._theirs.put_out(user_id, room)
         await self._run(self._expulsions.add((user_id, room)))
 
     async def _run(self, errand: asyncio.Future[T]) -> T:
@@ -345,6 +347,7 @@ class People:
             self._theirs.forget(self._listener.follows)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
+            self._put_out = {id: since for id, since in self._put_out.items() if now < since + 2 * FORGET_SECONDS}
             self._claims.forget({(session, user.user_id) for (_, session), user in self._mine.items()})
             for statement in _TIDY:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
@@ -400,6 +403,7 @@ class People:
         is_new = is_foreign or ((room, session) not in self._mine and (room, session) not in self._unwritten)
         if is_new:
             self._mine[room, session] = user
+            self._unwritten.pop((room, session), None)  # what was to be struck out was the place of an older link
             self._theirs.take(room, session)
             self._hints.hint("people", {room})
         return is_new
@@ -412,16 +416,22 @@ class People:
 
     async def _look_anew(self, connection: AsyncConnection) -> None:
         """Compare everything that is known with everything that is written down."""
-        missed = self._loop.time() - self._looked if self._looked else 0.0
         row = await (await connection.execute(_MOMENT)).fetchone()
         assert row is not None
         self._since = up_to(row[0], row[1])
-        for user, room in await (await connection.execute(_EXPELLED, (self._hints.node, missed))).fetchall():
-            self._listener.expelled(user, room)
+        for id, user, room in await (await connection.execute(_EXPELLED, (self._hints.node,))).fetchall():
+            self._expel(id, user, room, is_known=not self._looked)  # it had nobody
         rows = await (await connection.execute(_IN_ROOMS, (self._theirs.rooms(), self._hints.node))).fetchall()
         written = [(room, session, node, User(user, name)) for room, session, user, name, node in rows]
         await self._look_for_mine(connection)  # first: who is here is not met elsewhere
         self._theirs.compare(written, self._loop.time() + DOUBT_SECONDS)
+
+    def _expel(self, id: int, user: str, room: str | None, *, is_known: bool = False) -> None:
+        """Put somebody out, once."""
+        if not is_known and id not in self._put_out:
+            self._theirs.put_out(user, room)
+            self._listener.expelled(user, room)
+        self._put_out[id] = self._loop.time()
 
     async def _look_for_mine(self, connection: AsyncConnection) -> None:
         """Give up what of this node's was taken over meanwhile, and strike out who is written down here and is not."""
@@ -461,11 +471,12 @@ class People:
         """Take in what has changed, and which nodes were alive then."""
         theirs = [line for line in lines if line.node != self._hints.node]
         for line in theirs:
-            if line.session is None:
-                self._listener.expelled(line.user, line.room)
-        self._give_up(line for line in theirs if line.session is not None)
-        for room, session, user, name, node, here, _ in theirs:
-            if session is None or (room, session) in self._mine:
+            if line.expulsion is not None:
+                self._expel(line.expulsion, line.user, line.room)
+        people = [line[:-1] for line in theirs if line.expulsion is None]
+        self._give_up(people)
+        for room, session, user, name, node, here, _ in people:
+            if (room, session) in self._mine:
                 continue
             if here and (node in alive or is_late):
                 self._theirs.come(room, session, node, User(user, name))

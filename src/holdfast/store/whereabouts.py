@@ -91,6 +91,12 @@ class Whereabouts:
         if gone is not None:
             self._told.met(room, (), ((session, gone[1]),))
 
+    def put_out(self, user_id: str, room: str | None) -> None:
+        """Somebody is shown in a room no more, or in none, unless they come again."""
+        for name in self._rooms if room is None else {room} & self._rooms.keys():
+            for session in [one for one, (_, user) in self._rooms[name].items() if user.user_id == user_id]:
+                self.take(name, session)
+
     # All of them.
 
     def compare(self, written: Iterable[tuple[str, str, str, User]], until: float) -> None:

@@ -73,6 +73,7 @@ CREATE INDEX holdfast_people_xid ON holdfast_people (xid);
 
 -- Who was asked to leave a room, or every one: that was acknowledged, and is not of now.
 CREATE TABLE holdfast_expulsion (
+  id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   "user" text NOT NULL,
   room   text,
   node   text NOT NULL,  -- that was asked
