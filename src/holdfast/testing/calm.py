@@ -129,8 +129,8 @@ async def _changes_networks(world: World, room: str, one: Visitor, others: list[
 
 def _must_not_be_missed(world: World, room: str, one: Visitor, told: dict[Visitor, int], why: str) -> None:
     for other, count in told.items():
-        for type, user_id in other.heard[count:]:
-            if user_id == one.user_id:
+        for where, type, user_id in other.heard[count:]:
+            if (where, user_id) == (room, one.user_id):
                 world.verdict.wrong(f"{one.name}: {why}, and {other.name} was told {type}")
     if not world.verdict.shows(room, one.user_id):
         world.verdict.wrong(f"{one.name}: {why}, and they are shown in {room} no more")

@@ -72,7 +72,7 @@ class Visitor:
         self.violations: list[BaseException] = []
         self.on_wrong: Callable[[], None] = lambda: None  # called at each of them
         self.tired_until = 0.0  # until then it reads nothing of what it was told
-        self.heard: list[tuple[str, str]] = []  # of people: what, and of which user
+        self.heard: list[tuple[str, str, str]] = []  # of people: in which room, what, and of which user
         self.moved = 0  # to another server, before the one that ends was gone
         self.user_id: str | None = None
         self.client: holdfast.Client | None = None
@@ -141,7 +141,7 @@ class Visitor:
         def telling(room: Any, message: messages.RoomMessage) -> None:
             self._judge(lambda: self._lines[room.name].said(message))
             if isinstance(message, messages.UserJoined | messages.UserLeft):
-                self.heard.append((type(message).__name__, message.user_id))
+                self.heard.append((message.room, type(message).__name__, message.user_id))
             told(room, message)
 
         def saying(message: Any) -> None:
