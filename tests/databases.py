@@ -126,7 +126,17 @@ class Cluster:
         """End it: SIGINT for at once, SIGQUIT for without a last word."""
         self._is_ended = True
         self.process.send_signal(how)
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            told = (self.folder / "log").read_text()[-4000:]
+            raise AssertionError(f"PostgreSQL does not end:\n{self._processes()}\n{told}") from None
+
+    def _processes(self) -> str:
+        """Return in which state its processes are."""
+        pid = self.process.pid
+        command = ["ps", "-o", "pid,stat,wchan:20,etimes,args", "--pid", str(pid), "--ppid", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def kill(self) -> None:
         """kill -9, all of its processes at once; nobody is at its port any more."""
