@@ -140,6 +140,7 @@ class People:
         self._wanted = asyncio.Event()
         self._looked_for: list[asyncio.Future[None]] = []
         self._connection: AsyncConnection | None = None  # with which it begins
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def open(self, listener: Listener) -> None:
         """Have a lease, and know where it begins; `listener` is told of people."""
@@ -163,7 +164,8 @@ class People:
     async def close(self) -> None:
         """End: who does not return to another node soon has left."""
         self._looking.cancel()
-        await asyncio.gather(self._looking, return_exceptions=True)
+        await asyncio.gather(self._looking, *self._ending, return_exceptions=True)
+        await hang_up(self._connection)  # it may have been cancelled before it began
         with suppress(psycopg.Error, OSError, HoldfastError):
             async with asyncio.timeout(ASK_SECONDS), await self._database.connect_async() as connection:
                 await self._write(connection)
@@ -253,6 +255,8 @@ class People:
         self._departed.clear()
         self._theirs.clear()
         self._looking.cancel()  # what it is about to hear is of before
+        self._ending.add(self._looking)  # it may have to wait for a connection, to hang it up
+        self._looking.add_done_callback(self._ending.discard)
         self._looking = asyncio.create_task(self._look_for_ever())
 
     # The connection, which is used for one thing after the other.
