@@ -110,7 +110,7 @@ async def test_the_newest_claim_holds_a_session_in_whatever_order_it_is_written_
         apart.execute("TRUNCATE holdfast_people, holdfast_node")  # as a crash of the database does
     one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())
     await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])  # perhaps the older claim
-    two.store.others._lease.lose()
+    two.store.others._lease.hasten()
     two.store.others._wanted.set()
     await until(lambda: one.rows("SELECT node FROM holdfast_people") == [(node,)])
     await until(lambda: one.told_people == ["s1 was taken with lobby"])

@@ -115,7 +115,7 @@ async def test_a_crash_behind_a_pooler_which_breaks_no_link_makes_nobody_leave_a
         await until(lambda: len(known(two)) == 200)
         if is_due:
             for node in (one, two):
-                node.store.others._lease.lose()
+                node.store.others._lease.hasten()
         await asyncio.to_thread(cluster.kill)
         await asyncio.to_thread(cluster.start)
         one.store.others.attend("lobby", "new", BOB)

@@ -291,7 +291,7 @@ class Hub:
                 self._effects.say(session.connection, Left(input.room))
         for session_id, lingering in tuple(self._lingering.items()):
             if lingering.user.user_id == input.user_id:
-                for name in tuple(lingering.rooms) if input.room is None else lingering.rooms & {input.room}:
+                for name in [name for name in lingering.rooms if input.room in (None, name)]:
                     self._expect_no_more(session_id, name)
                     self._depart(name, session_id, lingering.user)
         for room in tuple(self._rooms.values()):

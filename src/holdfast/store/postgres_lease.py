@@ -32,12 +32,10 @@ class Lease:
 
     Attributes:
         ends: Whether it is about to end.
-        others: The other nodes that are at work, as far as is known.
     """
 
     def __init__(self, hints: Hints) -> None:
         self.ends = False
-        self.others: set[str] = set()
         self._hints = hints
         self._staying: set[str] = set()  # nodes that are alive, and not about to end
         self._renewed = -inf
@@ -47,7 +45,7 @@ class Lease:
         """Whether there is no other node at work, but for those that are about to end."""
         return self._staying <= {self._hints.node}
 
-    def lose(self) -> None:
+    def hasten(self) -> None:
         """It is to be renewed with the next look."""
         self._renewed = -inf
 

@@ -128,7 +128,7 @@ class People:
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
         self._departed: list[Key] = []  # written down, and not told yet
-        self._put_out: dict[int, float] = {}  # expulsions that are known, since when
+        self._heeded: dict[int, float] = {}  # expulsions, and when they were heard of
         self._since = ""
         self._looked = 0.0
         self._forgot = -inf
@@ -181,7 +181,7 @@ class People:
     async def withdraw(self, seconds: float) -> None:
         """Tell the others that this node is about to end; those that end too have so long to say so."""
         self._lease.ends = True
-        self._lease.lose()
+        self._lease.hasten()
         self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -315,11 +315,9 @@ class People:
     async def _say_what_is_new(self, connection: AsyncConnection, now: float) -> None:
         """Tell the others, and do what was asked for since it was looked last."""
         if not self._since:
-            self._lease.lose()
-        if await self._lease.renew(
-            connection, now
-        ):  # all have left, as others see it; or the server has lost all of it
-            self._since = ""
+            self._lease.hasten()
+        if await self._lease.renew(connection, now):
+            self._since = ""  # all have left, as others see it, or the server has lost all that was seen
             self._unwritten = {**self._mine, **{key: one for key, one in self._unwritten.items() if one is None}}
         await self._write(connection)
         await self._meetings.run(partial(self._ask_who_is_there, connection))
@@ -333,7 +331,7 @@ class People:
         if not self._lease.see(
             alive, staying
         ):  # it has ended, perhaps with everything, and behind a pooler without a word
-            self._lease.lose()
+            self._lease.hasten()
             self._wanted.set()
             return False
         lines = [line for line in (Line(*row[4:]) for row in rows) if line.user is not None]
@@ -351,7 +349,7 @@ class People:
             self._theirs.forget(self._listener.follows)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
-            self._put_out = {id: since for id, since in self._put_out.items() if now < since + 2 * FORGET_SECONDS}
+            self._heeded = {id: heard for id, heard in self._heeded.items() if now < heard + 2 * FORGET_SECONDS}
             self._claims.forget({(session, user.user_id) for (_, session), user in self._mine.items()})
             for statement in _TIDY:
                 await connection.execute(statement, {"s": FORGET_SECONDS})
@@ -424,18 +422,18 @@ class People:
         assert row is not None
         self._since = up_to(row[0], row[1])
         for id, user, room in await (await connection.execute(_EXPELLED, (self._hints.node,))).fetchall():
-            self._expel(id, user, room, is_known=not self._looked)  # it had nobody
+            self._heed(id, user, room, is_old=not self._looked)  # of before it had anybody
         rows = await (await connection.execute(_IN_ROOMS, (self._theirs.rooms(), self._hints.node))).fetchall()
         written = [(room, session, node, User(user, name)) for room, session, user, name, node in rows]
         await self._look_for_mine(connection)  # first: who is here is not met elsewhere
         self._theirs.compare(written, self._loop.time() + DOUBT_SECONDS)
 
-    def _expel(self, id: int, user: str, room: str | None, *, is_known: bool = False) -> None:
-        """Put somebody out, once."""
-        if not is_known and id not in self._put_out:
+    def _heed(self, id: int, user: str, room: str | None, *, is_old: bool = False) -> None:
+        """Put out whom another node was told to, once."""
+        if not is_old and id not in self._heeded:
             self._theirs.put_out(user, room)
             self._listener.expelled(user, room)
-        self._put_out[id] = self._loop.time()
+        self._heeded[id] = self._loop.time()
 
     async def _look_for_mine(self, connection: AsyncConnection) -> None:
         """Give up what of this node's was taken over meanwhile, and strike out who is written down here and is not."""
@@ -476,7 +474,7 @@ class People:
         theirs = [line for line in lines if line.node != self._hints.node]
         for line in theirs:
             if line.expulsion is not None:
-                self._expel(line.expulsion, line.user, line.room)
+                self._heed(line.expulsion, line.user, line.room)
         people = [line[:-1] for line in theirs if line.expulsion is None]
         self._give_up(people)
         for room, session, user, name, node, here, _ in people:
