@@ -111,8 +111,8 @@ GROUPS: dict[str, list[Entry]] = {
         Entry("CVE-2018-1270", "Spring STOMP", "a selector is evaluated", "no module here evaluates anything"),
     ],
     "Whose it is": [
-        Entry("CVE-2019-13611", "python-engineio", "cross-site WebSocket hijacking", "57 origins that are not ours: refused before 101"),
-        Entry("GHSA-f53g-frr2-jhpf", "Gitpod", "the same, by a prefix of the origin", "the same 57 on event streams, polls and messages"),
+        Entry("CVE-2019-13611", "python-engineio", "cross-site WebSocket hijacking", "58 origins that are not ours: refused before 101"),
+        Entry("GHSA-f53g-frr2-jhpf", "Gitpod", "the same, by a prefix of the origin", "the same 58 on event streams, polls and messages"),
         Entry("CVE-2022-42975", "Phoenix < 1.6.14", "a wildcard origin took what only ended like it", "13 that look like the one that is named, on REST and CORS too"),
         no("CVE-2026-32301", "Centrifugo", "claims that nobody has verified become a URL", "no URL is ever made of a claim"),
         no("CVE-2026-49998", "Centrifugo", "one issuer's key is taken for another's", "there is one key, and no issuers"),
