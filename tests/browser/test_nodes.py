@@ -43,9 +43,13 @@ async def test_the_page_moves_to_another_server_and_shows_everything(servers: li
             " const room = client.join('board-1');"
             " room.on('resync', (item) => gaps += item.reason !== 'new');"
             " room.on('event', (event) => event.type === 'task_created' && titles.push(event.task.title));"
-            " await new Promise((done) => room.on('resync', done));"
+            " const crowd = Array.from({ length: 12 }, () => connect('/ws').join('board-1'));"
+            " const joined = [room, ...crowd].map((each) => new Promise((done) => each.on('resync', done)));"
+            " await Promise.all(joined);"
             "}"
         )
+        watcher = await servers[2].dial()
+        await watcher.join()
         balancer.servers = servers
         made = 0
         for leaving in servers[:2]:
@@ -67,5 +71,8 @@ async def test_the_page_moves_to_another_server_and_shows_everything(servers: li
         assert set(states[states.index("live") :]) == {"live", "moving"}
         shown = await page.evaluate("shown")
         assert set(shown) == {"live"}
+        await watcher.until("task_created", where=lambda told: told["task"]["title"] == "the last one")
+        assert {told["type"] for told in watcher.heard} & {"user_left", "user_joined"} == set()
+        await watcher.close()
         for number in range(made):
             assert await page.locator(".card", has_text=f"task number {number}").count() >= 1
