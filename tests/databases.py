@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -72,6 +72,11 @@ def _fresh(bin: Path) -> Path:
     command = [bin / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8"]
     subprocess.run(command, capture_output=True, check=True, cwd="/", **as_postgres())
     return folder / "data"
+
+
+def _state(pid: int) -> str:
+    """Return in which state a process is: T, it is stopped; Z, it has ended, and is not buried."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 class Cluster:
@@ -141,11 +146,15 @@ class Cluster:
     def kill(self) -> None:
         """kill -9, all of its processes at once; nobody is at its port any more."""
         self._is_ended = True
-        os.kill(self.process.pid, signal.SIGSTOP)  # so that it starts no others meanwhile
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for pid in (*map(int, children), self.process.pid):
-            with suppress(ProcessLookupError):  # a session that has just ended
+        os.kill(self.process.pid, signal.SIGSTOP)  # so that it starts no others, nor buries those it has
+        while _state(self.process.pid) != "T":
+            time.sleep(0)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        # The list may leave somebody out as long as one of them ends.
+        while alive := [pid for pid in map(int, children.read_text().split()) if _state(pid) != "Z"]:
+            for pid in alive:
                 os.kill(pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait(30)
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", self.port)) != 0
