@@ -32,6 +32,7 @@ unix_socket_directories = '{folder}'
 port = {port}
 fsync = off            # what is killed here are processes, and not the machine
 max_connections = 200
+authentication_timeout = 10s  # while it ends it waits as long for whoever came last and says nothing; by default 60 s
 wal_retrieve_retry_interval = 100ms  # a standby that waits to try again is not promoted sooner
 shared_buffers = 32MB
 """
