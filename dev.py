@@ -127,6 +127,7 @@ def test_long(options: Sequence[str]) -> int:
 def pytest(options: Sequence[str], at_once: int) -> int:
     """Run the tests, some at once, for many of them wait for real time to pass; the long ones are heavy, too."""
     environment = {**os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of servers are started, each to compile everything anew
     browser = CHROMIUM.have()
     if browser is not None:
         environment["HOLDFAST_CHROMIUM"] = browser

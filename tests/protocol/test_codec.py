@@ -378,6 +378,35 @@ def test_what_is_nested_deeper_than_everybody_can_read_is_neither_taken_nor_publ
             codec.encode_body("said", msgspec.Raw(f'{{"data":{bad}}}'.encode()))
 
 
+def depth(value: Any) -> int:
+    """How deep the deepest value in it is nested."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return max((1 + depth(each) for each in inner), default=0)
+
+
+@given(
+    st.dictionaries(
+        st.text('ab[]{}"\\ ', max_size=5),
+        st.recursive(
+            st.none() | st.text('ab[]{}"\\ ,:'),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a[}"\\'), inner, max_size=3),
+            max_leaves=12,
+        ),
+        max_size=3,
+    ),
+    st.sampled_from([None, 1]),
+)
+def test_as_deep_as_its_values_are_nested_is_what_is_said(data: dict[str, Any], indent: int | None) -> None:
+    text = json.dumps({"type": "say", "data": data}, indent=indent)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("holdfast.protocol.codec.MAX_DEPTH", 3)
+        if depth(data) < 3:
+            assert isinstance(codec.decode(text), Message)
+        else:
+            with pytest.raises(Malformed, match="nested deeper"):
+                codec.decode(text)
+
+
 # ── frames ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -8,6 +8,7 @@ with it, never a crash. A publication is put into text once, whoever reads it.
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -28,8 +29,16 @@ MAX_DEPTH = 64
 #: The largest number that every parser reads: many have only doubles.
 MAX_NUMBER = 10**308
 
-#: What may be a larger one.
-_HUGE = re.compile(rb"[0-9]{309}")
+#: What may have a larger one in it; and a number as JSON writes it, with so many digits in a row.
+_DIGITS = re.compile(rb"[0-9]{309}")
+_HUGE = re.compile(rb"[0-9.eE+-]*[0-9]{309}[0-9.eE+-]*")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+#: Objects nest as arrays do; what is not a bracket nests nothing.
+_ARRAYS = bytes.maketrans(b"{}", b"[]")
+_BLANK = b" \t\n\r"
+_VALUES = bytes(set(range(256)) - set(b"[]"))
+#: One deeper, and (as a signed byte) one less deep.
+_STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 _TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
 #: What no name has in it, and no database takes: control characters, halves of characters.
 _UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -142,13 +151,15 @@ class Codec:
             body = _encode(data)
             if isinstance(data, msgspec.Raw) or b"\n" in body or b"\r" in body:
                 body = msgspec.json.format(body, indent=-1)  # somebody else's JSON; here it is one line
-            if body.count(b"[") + body.count(b"{") > MAX_DEPTH or _HUGE.search(body):
-                _check_readable(type, _decode(body))
+            keys = data if isinstance(data, dict) else _decode(body)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Invalid(f"the data of {type!r} is not JSON: {error}", field="data") from None
         if not body.startswith(b"{"):
             raise Invalid(f"the data of {type!r} must be an object, for it becomes one flat event", field="data")
-        keys = data if isinstance(data, dict) else _decode(body)
+        if _is_deep(body):
+            raise Invalid(f"the data of {type!r} is nested deeper than {MAX_DEPTH}", field="data")
+        if _is_huge(body):
+            raise Invalid(f"the data of {type!r} has a number beyond 1e308", field="data")
         for key in self._reserved_keys.intersection(keys):
             raise Invalid(f"the data of {type!r} has the field {key!r}, which the protocol uses itself", field=key)
         return body
@@ -165,7 +176,7 @@ class Codec:
     def decode(self, text: str | bytes) -> ClientMessage:
         """Read what a client sent, or raise a `Refused` that says what is wrong with it."""
         fields = self._object(text)
-        if _is_deep(text, fields):
+        if _is_deep(text):
             raise Malformed(f"Invalid JSON: nested deeper than {MAX_DEPTH}")
         type = fields.get("type")
         if not isinstance(type, str) or not 0 < len(type) <= MAX_TYPE_LENGTH:
@@ -258,37 +269,26 @@ def check_user(user: messages.User) -> messages.User:
     return user
 
 
-def _check_readable(type: str, data: Any) -> None:
-    level = [data]
-    for _ in range(MAX_DEPTH + 1):
-        if any(isinstance(value, int) and abs(value) > MAX_NUMBER for value in level):
-            raise Invalid(f"the data of {type!r} has a number beyond 1e308", field="data")
-        nested = [value for value in level if isinstance(value, dict | list)]
-        level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
-        if not level:
-            return
-    raise Invalid(f"the data of {type!r} is nested deeper than {MAX_DEPTH}", field="data")
+def _is_deep(text: str | bytes) -> bool:
+    """
+    Whether a value in this JSON is nested deeper than is allowed.
 
-
-def _is_deep(text: str | bytes, fields: dict[str, Any]) -> bool:
-    """Whether what `text` says is nested deeper than is allowed."""
-    level = _inside([fields])
+    Its brackets are counted, and nothing is walked: whoever may say 64 KiB can make it thousands of lists.
+    """
     brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if not level or sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
+    if sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
         return False
-    for _ in range(MAX_DEPTH - 1):
-        level = _inside(level)
-    return any(level)  # one that is empty nests nothing
+    bare = _STRING.sub(b"0", text.encode() if isinstance(text, str) else text).translate(_ARRAYS, _BLANK)
+    steps = bare.replace(b"[]", b"").translate(_STEPS, _VALUES)  # one that is empty nests nothing
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH
 
 
-def _inside(level: list[Any]) -> list[Any]:
-    """Return the arrays and objects that are in these."""
-    return [
-        inner
-        for outer in level
-        for inner in (outer.values() if isinstance(outer, dict) else outer)
-        if isinstance(inner, dict | list)
-    ]
+def _is_huge(text: bytes) -> bool:
+    """Whether a number in this JSON is larger than everybody can read."""
+    if not _DIGITS.search(text):
+        return False
+    numbers = map(_decode, _HUGE.findall(_STRING.sub(b"", text)))
+    return any(isinstance(number, int) and abs(number) > MAX_NUMBER for number in numbers)
 
 
 def problem(error: Refused) -> messages.Problem:
