@@ -174,8 +174,8 @@ def test_before_anybody_is_known_4_kib_are_taken_and_no_more(strict: Target) -> 
 
 def test_a_hundred_who_flood_at_once_hold_up_nobody(target: Target) -> None:
     """Those who are served are honest; the turn is as long as all of them together make it."""
-    with target.attacked(longest=1.0, memory=40_000), ExitStack() as peers:
-        flooding = [peers.enter_context(target.peer()) for _ in range(50)]
+    with target.attacked(memory=40_000), ExitStack() as peers:
+        flooding = [peers.enter_context(target.peer()) for _ in range(100)]
         for peer in flooding:
             peer.sock.settimeout(0.05)
             peer.send(say(type="ping") * 2_000)

@@ -4,13 +4,15 @@ How long is one connection listened to before it is the others' turn?
 asyncio reads up to 256 KiB in one turn of the loop, uvloop megabytes. In that there is room for many thousand frames,
 or chunks of a body, each with nothing in it: nobody else is heard until the last one has been looked at. So what is
 read is looked at in sips. What has cost little when it is all gone, as one large message does, has cost one turn; else
-the rest waits for the next one, and nothing more is read until then.
+the rest waits for the next one, and nothing more is read until then. So does what comes when all together have been
+listened to for long enough, however many they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 #: What is read at once: as much as asyncio does.
@@ -19,6 +21,8 @@ READ_BYTES = 256 * 1024
 SIP_BYTES = 8 * 1024
 #: After this the rest waits: some hundred small messages, or several of the largest.
 TURN_SECONDS = 0.002
+#: After this everybody waits. Half of it is kept for those who come anew.
+ALL_SECONDS = 0.016
 
 _buffer = memoryview(bytearray(READ_BYTES))  # one for all: what is read is copied before anything else is read
 
@@ -51,21 +55,99 @@ class Sipping(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was read (asyncio)."""
         data = bytes(_buffer[:nbytes])
-        if nbytes <= SIP_BYTES:
+        attention = _attention()
+        if self._transport in attention.waiting or not attention.is_left():
+            attention.wait(self._transport, data)
+        elif nbytes <= SIP_BYTES:
             self.data_received(data)
-            return
-        rest = _sip(self._transport, data)
-        if rest or (nbytes == READ_BYTES and not _is_asyncio()):  # uvloop reads on at once, 32 times
-            _go_on_soon(self._transport, rest)
+        elif (rest := _sip(self._transport, data)) or (nbytes == READ_BYTES and not _is_asyncio()):
+            attention.wait(self._transport, rest)  # uvloop reads on at once, 32 times
+
+
+class Attention:
+    """What one turn of the loop has left for those who say something, and who waits for the next one."""
+
+    __slots__ = ("_began", "_is_marked", "_now", "loop", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._now = _clock()
+        self._began = self._now()
+        self._is_marked = False  # what was begun, was so in this turn
+        self.waiting: dict[asyncio.Transport, bytes] = {}  # with what was read of them, in the order of their turns
+
+    def is_left(self, share: float = 1.0) -> bool:
+        """Whether there is any of it, or of a share of it."""
+        now = self._now()
+        if now - self._began <= ALL_SECONDS * share:
+            return True
+        if self._is_marked:
+            return False
+        self._begin(now)  # perhaps long after the turn itself has begun
+        return True
+
+    def wait(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Read nothing more from somebody until it is their turn again, and this has been told."""
+        transport.pause_reading()
+        if not self.waiting:
+            self.loop.call_soon(self._go_on)
+        self.waiting[transport] = self.waiting.get(transport, b"") + data  # perhaps somebody else has resumed it
+
+    def _begin(self, now: float) -> None:
+        self._began = now
+        self._is_marked = True
+        self.loop.call_soon(self._pass)
+
+    def _pass(self) -> None:
+        self._is_marked = False
+
+    def _go_on(self) -> None:
+        self._begin(self._now())
+        for transport in tuple(self.waiting):
+            if not self.is_left(0.5):
+                break
+            rest = _sip(transport, self.waiting.pop(transport))
+            if transport.is_closing():
+                continue
+            if rest:
+                self.waiting[transport] = rest
+            elif not cast(Sipping, transport.get_protocol()).is_held:
+                transport.resume_reading()
+        for transport in self.waiting:
+            transport.pause_reading()  # whoever has resumed it
+        if self.waiting:
+            self.loop.call_soon(self._go_on)
+
+    def finish(self, transport: asyncio.Transport) -> None:
+        """Tell what waits of somebody who says nothing more."""
+        rest = self.waiting.pop(transport, b"")
+        while rest and not transport.is_closing():
+            rest = _sip(transport, rest)
+
+
+_last: Attention | None = None
+
+
+def _attention() -> Attention:
+    global _last
+    loop = asyncio.get_running_loop()
+    if _last is None or _last.loop is not loop:
+        _last = Attention(loop)
+    return _last
 
 
 def _is_asyncio() -> bool:
     return isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
 
 
+def _clock() -> Callable[[], float]:
+    # In a turn, uvloop's clock stands still.
+    return asyncio.get_running_loop().time if _is_asyncio() else time.monotonic
+
+
 def _sip(transport: asyncio.Transport, data: bytes) -> bytes:
     """Tell of as much of it as there is time for in one turn, and return the rest."""
-    now = asyncio.get_running_loop().time if _is_asyncio() else time.monotonic  # in a turn, uvloop's clock stands still
+    now = _clock()
     until = now() + TURN_SECONDS
     start = 0
     while start < len(data) and now() < until and not transport.is_closing():
@@ -74,22 +156,6 @@ def _sip(transport: asyncio.Transport, data: bytes) -> bytes:
         protocol.data_received(data[start:end])
         start = end
     return data[start:]
-
-
-def _go_on_soon(transport: asyncio.Transport, rest: bytes) -> None:
-    # Whoever resumes reading meanwhile: what is called soon is, before the loop looks at its sockets again.
-    transport.pause_reading()
-    asyncio.get_running_loop().call_soon(_go_on, transport, rest)
-
-
-def _go_on(transport: asyncio.Transport, rest: bytes) -> None:
-    rest = _sip(transport, rest)
-    if transport.is_closing():
-        return
-    if rest:
-        _go_on_soon(transport, rest)
-    elif not cast(Sipping, transport.get_protocol()).is_held:
-        transport.resume_reading()
 
 
 class Sips(Sipping):
@@ -120,7 +186,8 @@ class Sips(Sipping):
         self.inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Pass it on."""
+        """Pass it on, after what was said before it."""
+        _attention().finish(self._transport)
         answer: bool | None = self.inner.eof_received()
         return answer
 
