@@ -214,6 +214,7 @@ PROGRAMS = (
 PERMISSIONS = {
     "on networks that break": ["unshare", "--net", "true"],
     "on a disk that is full": ["unshare", "--mount", "true"],
+    "on a disk that does not sync": ["strace", "--output=/dev/null", "true"],
 }
 
 

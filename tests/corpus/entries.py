@@ -132,35 +132,6 @@ GROUPS: dict[str, list[Entry]] = {
 }  # fmt: skip
 ENTRIES = [entry for group in GROUPS.values() for entry in group]
 
-#: Each limit of `Limits`: the test that its default is enforced, or what stands in its way.
-LIMITS = {
-    "message_bytes": "test_CVE_2026_44545_the_limit_on_a_message_holds_by_default",
-    "message_fragments": "test_a_message_may_come_in_64_fragments_and_not_in_more",
-    "control_frames_per_second": "test_more_than_20_control_frames_a_second_are_too_many",
-    "messages_per_second": "test_a_burst_of_100_messages_passes_and_a_flood_does_not",
-    "message_burst": "test_a_burst_of_100_messages_passes_and_a_flood_does_not",
-    "messages_waiting": "test_messages_wait_in_a_bounded_queue_while_one_is_handled",
-    "bytes_waiting": "test_messages_wait_in_a_bounded_queue_while_one_is_handled",
-    "rooms_per_connection": "test_CVE_2026_56811_joins_have_an_end",
-    "connections": "test_who_comes_when_all_places_are_taken_is_told_when_to_come_back",
-    "streams": "test_who_comes_when_all_places_are_taken_is_told_when_to_come_back",
-    "auth_seconds": "test_three_hundred_who_are_nobody_and_say_nothing_are_all_ended_in_time",
-    "auth_bytes": "test_nobody_is_listened_to_for_more_than_4_kib",
-    "request_seconds": "test_a_thousand_slow_handshakes_are_all_ended_in_time",
-    "head_bytes": "test_CVE_2025_67725_a_head_without_end_is_not_kept",
-    "close_seconds": "test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second",
-    "body_bytes": "test_CVE_2026_70399_the_limits_that_are_documented_are_those_of_the_server",
-    "stream_rooms": "test_a_stream_carries_at_most_32_rooms",
-    "poll_seconds": "test_a_poll_is_answered_and_a_stream_commented_on_in_time",
-    "stream_heartbeat": "test_a_poll_is_answered_and_a_stream_commented_on_in_time",
-    "log_records": "test_what_a_log_forgets_by_default",
-    "log_seconds": "test_what_a_log_forgets_by_default",
-    "verdict_seconds": "test_what_a_log_forgets_by_default",
-    "news_seconds": "test_without_hints",
-    "drain_seconds": "test_a_crowd_is_given_no_more_time_to_move_than_the_server_has",
-}
-
-
 #: What `fuzz.py` has tried with atheris, how often, and what it found.
 FUZZED = [
     ("client_messages", "what a client says", 2_872_697, "nothing"),

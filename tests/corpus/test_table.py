@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from corpus.entries import DOCUMENT, ENTRIES, HERE, LIMITS, Entry, document
+from corpus import defaults
+from corpus.entries import DOCUMENT, ENTRIES, HERE, Entry, document
 from holdfast import Limits
 
 TESTS = {
@@ -51,8 +52,13 @@ def test_every_test_of_such_a_name_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("limit", [field.name for field in fields(Limits)])
 def test_every_limit_has_a_test_of_its_default(limit: str) -> None:
-    assert any(name.startswith(LIMITS[limit]) for name in TESTS)
+    assert any(name.startswith(defaults.TESTS[limit]) for name in TESTS)
 
 
 def test_the_document_is_the_table() -> None:
     assert DOCUMENT.read_text() == document(), "python -m tests.corpus.entries"
+
+
+def test_the_page_on_limits_names_all_of_them_and_their_defaults() -> None:
+    assert set(defaults.reasons()) == {field.name for field in fields(Limits)}
+    assert defaults.DOCUMENT.read_text() == defaults.document(), "python -m tests.corpus.defaults"
