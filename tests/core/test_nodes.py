@@ -535,6 +535,21 @@ def test_who_types_elsewhere_is_seen_and_lapses(nodes: tuple[Node, Node]) -> Non
     one.tell(inputs.TypedElsewhere("attic", "s9", ANN, active=True))
 
 
+def test_who_types_elsewhere_and_leaves_is_not_remembered(nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    one.arrive("b", BOB)
+    one.join("b", "lobby")
+    one.tell(inputs.Met("lobby", came=(("s8", ANN),)))
+    one.tell(inputs.TypedElsewhere("lobby", "s8", ANN, active=True))
+    one.tell(inputs.Met("lobby", went=(("s8", ANN),)))
+    one.tell(inputs.TypedElsewhere("lobby", "s9", CY, active=True))
+    one.table.now += 5.0
+    one.tick()
+    lobby = one.mind.room("lobby")
+    assert lobby is not None
+    assert lobby.attendance._starts == {}
+
+
 def test_who_types_elsewhere_in_a_room_that_is_closed_here_meanwhile_is_forgotten(nodes: tuple[Node, Node]) -> None:
     one, _ = nodes
     one.arrive("b", BOB)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 
 import holdfast
 from databases import Cluster, Redis, create
 from deploy.rolling import rolling_deploy
 from holdfast import Hub, User
+from holdfast.store.postgres_people import LOOK_SECONDS
 from peers import Balancer, Peer, Server
 
 Start = Callable[..., Server]
@@ -72,19 +74,30 @@ async def until_told(peer: Peer, type: str, seconds: float = 5.0) -> Any:
 
 
 async def enter(hub: Hub, token: str, room: str = "lobby") -> None:
-    """Have somebody in a room, as long as the hub is open."""
+    """Have somebody in a room, as long as the hub is open; put out of it, they come again at once."""
     incoming: asyncio.Queue[Any] = asyncio.Queue()
     is_in = asyncio.Event()
+    join = {"type": "websocket.receive", "text": json.dumps({"type": "join", "room": room})}
 
     async def send(message: Any) -> None:
         if '"joined"' in message.get("text", ""):
             is_in.set()
+        if '"left"' in message.get("text", ""):
+            incoming.put_nowait(join)
 
-    for message in ({"type": "websocket.connect"}, {"text": json.dumps({"type": "join", "room": room})}):
-        incoming.put_nowait({"type": "websocket.receive", **message})
+    for message in ({"type": "websocket.connect"}, join):
+        incoming.put_nowait(message)
     scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": f"token={token}".encode()}
     hub.opened.hands.spawn(hub.websocket(scope, incoming.get, send))
     await is_in.wait()
+
+
+async def until_shown(hub: Hub, users: list[str], room: str = "lobby") -> None:
+    """Wait until these are shown in a room; and the database says so, too."""
+    async with asyncio.timeout(5):
+        while sorted(user.user_id for user in hub.members(room)) != users:
+            await asyncio.sleep(0.02)
+    assert sorted(user.user_id for user in await hub.find_members(room)) == users
 
 
 def names(joined: Any) -> list[str]:
@@ -265,6 +278,46 @@ async def test_who_is_in_a_room_can_be_asked_at_a_server_where_nobody_is(databas
                     await asyncio.sleep(0.02)
             assert await hub.find_members("cellar") == []
         assert two.members("lobby") == []
+
+
+@pytest.fixture
+async def two_hubs(database: str) -> AsyncIterator[tuple[Hub, Hub]]:
+    """Two servers: with Ann and Bob at the one, and Cy at the other, in the same room."""
+    one, two = Hub(database), Hub(database)
+    for hub in (one, two):
+        hub.authenticate(lambda token, request: None if token is None else User(token, token.title()))
+    async with one, two:
+        await asyncio.gather(enter(one, "ann"), enter(one, "bob"), enter(two, "cy"))
+        for hub in (one, two):
+            await until_shown(hub, ["ann", "bob", "cy"])
+        yield one, two
+
+
+async def test_who_is_removed_and_comes_back_at_once_is_shown_at_every_server(
+    two_hubs: tuple[Hub, Hub], database: str
+) -> None:
+    one, two = two_hubs
+    with psycopg.connect(database) as apart:
+        apart.execute("LOCK TABLE holdfast_expulsion IN SHARE MODE")  # so it takes a while
+        removing = asyncio.create_task(one.remove("ann", "lobby"))
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        with psycopg.connect(database, autocommit=True) as looking:
+            while not looking.execute(waiting).fetchall():
+                await asyncio.sleep(0.02)
+    await removing
+    await asyncio.sleep(1.5 * LOOK_SECONDS)
+    for hub in (one, two):
+        await until_shown(hub, ["ann", "bob", "cy"])
+
+
+async def test_who_was_to_be_removed_until_that_was_given_up_is_shown_as_before(two_hubs: tuple[Hub, Hub]) -> None:
+    one, two = two_hubs
+    removing = asyncio.create_task(one.remove("cy", "lobby"))
+    await asyncio.sleep(0)
+    removing.cancel()
+    await asyncio.sleep(1.5 * LOOK_SECONDS)
+    for hub in (one, two):
+        await until_shown(hub, ["ann", "bob", "cy"])
 
 
 async def test_typing_is_seen_at_the_other_server(start: Start) -> None:

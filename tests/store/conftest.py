@@ -51,6 +51,7 @@ class Kept:
         self.words: list[Any] = []
         self.departures: list[tuple[str, str]] = []
         self.followed: set[str] = set()  # none: all
+        self.shown: set[str] | None = None  # None: those that are followed
         self.looks = True  # whether what is told is there
         self.turns: list[str] = []  # what became of the store
         self.told: list[int] = []  # how many, each time
@@ -63,6 +64,9 @@ class Kept:
 
     def follows(self, room: str) -> bool:
         return room in self.followed if self.followed else True
+
+    def shows(self, room: str) -> bool:
+        return self.follows(room) if self.shown is None else room in self.shown
 
     def away(self) -> None:
         self.turns.append("away")

@@ -79,8 +79,38 @@ async def test_who_is_asked_to_leave_is_asked_at_every_node_at_once(
     await until(lambda: two.told_people == ["ann is to leave lobby", "bob is to leave everything"])
     assert time.monotonic() - began < postgres_people.LOOK_SECONDS  # it was hinted at
     await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
-    assert one.told_people == []
+    assert one.told_people == two.told_people
     assert len(two.told_people) == 2
+
+
+async def test_what_is_asked_again_because_its_answer_was_lost_is_done_once(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await open_store(), await open_store()
+    real = psycopg.AsyncConnection.execute
+    asked: list[Any] = []
+
+    async def execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        done = await real(self, query, *args, **options)
+        if query == postgres_people._EXPEL:
+            asked.append(self)
+            if len(asked) == 1:
+                raise psycopg.OperationalError("the answer is lost")
+        return done
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
+    await one.store.others.expel("ann", "lobby")
+    await until(lambda: two.told_people == ["ann is to leave lobby"])
+    await asyncio.sleep(1.5 * postgres_people.LOOK_SECONDS)
+    assert len(asked) == 2
+    assert one.told_people == two.told_people == ["ann is to leave lobby"]
+
+
+async def test_rooms_whose_news_are_wanted_and_which_are_shown_to_nobody_are_forgotten(open_store: OpenStore) -> None:
+    one = await open_store()
+    await follow(one, "lobby", "attic")
+    one.shown = {"lobby"}
+    await until(lambda: one.store.others._theirs.rooms() == ["lobby"])
 
 
 async def test_who_was_asked_to_leave_is_asked_once_however_the_node_hears_of_it(open_store: OpenStore) -> None:

@@ -181,4 +181,6 @@ class Attendance:
             self._effects.tell(self._present(but), UserStoppedTyping(self._room, user_id, user.name))
             del self._typing[user_id]
             self._agenda.cancel(("typing", self._room, user_id))
+        if user_id not in self.roster:  # they typed elsewhere, and have left
+            self._starts.pop(user_id, None)
         return is_new

@@ -339,16 +339,18 @@ class Hub:
         return list(found.values())
 
     async def remove(self, user_id: str, room: str) -> None:
-        """Put a user out of a room, with all their tabs."""
-        self.opened.hands.expel(user_id, room)
-        if self._store.others is not None:
-            await self._store.others.expel(user_id, room)
+        """Put a user out of a room, with all their tabs; `Unavailable`: perhaps nothing has happened, do it again."""
+        await self._expel(user_id, room)
 
     async def disconnect(self, user_id: str) -> None:
-        """Close every connection of a user, for good (4003)."""
-        self.opened.hands.expel(user_id)
-        if self._store.others is not None:
-            await self._store.others.expel(user_id, None)
+        """Close every connection of a user, for good (4003); `Unavailable` as with `remove`."""
+        await self._expel(user_id, None)
+
+    async def _expel(self, user_id: str, room: str | None) -> None:
+        if self._store.others is None:
+            self.opened.hands.expel(user_id, room)
+        else:
+            await self._store.others.expel(user_id, room)  # this server hears of it as all do
 
     def token(self, user: User, lifetime: float | None = None) -> str:
         """Return a token that says "this is `user`", for `lifetime` seconds; `ValueError` for one who cannot be."""

@@ -174,6 +174,10 @@ class Lives:
         """Whether anybody here wants the news of a room."""
         return self.current.follows(room)
 
+    def shows(self, room: str) -> bool:
+        """Whether it is shown to anybody here who is in a room."""
+        return self.current.hands.follows(room)
+
     def met(self, room: str, came: Elsewhere, went: Elsewhere) -> None:
         """Take in who came and went at other nodes."""
         self.current.hands.tell(inputs.Met(room, came, went))
@@ -191,7 +195,7 @@ class Lives:
         self.current.hands.tell(inputs.Departed(room, session))
 
     def expelled(self, user_id: str, room: str | None) -> None:
-        """Put a user out, as another node was told to."""
+        """Put a user out, as some node was told to."""
         self.current.hands.expel(user_id, room)
 
     def heard(self, word: Any) -> None:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,8 +68,9 @@ UPDATE holdfast_people people SET here = false, xid = pg_current_xact_id(), at =
   FROM gone WHERE people.room = gone.room AND people.session = gone.session AND node = %s AND here
 """
 _EXPEL = """
-INSERT INTO holdfast_expulsion ("user", room, node)
-SELECT "user", room, %s FROM unnest(%s::text[], %s::text[]) one("user", room)
+INSERT INTO holdfast_expulsion (id, "user", room)
+SELECT id, "user", room FROM unnest(%s::text[], %s::text[], %s::text[]) one(id, "user", room)
+ ORDER BY id ON CONFLICT DO NOTHING
 """
 _MOMENT = """
 SELECT pg_current_snapshot()::text,
@@ -79,8 +81,8 @@ SELECT pg_current_snapshot()::text,
 """
 _CHANGED = f"""
 WITH moment AS ({_MOMENT}), changed AS (
-  SELECT room, session, "user", name, node, here, held, NULL::bigint FROM holdfast_people WHERE {NEW}
-  UNION ALL SELECT room, NULL, "user", '', node, false, 0, id FROM holdfast_expulsion WHERE {NEW}
+  SELECT room, session, "user", name, node, here, held, NULL::text FROM holdfast_people WHERE {NEW}
+  UNION ALL SELECT room, NULL, "user", '', '', false, 0, id FROM holdfast_expulsion WHERE {NEW}
 )
 SELECT moment.*, changed.* FROM moment LEFT JOIN changed ON true
 """  # noqa: S608 - all of it is ours
@@ -93,7 +95,7 @@ _AT_NODE = "SELECT room, session FROM holdfast_people WHERE node = %s AND here"
 _OF_SESSIONS = """
 SELECT room, session, "user", name, node, here, held FROM holdfast_people WHERE session = ANY(%s) AND node <> %s
 """
-_EXPELLED = 'SELECT id, "user", room FROM holdfast_expulsion WHERE node <> %s'
+_EXPELLED = 'SELECT id, "user", room FROM holdfast_expulsion'
 _TIDY = (
     "DELETE FROM holdfast_people WHERE (room, session) IN (SELECT room, session FROM holdfast_people "
     "WHERE at < now() - make_interval(secs => %(s)s) AND (NOT here OR "
@@ -116,7 +118,15 @@ class Line(NamedTuple):
     node: str
     here: bool
     held: float
-    expulsion: int | None  # not None: the user was asked to leave the room, or every one
+    expulsion: str | None  # not None: the user was asked to leave the room, or every one
+
+
+class Expulsion(NamedTuple):
+    """Somebody is to leave a room, or every one."""
+
+    id: str
+    user: str
+    room: str | None
 
 
 class People:
@@ -128,7 +138,7 @@ class People:
         self._mine: dict[Key, User] = {}
         self._unwritten: dict[Key, User | None] = {}  # of mine; None: has left
         self._departed: list[Key] = []  # written down, and not told yet
-        self._heeded: dict[int, float] = {}  # expulsions, and when they were heard of
+        self._heeded: dict[str, float] = {}  # expulsions, and when they were heard of
         self._since = ""
         self._looked = 0.0
         self._forgot = -inf
@@ -136,7 +146,8 @@ class People:
         self._lease = Lease(hints)
         self._claims = Claims(hints.node, self._take_place, self._wait_for)
         self._meetings: Errands[str, None] = Errands()  # by room
-        self._expulsions: Errands[tuple[str, str | None], None] = Errands()  # by user and room
+        self._expulsions: Errands[Expulsion, None] = Errands()
+        self._numbers = count()  # of expulsions that were asked of this node
         self._wanted = asyncio.Event()
         self._looked_for: list[asyncio.Future[None]] = []
         self._connection: AsyncConnection | None = None  # with which it begins
@@ -231,9 +242,8 @@ class People:
             raise
 
     async def expel(self, user_id: str, room: str | None) -> None:
-        """Have the other nodes put a user out."""
-        self._theirs.put_out(user_id, room)
-        await self._run(self._expulsions.add((user_id, room)))
+        """Have every node put a user out, this one when it is written down; raises `Unavailable` or `Invalid`."""
+        await self._run(self._expulsions.add(Expulsion(f"{self._hints.node}-{next(self._numbers)}", user_id, room)))
 
     async def _run(self, errand: asyncio.Future[T]) -> T:
         self._wanted.set()
@@ -254,6 +264,7 @@ class People:
         self._claims.clear()
         self._departed.clear()
         self._theirs.clear()
+        self._looked = 0.0  # whom the other log has expelled has gone with everybody
         self._looking.cancel()  # what it is about to hear is of before
         self._ending.add(self._looking)  # it may have to wait for a connection, to hang it up
         self._looking.add_done_callback(self._ending.discard)
@@ -346,7 +357,7 @@ class People:
     async def _tidy(self, connection: AsyncConnection, now: float) -> None:
         if now > self._forgot + LOOK_SECONDS:
             self._forgot = now
-            self._theirs.forget(self._listener.follows)
+            self._theirs.forget(self._listener.shows)
         if now > self._tidied + FORGET_SECONDS:
             self._tidied = now
             self._heeded = {id: heard for id, heard in self._heeded.items() if now < heard + 2 * FORGET_SECONDS}
@@ -393,10 +404,11 @@ class People:
             self._theirs.meet(room, people[room])
             self._meetings.answer(room, None)
 
-    async def _have_put_out(self, connection: AsyncConnection, users: Sequence[tuple[str, str | None]]) -> None:
-        await connection.execute(_EXPEL, (self._hints.node, *map(list, zip(*users, strict=True))))
+    async def _have_put_out(self, connection: AsyncConnection, expulsions: Sequence[Expulsion]) -> None:
+        await connection.execute(_EXPEL, tuple(map(list, zip(*expulsions, strict=True))))
         self._hints.hint("people", None)
-        for each in users:
+        for each in expulsions:
+            self._heed(*each)
             self._expulsions.answer(each, None)
 
     def _take_place(self, room: str, session: str, user: User, is_foreign: bool) -> bool:
@@ -421,15 +433,15 @@ class People:
         row = await (await connection.execute(_MOMENT)).fetchone()
         assert row is not None
         self._since = up_to(row[0], row[1])
-        for id, user, room in await (await connection.execute(_EXPELLED, (self._hints.node,))).fetchall():
+        for id, user, room in await (await connection.execute(_EXPELLED)).fetchall():
             self._heed(id, user, room, is_old=not self._looked)  # of before it had anybody
         rows = await (await connection.execute(_IN_ROOMS, (self._theirs.rooms(), self._hints.node))).fetchall()
         written = [(room, session, node, User(user, name)) for room, session, user, name, node in rows]
         await self._look_for_mine(connection)  # first: who is here is not met elsewhere
         self._theirs.compare(written, self._loop.time() + DOUBT_SECONDS)
 
-    def _heed(self, id: int, user: str, room: str | None, *, is_old: bool = False) -> None:
-        """Put out whom another node was told to, once."""
+    def _heed(self, id: str, user: str, room: str | None, *, is_old: bool = False) -> None:
+        """Put somebody out, once."""
         if not is_old and id not in self._heeded:
             self._theirs.put_out(user, room)
             self._listener.expelled(user, room)

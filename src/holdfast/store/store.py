@@ -134,6 +134,9 @@ class Listener(Protocol):
     def follows(self, room: str) -> bool:
         """Whether the news of a room are wanted here."""
 
+    def shows(self, room: str) -> bool:
+        """Whether it is shown to anybody here who is in a room."""
+
     def met(self, room: str, came: Elsewhere, went: Elsewhere) -> None:
         """At other nodes, these sessions came to a room, and those left it."""
 
@@ -147,7 +150,7 @@ class Listener(Protocol):
         """It is written down that a session has left a room (`Others.depart`), and what stood there before was told."""
 
     def expelled(self, user_id: str, room: str | None) -> None:
-        """Another node was told to put a user out of a room, or out of all."""
+        """A user is to be put out of a room, or out of all (`Others.expel`)."""
 
     def heard(self, word: Any) -> None:
         """Another node has said this (see `Others.say`)."""
@@ -193,7 +196,7 @@ class Others(Protocol):
         """
 
     async def expel(self, user_id: str, room: str | None) -> None:
-        """Have them put a user out of a room, or out of all."""
+        """Have every node put a user out of a room, or out of all; or raise `Unavailable`, and perhaps none does."""
 
     def say(self, word: Any) -> None:
         """Tell them something that JSON can say, or raise `TooLarge`. It may be lost."""

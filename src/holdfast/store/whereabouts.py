@@ -50,9 +50,9 @@ class Whereabouts:
             self._rooms[room] = {session: (node, user) for session, node, user in people}
             self.alive.update(node for node, _ in self._rooms[room].values())
 
-    def forget(self, follows: Callable[[str], bool]) -> None:
-        """Forget who is in rooms that nobody here follows any more."""
-        self._rooms = {room: people for room, people in self._rooms.items() if follows(room)}
+    def forget(self, shows: Callable[[str], bool]) -> None:
+        """Forget who is in rooms that are shown to nobody here any more."""
+        self._rooms = {room: people for room, people in self._rooms.items() if shows(room)}
         self._doubtful = {key: until for key, until in self._doubtful.items() if key[0] in self._rooms}
 
     def clear(self) -> None:

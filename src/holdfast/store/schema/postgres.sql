@@ -73,10 +73,9 @@ CREATE INDEX holdfast_people_xid ON holdfast_people (xid);
 
 -- Who was asked to leave a room, or every one: that was acknowledged, and is not of now.
 CREATE TABLE holdfast_expulsion (
-  id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id     text PRIMARY KEY,  -- of whoever was asked: what is written down again, as its answer was lost, is the same
   "user" text NOT NULL,
   room   text,
-  node   text NOT NULL,  -- that was asked
   xid    xid8 NOT NULL DEFAULT pg_current_xact_id(),
   at     timestamptz NOT NULL DEFAULT now()
 );
