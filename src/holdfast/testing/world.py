@@ -337,8 +337,8 @@ class World:
             connection.close()
 
     def later(self, seconds: float, what: Callable[[], object]) -> None:
-        """Have something happen after a while."""
-        self.loop.call_later(seconds, what)
+        """Have something happen after a while that belongs to no process: whoever asks may stand still then."""
+        self.loop.call_later(seconds, what, context=Context())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something happen that takes a while."""
