@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import fastapi  # noqa: F401 - what is loaded here need not be loaded in each run
+import fastapi  # noqa: F401 - what is first loaded in a run is another thing after it, also for the tests of others
+import httpcore2  # noqa: F401
 import pytest
 import starlette.testclient  # noqa: F401
+import truststore  # noqa: F401
+import uvicorn.lifespan.on  # noqa: F401
 
+import holdfast.store.schema
 import holdfast.testing  # noqa: F401
 
 pytest_plugins = ["pytester"]
