@@ -4,8 +4,8 @@ How long is one connection listened to before it is the others' turn?
 asyncio reads up to 256 KiB in one turn of the loop, uvloop megabytes. In that there is room for many thousand frames,
 or chunks of a body, each with nothing in it: nobody else is heard until the last one has been looked at. So what is
 read is looked at in sips. What has cost little when it is all gone, as one large message does, has cost one turn; else
-the rest waits for the next one, and nothing more is read until then. So does what comes when all together have been
-listened to for long enough, however many they are.
+the rest waits for the next one, and nothing more is read until then. So does whatever is large when all that was large
+has been listened to for long enough in one turn, however many say it. What is small, as nearly everything is, does not.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any, cast
 READ_BYTES = 256 * 1024
 #: What is looked at at once. The most laborious 8 KiB that we know of take some 15 ms.
 SIP_BYTES = 8 * 1024
+#: Less than this is looked at at once, whoever waits: a request, or a few messages.
+SMALL_BYTES = 1024
 #: After this the rest waits: some hundred small messages, or several of the largest.
 TURN_SECONDS = 0.002
-#: After this everybody waits. Half of it is kept for those who come anew.
+#: After this everybody's does. Half of it is kept for those who come anew.
 ALL_SECONDS = 0.016
 
 _buffer = memoryview(bytearray(READ_BYTES))  # one for all: what is read is copied before anything else is read
@@ -56,16 +58,18 @@ class Sipping(asyncio.BufferedProtocol):
         """Take in what was read (asyncio)."""
         data = bytes(_buffer[:nbytes])
         attention = _attention()
-        if self._transport in attention.waiting or not attention.is_left():
+        if self._transport in attention.waiting:
             attention.wait(self._transport, data)
-        elif nbytes <= SIP_BYTES:
+        elif nbytes < SMALL_BYTES:
             self.data_received(data)
+        elif not attention.is_left():
+            attention.wait(self._transport, data)
         elif (rest := _sip(self._transport, data)) or (nbytes == READ_BYTES and not _is_asyncio()):
             attention.wait(self._transport, rest)  # uvloop reads on at once, 32 times
 
 
 class Attention:
-    """What one turn of the loop has left for those who say something, and who waits for the next one."""
+    """What one turn of the loop has left for those who say much, and who waits for the next one."""
 
     __slots__ = ("_began", "_is_marked", "_now", "loop", "waiting")
 
