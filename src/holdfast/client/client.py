@@ -38,7 +38,7 @@ from holdfast.errors import (
     refusal_called,
 )
 from holdfast.protocol import messages
-from holdfast.protocol.codec import Codec
+from holdfast.protocol.codec import Codec, check_token
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import User
 
@@ -78,6 +78,8 @@ def connect(
     """
     if recover not in ("resume", "snapshot"):
         raise ValueError(f"recover is 'resume' or 'snapshot', not {recover!r}")
+    if isinstance(token, str):
+        check_token(token)
     return Client(url, token=token, resume=recover == "resume", snapshot=snapshot, jitter=jitter)
 
 
@@ -263,7 +265,7 @@ class Client:
                 case _ if isinstance(what, LinkInput):
                     self._tell(what)
                 case _:
-                    self._heed(what)
+                    self._received(what)
 
     def _deadline(self) -> float | None:
         times = [self._link.deadline(), *(room.outbox.deadline() for room in self._rooms.values())]
@@ -335,7 +337,7 @@ class Client:
         try:
             if callable(self._token) and (fresh or self._credentials is None):
                 token = self._token()
-                self._credentials = await token if inspect.isawaitable(token) else token
+                self._credentials = check_token(await token if inspect.isawaitable(token) else token)
             elif self._token is None and fresh:
                 self._credentials = None  # as another guest, then
             elif isinstance(self._token, str):
@@ -365,9 +367,9 @@ class Client:
 
     # What the server says.
 
-    def _received(self, text: str) -> None:
+    def _received(self, said: str | messages.ServerMessage | messages.Event) -> None:
         try:
-            self._heed(self._codec.decode_server(text))
+            self._heed(self._codec.decode_server(said) if isinstance(said, str) else said)
         except Refused as problem:
             # Its place in the log stays open: to ask for it again at once would be to ask for ever.
             logger.warning("the server said something that is not in the protocol: %s", problem)
