@@ -410,8 +410,8 @@ BUGS = (
     Bug(
         "who reads by HTTP goes on from the head, whatever was missed",
         "core/reader.py",
-        "stands = since if recovered else head",
-        "stands = head",
+        "stands = since if recovered else decode_position(head, room)",
+        "stands = decode_position(head, room)",
     ),
     Bug(
         "who polls asks from where it began, again and again",
