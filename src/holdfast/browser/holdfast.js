@@ -58,15 +58,16 @@ export class Backoff {
     if (this.#shortLived < 2) this.#failures = 0;
   }
 
-  /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread */
+  /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+   * and sends away, again and again, makes nobody dial more often than by our own rule */
   next(dice, advice) {
     const attempt = ++this.#failures;
-    if (advice) {
-      const [after, spread] = advice;
-      return { attempt, ceiling: after + spread, delay: Math.max(FLOOR, after + spread * dice) };
-    }
     const ceiling = CEILINGS[Math.min(attempt, CEILINGS.length) - 1];
-    return { attempt, ceiling, delay: this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling };
+    const own = { attempt, ceiling, delay: this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling };
+    if (!advice) return own;
+    const [after, spread] = advice;
+    const advised = { attempt, ceiling: after + spread, delay: Math.max(FLOOR, after + spread * dice) };
+    return this.#shortLived >= 2 && own.delay > advised.delay ? own : advised;
   }
 }
 
@@ -151,6 +152,7 @@ export class Link {
   /** @type {number | null} */ #alarm = null;
   /** @type {[number, number] | null} */ #advice = null;
   /** @type {number | null} */ #moveAt = null; // to another server, while this one still carries
+  #again = MOVE_AGAIN_SECONDS; // then twice as long each time
   #backoff;
   #refused = false; // the last token was; the next is asked for afresh
   #silence = 0;
@@ -183,7 +185,7 @@ export class Link {
       case "advised":
         this.#advice = [input.after ?? 0, input.spread ?? 0];
         if (["live", "probing"].includes(this.state) && this.#roads.road === "websocket") {
-          this.#moveAt = now + this.#advice[0] + this.#advice[1] * dice;
+          this.#moveAt ??= now + this.#backoff.next(dice, this.#advice).delay; // however often it is told to
         }
         return [];
       case "welcomed":
@@ -203,9 +205,9 @@ export class Link {
         if (this.#roads.road === "websocket" || !["live", "probing"].includes(this.state)) return [];
         this.#roads.road = "websocket";
         break;
-      case "nudged":
-        if (this.state === "waiting" && now - this.#dialedAt < FLOOR) {
-          this.#alarm = this.#dialedAt + FLOOR;
+      case "authorized":
+        if (this.state === "authorizing" && now < this.#dialedAt + FLOOR) {
+          this.#alarm = this.#dialedAt + FLOOR; // whoever has hurried it, and how often
           return [];
         }
     }
@@ -219,13 +221,15 @@ export class Link {
       return [{ type: "try" }];
     }
     if (this.#moveAt !== null && now >= this.#moveAt) {
-      this.#moveAt = now + MOVE_AGAIN_SECONDS;
+      this.#moveAt = now + this.#again;
+      this.#again = Math.min(2 * this.#again, 30);
       this.#advice = null; // heeded
-      return [{ type: "move" }];
+      return this.#dial({ type: "move" }, now);
     }
     if (this.#alarm === null || now < this.#alarm) return [];
     const late = now - this.#alarm > LATE_SECONDS; // the machine slept: that says nothing about the server
     if (this.state === "waiting") return this.#step({ type: "rung" }, now, dice);
+    if (this.state === "authorizing") return this.#step({ type: "authorized" }, now, dice);
     if (this.state === "live" && now < this.#heardAt + this.#silence) {
       this.#alarm = this.#heardAt + this.#silence;
       return [];
@@ -270,14 +274,15 @@ export class Link {
         effects.push({ type: "authorize", fresh: this.#refused });
         break;
       case "dialing":
-        this.#dialedAt = now;
         this.#alarm = now + GREETING_SECONDS;
         this.#set(after);
-        effects.push({ type: "dial", road: this.#roads.road });
+        effects.push(...this.#dial({ type: "dial", road: this.#roads.road }, now));
         break;
-      case "greeting":
       case "moving":
-        if (after === "moving") this.#alarm = now + GREETING_SECONDS;
+        this.#backoff.lost(now); // the link that was; whoever is sent on from one to the next takes their time
+        this.#alarm = now + GREETING_SECONDS;
+      // as then
+      case "greeting":
         this.#set(after);
         effects.push({ type: "introduce" });
         break;
@@ -290,6 +295,7 @@ export class Link {
         this.#roads.welcomed(now);
         this.#refused = false;
         this.#advice = null;
+        this.#again = MOVE_AGAIN_SECONDS;
         effects.push({ type: "rejoin" });
         break;
       case "probing":
@@ -316,6 +322,12 @@ export class Link {
         Object.assign(this.status, { attempt: 0, ceiling: 0, delay: 0, code: lost?.code ?? null, reason: lost?.reason ?? "" });
     }
     return effects;
+  }
+
+  /** Dial, by either: nobody does it twice within `FLOOR`. @param {Effect} effect  @param {number} now */
+  #dial(effect, now) {
+    this.#dialedAt = now;
+    return [effect];
   }
 
   /** Be in another state, but keep what is known of the attempts. @param {string} state */

@@ -289,10 +289,11 @@ class Client:
                 case link.Authorize(fresh):
                     self._spawn(self._authorize(fresh))
                 case link.Dial(road):
-                    self._road = self._open(road)
-                    self._spawn(self._road.run(self.url, self._credentials))
-                case link.Move():
-                    self._move()
+                    self._road = self._dial(road)
+                case link.Move():  # beside the road that carries
+                    if self._spare is not None:
+                        self._spawn(self._spare.abandon(CloseCode.NORMAL))
+                    self._spare = self._dial(roads.Road.WEBSOCKET)
                 case link.Try():
                     self._spawn(self._try())
                 case link.Introduce():
@@ -308,23 +309,19 @@ class Client:
         for changed in self._watchers:
             changed.set()
 
-    def _open(self, road: roads.Road) -> Road:
-        if road is roads.Road.WEBSOCKET:
-            return WebSocketRoad(self._heard)
-        from holdfast.client.http import HttpRoad  # and with it an HTTP client: most links never need one
+    def _dial(self, by: roads.Road) -> Road:
+        if by is roads.Road.WEBSOCKET:
+            road: Road = WebSocketRoad(self._heard)
+        else:
+            from holdfast.client.http import HttpRoad  # and with it an HTTP client: most links never need one
 
-        return HttpRoad(self._heard, self._reader)
+            road = HttpRoad(self._heard, self._reader)
+        self._spawn(road.run(self.url, self._credentials))
+        return road
 
     async def _try(self) -> None:
         if await is_free(self.url, self._credentials):
             self._put(None, link.Free())
-
-    def _move(self) -> None:
-        """Dial beside the road that carries."""
-        if self._spare is not None:
-            self._spawn(self._spare.abandon(CloseCode.NORMAL))
-        self._spare = WebSocketRoad(self._heard)
-        self._spawn(self._spare.run(self.url, self._credentials))
 
     def _go_over(self) -> None:
         """Let go of the road that carried, and go on by the other."""
