@@ -17,6 +17,9 @@ CONNECTED: dict[str, Any] = {
     "roomKey": "room",
 }
 
+#: The head of an event stream.
+SSE = {"content-type": "text/event-stream"}
+
 #: Writes the body of an answer, and returns when that has ended.
 Body = Callable[[asyncio.StreamWriter], Any]
 #: What is answered: its body, perhaps with lines for its head.
@@ -47,7 +50,7 @@ class Hostile:
         head = await reader.readuntil(b"\r\n\r\n")
         if (length := re.search(rb"(?i)content-length: (\d+)", head)) is not None:
             await reader.readexactly(int(length[1]))
-        found = re.search(rb"[A-Z]+ /(\w*)", head)
+        found = re.search(rb"[A-Z]+ /([\w.-]*)", head)
         name = "" if found is None else found[1].decode()
         self.asked.append((asyncio.get_running_loop().time(), name, head))
         answers = self.answers.get(name, [refused()])
@@ -78,7 +81,19 @@ def stream(*blocks: str, **fields: str) -> Answer:
         await writer.drain()
         await asyncio.sleep(3600)
 
-    return body, {"content-type": "text/event-stream", **fields}
+    return body, {**SSE, **fields}
+
+
+def endless(part: bytes, head: bytes = b"") -> Body:
+    """Return a body that begins with `head`, and goes on with `part` for ever."""
+
+    async def body(writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while True:
+            writer.write(part)
+            await writer.drain()
+
+    return body
 
 
 @asynccontextmanager
