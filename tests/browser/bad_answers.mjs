@@ -1,4 +1,4 @@
-// What a client in JavaScript makes of a server: node hostile.mjs …/browser http://… ['["frame", …]' for each dial]
+// What a client in JavaScript makes of a server: node bad_answers.mjs …/browser http://… ['["frame", …]' for each dial]
 // With frames they are what each WebSocket says; without, no WebSocket gets through. Prints what happens, one JSON a line.
 const [folder, url, ...dials] = process.argv.slice(2);
 const { connect } = await import(`${folder}/holdfast.js`);
