@@ -350,6 +350,7 @@ BUGS = (
         "core/link.py",
         "        self._alarm = now + GREETING_SECONDS\n        self._set(State.DIALING)\n",
         "        self._alarm = None\n        self._set(State.DIALING)\n",
+        "tests/core/test_link.py",
     ),
     Bug(
         "who is told to move, and told again, dials as often",
