@@ -163,7 +163,7 @@ HALF = """
 import { HttpSocket, Reader } from "%s/holdfast-http.js";
 globalThis.fetch = async (url) => {
   if (url.pathname.endsWith("/events")) return new Promise(() => {});
-  return { ok: true, json: async () => ({ type: "reply", ref: "1", ok: true }) };
+  return Response.json({ type: "reply", ref: "1", ok: true });
 };
 const socket = new HttpSocket(new URL("ws://localhost/ws"), null, new Reader(), () => 0);
 const life = [];

@@ -13,6 +13,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 import holdfast
@@ -43,6 +44,33 @@ async def test_servers_that_welcome_and_hang_up_are_not_hammered() -> None:
     for code, times in dials.items():
         assert 2 <= len(times) <= 9, (code, times)
         assert all(after - before >= 0.25 for before, after in pairwise(times)), (code, times)
+
+
+@pytest.mark.parametrize("lets_move", [True, False])
+async def test_a_server_that_says_move_over_and_over_is_not_hammered(*, lets_move: bool) -> None:
+    """Whether each new link is told so too, or there is none to be had: it is dialed ever less often."""
+    dials: list[float] = []
+
+    def answer(socket: ServerConnection, request: Request) -> Response | None:
+        dials.append(asyncio.get_running_loop().time())
+        return None if lets_move or len(dials) == 1 else socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not now\n")
+
+    async def say_goodbye(socket: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            await socket.recv()
+            await socket.send(WELCOME)
+            while True:
+                await socket.send('{"type":"goodbye","reason":"on you go","after_ms":0,"spread_ms":0}')
+                await asyncio.sleep(0.01)
+
+    async with serve(say_goodbye, "127.0.0.1", 0, process_request=answer) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"http://127.0.0.1:{port}", jitter=False):
+            await asyncio.sleep(7)
+    gaps = [after - before for before, after in pairwise(dials)]
+    least = (0.25, 0.25, 2.0, 4.0) if lets_move else (0.25, 2.0, 4.0)
+    assert 2 <= len(gaps) <= len(least), gaps
+    assert all(gap > at_least - 0.02 for gap, at_least in zip(gaps, least, strict=False)), gaps
 
 
 @pytest.mark.parametrize(

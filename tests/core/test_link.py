@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.core.backoff import FLOOR
 from holdfast.core.link import (
     GREETING_SECONDS,
     LATE_SECONDS,
@@ -24,6 +26,8 @@ from holdfast.core.link import (
     LinkEffect,
     LinkInput,
     Lost,
+    Move,
+    Moved,
     Nudged,
     Opened,
     Paused,
@@ -48,12 +52,17 @@ class Client:
         self.link = Link(jitter=jitter, renewable=renewable)
         self.now = 100.0
         self.did: list[LinkEffect] = []
+        self.dialed: list[float] = []  # when
+
+    def note(self, effects: list[LinkEffect]) -> list[LinkEffect]:
+        """Note what it wants done now."""
+        self.did += effects
+        self.dialed += [self.now for effect in effects if isinstance(effect, Dial | Move)]
+        return effects
 
     def told(self, *inputs: LinkInput, dice: float = 0.5) -> list[LinkEffect]:
         """Tell it what happened; return what it wants done."""
-        effects = [effect for input in inputs for effect in self.link.receive(input, self.now, dice)]
-        self.did += effects
-        return effects
+        return self.note([effect for input in inputs for effect in self.link.receive(input, self.now, dice)])
 
     def waits(self, seconds: float, dice: float = 0.5) -> list[LinkEffect]:
         """Let time pass; the alarm rings when it should."""
@@ -61,17 +70,14 @@ class Client:
         effects: list[LinkEffect] = []
         while (when := self.link.deadline()) is not None and when <= until:
             self.now = max(self.now, when)
-            effects += self.link.tick(self.now, dice)
+            effects += self.note(self.link.tick(self.now, dice))
         self.now = until
-        self.did += effects
         return effects
 
     def sleeps(self, seconds: float, dice: float = 0.5) -> list[LinkEffect]:
         """Let time pass without any alarm; then it rings, late."""
         self.now += seconds
-        effects = self.link.tick(self.now, dice)
-        self.did += effects
-        return effects
+        return self.note(self.link.tick(self.now, dice))
 
     @property
     def state(self) -> State:
@@ -199,10 +205,11 @@ def test_a_nudge_ends_the_wait(client: Client) -> None:
 
 def test_nudges_do_not_make_it_dial_more_often_than_the_floor(client: Client) -> None:
     client.told(Start(), Authorized(), Lost())
+    assert client.told(Nudged()) == [Authorize(fresh=False)]
     for _ in range(100):
-        assert client.told(Nudged()) == []
+        assert client.told(Nudged(), Authorized()) == []
     assert client.waits(0.24) == []
-    assert client.waits(0.01) == [Authorize(fresh=False)]
+    assert client.waits(0.01) == [Dial(Road.WEBSOCKET)]
 
 
 # ── away for good ─────────────────────────────────────────────────────────────────────────────────
@@ -343,11 +350,15 @@ def test_from_everywhere_one_can_get_everywhere_and_stop() -> None:
 
 happenings = st.one_of(
     st.sampled_from(
-        [Start(), Authorized(), Opened(), WELCOME, Heard(), Nudged(), Paused(), Unpaused(), Stop(), Advised(1, 2)]
+        [
+            Start(), Authorized(), Opened(), WELCOME, Heard(), Nudged(), Paused(), Unpaused(), Stop(), Advised(1, 2),
+            Advised(0, 0), Moved(),
+        ]
     ),
     st.builds(Lost, st.sampled_from([1000, 1006, 4001, 4003, 4108, 4999])),
     st.floats(0, 100),
-)
+    st.floats(0, 0.5),
+)  # fmt: skip
 
 
 def sockets(did: Iterable[LinkEffect]) -> int:
@@ -367,6 +378,7 @@ def test_whatever_happens_there_is_never_a_second_socket_and_always_a_way_on(
             State.GREETING,
             State.LIVE,
             State.PROBING,
+            State.MOVING,
         )
         if isinstance(what, float):
             client.waits(what)
@@ -375,8 +387,9 @@ def test_whatever_happens_there_is_never_a_second_socket_and_always_a_way_on(
         opened += lost_one
         assert sockets(client.did) - opened in (0, 1)
         has_socket = sockets(client.did) - opened == 1
-        assert has_socket == (client.state in (State.DIALING, State.GREETING, State.LIVE, State.PROBING))
-        resting = client.state in (State.IDLE, State.PAUSED, State.CLOSED, State.AUTHORIZING)
-        assert (client.link.deadline() is None) == resting
+        assert has_socket == (client.state in (State.DIALING, State.GREETING, State.LIVE, State.PROBING, State.MOVING))
+        if client.state is not State.AUTHORIZING:  # it waits for a token, or for the floor
+            assert (client.link.deadline() is None) == (client.state in (State.IDLE, State.PAUSED, State.CLOSED))
         status = client.link.status
         assert (status.retry_at is not None) == (status.state is State.WAITING)
+    assert all(after - before > FLOOR - 1e-9 for before, after in pairwise(client.dialed))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from holdfast.core.reader import BREAKS, Again, Answer, Ask, Barred, Broken, GiveUp, How, Reader, ReaderInput, Tell
 from holdfast.core.replica import Replica
 from holdfast.core.replica import Resync as Afresh
+from holdfast.errors import Malformed
 from holdfast.protocol.cursor import MAX_ROOMS, decode_cursor, encode_cursor
 from holdfast.protocol.messages import Error, Event, Join, Joined, Leave, Left, Resync, Sync, Synced
 
@@ -216,7 +217,7 @@ def test_what_breaks_again_and_again_is_given_up(how: How, then: How) -> None:
         reader.begin()
         reader.receive(Join("a"), 0)
         reader.tick(0)
-        assert reader.receive(Broken(), 0) == [GiveUp()]
+        assert reader.receive(Broken(), 0) == [GiveUp("the answer broke off")]
     assert reader.how is then
 
 
@@ -255,3 +256,12 @@ def test_a_join_that_a_snapshot_overtakes_is_answered_as_a_join() -> None:
     reader.receive(Sync("a", "k:1"), 0)
     reader.tick(0)
     assert reader.receive(Answer((), "k:a=1"), 0) == [Tell(Joined("a", "k:1", True, (), 0))]
+
+
+@pytest.mark.parametrize("cursor", ["k:b=1", "k:", "nonsense", "", "k:" + "9" * 400])
+def test_an_answer_that_does_not_say_where_a_room_stands_is_no_answer(cursor: str) -> None:
+    reader = Reader()
+    reader.receive(Join("a"), 0)
+    reader.tick(0)
+    with pytest.raises(Malformed):
+        reader.receive(Answer((), cursor), 0)

@@ -63,7 +63,7 @@ GROUPS: dict[str, list[Entry]] = {
               "it is never agreed on, at the server or by the Python client; RSV1 is 1002"),
         Entry("CVE-2026-39804", "Bandit", "6 MiB inflate to gibibytes", "`Content-Encoding: gzip` of 60 MiB: read as it is, and no JSON"),
         Entry("CVE-2026-1526", "undici", "a server's message inflates without limit",
-              "the Python client asks for no compression, and ends the link at RSV1"),
+              "the Python client asks for no compression, by HTTP neither, and ends the link at RSV1"),
         Entry("CVE-2026-2229", "undici", "a bad `server_max_window_bits` ends the process",
               "offered to the server: not taken up; answered to the Python client: no handshake"),
         Entry("GHSA-mq44-7p77-q5h7", "aiohttp", "RSV1 without an agreement was taken", "in text, continuations and pings: 1002"),

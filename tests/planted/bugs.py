@@ -350,6 +350,35 @@ BUGS = (
         "core/link.py",
         "        self._alarm = now + GREETING_SECONDS\n        self._set(State.DIALING)\n",
         "        self._alarm = None\n        self._set(State.DIALING)\n",
+        "tests/core/test_link.py",
+    ),
+    Bug(
+        "who is told to move, and told again, dials as often",
+        "core/link.py",
+        "if carries and self._move_at is None:",
+        "if carries:",
+        "tests/spec",
+    ),
+    Bug(
+        "who is hurried dials as often",
+        "core/link.py",
+        "now < self._dialed_at + FLOOR:",
+        "now < self._dialed_at:",
+        "tests/core/test_link.py",
+    ),
+    Bug(
+        "who is sent on from one server to the next never takes their time",
+        "core/link.py",
+        "        self._backoff.lost(now)  # the link that was",
+        "        # the link that was",
+        "tests/spec",
+    ),
+    Bug(
+        "who promises more and sends nothing is asked for ever",
+        "core/replica.py",
+        "        if self._behind_at == self._position:\n",
+        "        if self._behind_at == self._position is None:\n",
+        "tests/spec",
     ),
     Bug(
         "the delay may be as short as the dice say",
@@ -410,8 +439,8 @@ BUGS = (
     Bug(
         "who reads by HTTP goes on from the head, whatever was missed",
         "core/reader.py",
-        "stands = since if recovered else head",
-        "stands = head",
+        "stands = since if recovered else decode_position(head, room)",
+        "stands = decode_position(head, room)",
     ),
     Bug(
         "who polls asks from where it began, again and again",
@@ -554,7 +583,28 @@ BUGS = (
         "                    messages, answered = [], True\n",
         "                    answered = True\n",
     ),
+    Bug(
+        "what comes by HTTP is inflated, however large that is",
+        "client/http.py",
+        'if response.headers.get("content-encoding", "identity") != "identity":',
+        'if response.headers.get("content-encoding") == "identity":',
+        "tests/client/test_bad_answers.py",
+    ),
+    Bug(
+        "an answer by HTTP is read to its end, wherever that is",
+        "client/http.py",
+        "        if len(whole) > MESSAGE_BYTES:\n",
+        "        if len(whole) > 2 * MESSAGE_BYTES:\n",
+        "tests/client/test_bad_answers.py",
+    ),
     # The words.
+    Bug(
+        "a server may have its clients say nothing",
+        "protocol/messages.py",
+        "Annotated[float, Meta(ge=SLOWEST_RATE)]",
+        "float",
+        "tests/protocol/test_codec.py",
+    ),
     Bug(
         "a frame of 126 bytes has the head of a shorter one",
         "protocol/codec.py",
@@ -629,6 +679,13 @@ BUGS = (
         "browser/holdfast.js",
         "this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling",
         "this.jitter ? ceiling * dice : ceiling",
+        "tests/spec",
+    ),
+    Bug(
+        "in a page, who is told to move, and told again, dials as often",
+        "browser/holdfast.js",
+        "          this.#moveAt ??= now",
+        "          this.#moveAt = now",
         "tests/spec",
     ),
     Bug(

@@ -16,7 +16,7 @@ from websockets.protocol import CLIENT, Protocol
 
 from holdfast.errors import Conflict, Invalid, Malformed, Refused
 from holdfast.protocol import messages
-from holdfast.protocol.codec import MAX_DEPTH, Codec, Frame, check_user, problem
+from holdfast.protocol.codec import MAX_DEPTH, Codec, Frame, check_token, check_user, problem
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import (
     RESERVED_TYPES,
@@ -493,6 +493,71 @@ def test_an_event_is_read_with_what_it_carries(room_key: str) -> None:
 def test_what_no_server_says_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         Codec().decode_server(text)
+
+
+def connected(**changed: Any) -> str:
+    fields = json.loads(Codec().encode(SPOKEN[0]).text)
+    for path, value in changed.items():
+        *within, name = path.split("__")
+        inner = fields
+        for key in within:
+            inner = inner[key]
+        inner[name] = value
+    return json.dumps(fields)
+
+
+def goodbye(after: Any, spread: Any = 0) -> str:
+    return json.dumps({"type": "goodbye", "reason": "restart", "after_ms": after, "spread_ms": spread})
+
+
+NOT_KEPT_TO = {
+    "an interval of nothing": connected(heartbeat__interval=0),
+    "a negative interval": connected(heartbeat__interval=-30),
+    "an interval of an age": connected(heartbeat__interval=1e300),
+    "a timeout of nothing": connected(heartbeat__timeout=0.0),
+    "a timeout of more than an hour": connected(heartbeat__timeout=messages.LONGEST_SECONDS + 0.1),
+    "no message at all": connected(limits__messagesPerSecond=0),
+    "less than no message": connected(limits__messagesPerSecond=-1),
+    "hardly any message": connected(limits__messagesPerSecond=5e-324),
+    "a token with another header": connected(token="t\r\nX-Evil: 1"),
+    "a token with a line's end": connected(token="t\n"),
+    "a token that is no ASCII": connected(token="tök"),
+    "an empty token": connected(token=""),
+    "a token that fits into no head": connected(token="t" * 4097),
+    "a session that no server takes": connected(session="s" * 65),
+    "a session with a line's end": connected(session="s\n"),
+    "back before now": goodbye(-1),
+    "back in an age": goodbye(int("9" * 400)),
+    "back in more than an hour": goodbye(3_600_001),
+    "spread before now": goodbye(0, -1),
+    "spread over an age": goodbye(0, int("9" * 400)),
+}
+
+
+@pytest.mark.parametrize("text", NOT_KEPT_TO.values(), ids=NOT_KEPT_TO)
+def test_what_no_client_could_keep_to_is_not_in_the_protocol(text: str) -> None:
+    with pytest.raises(Malformed):
+        Codec().decode_server(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        connected(heartbeat__interval=messages.SHORTEST_SECONDS, heartbeat__timeout=messages.LONGEST_SECONDS),
+        connected(limits__messagesPerSecond=messages.SLOWEST_RATE),
+        connected(token="t" * 4096, session="s" * 64),
+        goodbye(0), goodbye(3_600_000, 3_600_000),
+    ],
+)  # fmt: skip
+def test_up_to_the_bounds_everything_is(text: str) -> None:
+    Codec().decode_server(text)
+
+
+@pytest.mark.parametrize("token", ["", "t\r\nX-Evil: 1", "t\n", "tök", "t" * 4097, None, b"t"])
+def test_what_cannot_stand_in_a_header_is_no_token(token: Any) -> None:
+    assert check_token("user:ann") == "user:ann"
+    with pytest.raises(ValueError, match="4096 printable"):
+        check_token(token)
 
 
 def test_json_that_somebody_else_has_written_becomes_one_valid_line() -> None:

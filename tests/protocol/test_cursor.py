@@ -15,6 +15,7 @@ from holdfast.protocol.cursor import (
     Position,
     decode_cursor,
     decode_position,
+    encode_around,
     encode_cursor,
 )
 
@@ -113,3 +114,13 @@ def test_an_offset_is_at_most_the_largest_row_number() -> None:
             decode_cursor(f"k:{digits}")
         with pytest.raises(Malformed):
             decode_cursor(f"k:lobby={digits}")
+
+
+@given(epochs, st.dictionaries(rooms, offsets, min_size=1, max_size=5), st.data())
+def test_around_one_room_the_others_stand_where_they_are(
+    epoch: str, stands: dict[str, int], data: st.DataObject
+) -> None:
+    room = data.draw(st.sampled_from(sorted(stands)))
+    before, behind = encode_around(epoch, stands, room)
+    for offset in (0, 7, 2**63 - 1):
+        assert f"{before}{offset}{behind}" == encode_cursor(epoch, {**stands, room: offset})

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import urllib.parse
+
+import msgspec
 import pytest
 
-from holdfast import Hub, User
+from holdfast import Hub, Transaction, User
 from holdfast.core.ready import Span
+from holdfast.protocol import cursor
+from holdfast.protocol.cursor import Cursor, decode_cursor
 from holdfast.server.auth import Identity
+from holdfast.server.follow import Event
 
 
 async def test_what_comes_while_other_rooms_are_opened_is_before_where_a_new_reader_begins(
@@ -26,3 +32,36 @@ async def test_what_comes_while_other_rooms_are_opened_is_before_where_a_new_rea
         async with hub.opened.follow(ann, rooms, None, "poll", multiplexed=True) as follow:
             assert follow.cursor.endswith("lobby=1;kitchen=0")
             assert await follow.take() == []
+
+
+async def test_a_page_of_one_room_costs_what_is_in_it_and_not_as_often_all_rooms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quoted: list[str] = []
+
+    def quote(name: str, **options: str) -> str:
+        quoted.append(name)
+        return urllib.parse.quote(name, **options)
+
+    def fill(tx: Transaction) -> None:
+        for room in rooms:
+            for number in range(200):
+                tx.publish(room, "said", {"n": number})
+
+    rooms, ann = tuple(f"room {number}" for number in range(32)), Identity(User("ann", "Ann"))
+    async with Hub("memory:") as hub:
+        epoch = hub.opened.store.epoch
+        await hub.write(fill)
+        monkeypatch.setattr(cursor, "quote", quote)
+        begin = Cursor(epoch, None, dict.fromkeys(rooms, 0))
+        async with hub.opened.follow(ann, rooms, begin, "sse", multiplexed=True) as follow:
+            stands, pages = dict.fromkeys(rooms, 0), 0
+            while page := await follow.take():
+                pages += 1
+                for event in page:
+                    assert isinstance(event, Event)
+                    stands[msgspec.json.decode(event.frame.text)["room"]] += 1
+                    assert decode_cursor(event.cursor).offsets == stands
+            assert set(stands.values()) == {200}
+    assert len(quoted) == 32 * pages
+    assert pages < 32 * 200 / 50

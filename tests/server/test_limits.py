@@ -189,3 +189,13 @@ async def test_a_publication_is_at_most_64_kib() -> None:
         await hub.publish("room", "x", {"a": "x" * 65_000})
         with pytest.raises(Exception, match="65536 bytes"):
             await hub.publish("room", "x", {"a": "x" * 65_536})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.001, 3600.5, float("inf"), float("nan")])
+def test_a_hub_promises_nothing_that_its_clients_could_not_keep_to(seconds: float) -> None:
+    for options in ({"heartbeat_interval": seconds}, {"heartbeat_timeout": seconds}):
+        with pytest.raises(ValueError, match="Expected `float`"):
+            Hub("memory:", **options)  # type: ignore[arg-type]
+    if seconds <= 0.001:
+        with pytest.raises(ValueError, match="messagesPerSecond"):
+            Hub("memory:", limits=Limits(messages_per_second=seconds))

@@ -35,6 +35,10 @@ const run = {
   reader({ steps }) {
     const reader = new Reader();
     for (const step of steps) {
+      if (step.fails) {
+        assert.throws(() => reader.receive(step.input, step.at), JSON.stringify(step));
+        continue;
+      }
       const effects = step.tick ? reader.tick(step.at) : reader.receive(step.input, step.at);
       assert.deepEqual(effects, step.effects ?? [], JSON.stringify(step));
       assert.equal(reader.how, step.how, JSON.stringify(step));
@@ -47,6 +51,10 @@ const run = {
       if (step.do === "join") assert.deepEqual(replica.join(), step.says);
       if (step.do === "hold") replica.hold();
       if (step.do === "restart") assert.deepEqual(replica.restart(step.cursor), step.says);
+      if (step.fails) {
+        assert.throws(() => replica.receive({ ...step.message, room: "lobby" }), JSON.stringify(step));
+        continue;
+      }
       if (step.do === "receive") {
         const { items, ask } = replica.receive({ ...step.message, room: "lobby" });
         const flat = items.map(({ room, ...fields }) => fields);

@@ -12,10 +12,12 @@ const HOLD_SECONDS = 15;
 const SHORT_SECONDS = 3;
 const BREAKS = 2;
 const ROOMS = 32;
+const LONGEST_MS = 3_600_000; // that whoever answers sends anybody away for
+const ANSWER_LENGTH = 64 * 1024 * 1024; // of an answer, and of an event in a stream
 const ANSWER_SECONDS = 30; // for an answer to what was said: else a connection that fell silent holds it for ever
 
 /** @typedef {{type: "ask" | "tell" | "give_up", how?: string, rooms?: string[], cursor?: string | null, wait?: number,
- *   message?: Message}} ReaderEffect */
+ *   message?: Message, reason?: string}} ReaderEffect */
 
 /**
  * What does a client read that has no WebSocket, and what would a WebSocket have said? It asks what follows its
@@ -39,9 +41,9 @@ export class Reader {
   }
 
   /** Take in what is wanted (`join`, `leave`, `sync`, `again`), or what came (`answer`, `barred`, `broken`).
-   * @param {{type: string, room?: any, since?: string, messages?: Message[], cursor?: any}} input
+   * @param {{type: string, room?: any, since?: string, messages?: Message[], cursor?: any, reason?: string}} input
    * @param {number} now  @returns {ReaderEffect[]} */
-  receive({ type, room, since, messages = [], cursor }, now) {
+  receive({ type, room, since, messages = [], cursor, reason }, now) {
     switch (type) {
       case "join":
       case "sync":
@@ -73,7 +75,7 @@ export class Reader {
       this.#breaks = 0;
       this.how = this.how === "stream" ? "held" : "short";
     }
-    return [{ type: "give_up" }];
+    return [{ type: "give_up", ...(reason && { reason }) }];
   }
 
   /** @param {number} now  @returns {ReaderEffect[]} */
@@ -145,6 +147,42 @@ export class Reader {
 
 const CODES = { 401: 4001, 403: 4003, 429: 1013, 503: 1013 }; // statuses about us, or about when, not about the way
 
+/** @param {unknown} milliseconds  said by whoever has answered: it may be any proxy */
+const bearable = (milliseconds) => Math.min(Math.max(0, Number(milliseconds) || 0), LONGEST_MS);
+
+/** Yield what comes, as text. @param {Response} response */
+async function* parts(response) {
+  const body = /** @type {ReadableStream} */ (response.body).getReader();
+  const decoder = new TextDecoder();
+  try {
+    for (let part; !(part = await body.read()).done; ) yield decoder.decode(part.value, { stream: true });
+  } finally {
+    body.cancel().catch(() => {});
+  }
+}
+
+/** Return all of an answer; throws if there is no end of it. @param {Response} response */
+async function whole(response) {
+  let text = "";
+  for await (const part of parts(response)) text = bounded(text + part);
+  return text;
+}
+
+/** @param {string} text */
+function bounded(text) {
+  if (text.length > ANSWER_LENGTH) throw new Error(`an answer of more than ${ANSWER_LENGTH} characters`);
+  return text;
+}
+
+/** @param {string} text */
+function json(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
+}
+
 /** A link without a WebSocket, and in its likeness: `…/send` for what is said, `…/events` or `…/poll` for what is heard. */
 export class HttpSocket {
   readyState = 0;
@@ -206,7 +244,7 @@ export class HttpSocket {
 
   /** @param {Response} response */
   #refused({ status, headers }) {
-    const after = 1000 * Number(headers.get("retry-after"));
+    const after = bearable(1000 * Number(headers.get("retry-after")));
     if (after) this.#hear({ type: "goodbye", after_ms: after, spread_ms: after });
     this.#lose(CODES[/** @type {401} */ (status)] ?? 1006, `HTTP ${status}`);
   }
@@ -229,11 +267,11 @@ export class HttpSocket {
         body: text,
         signal: AbortSignal.timeout(1000 * ANSWER_SECONDS),
       });
-      const answer = await response.json().catch(() => ({}));
+      const answer = json(await whole(response));
       const isLife = !this.#reading; // else what is read says whether the link is alive
       if (answer.type) this.#hear(answer, isLife);
-      else if (response.ok && isLife) this.onheard();
       else if (response.status in CODES || text.startsWith('{"type":"auth"')) this.#refused(response);
+      else if (response.ok) isLife && this.onheard();
       else this.#hear({ type: "error", error: answer.error ?? `HTTP ${response.status}`, code: "refused" }, isLife);
     } catch (error) {
       this.#lose(1006, String(error));
@@ -246,7 +284,7 @@ export class HttpSocket {
     const now = this.#now();
     for (const effect of input ? this.#reader.receive(input, now) : this.#reader.tick(now)) {
       if (effect.type === "tell") this.#hear(effect.message);
-      if (effect.type === "give_up") return this.#lose(1006, "the answer broke off");
+      if (effect.type === "give_up") return this.#lose(1006, effect.reason ?? "the answer broke off");
       if (effect.type === "ask") this.#ask(effect);
     }
     clearTimeout(this.#timer);
@@ -266,31 +304,34 @@ export class HttpSocket {
       const response = await this.#fetch(how === "stream" ? "events" : "poll", query, { signal });
       if (!response.ok) {
         if (response.status in CODES) this.#refused(response);
-        else tell({ type: "barred" });
+        else tell({ type: "barred", reason: `HTTP ${response.status}` });
       } else if (how === "stream") {
-        await this.#stream(/** @type {ReadableStream} */ (response.body).getReader(), tell);
+        await this.#stream(response, tell);
       } else {
-        const { data, cursor } = await response.json();
+        const { data, cursor } = JSON.parse(await whole(response));
         this.onheard();
         tell({ type: "answer", messages: data, cursor });
       }
-    } catch {
-      tell({ type: "broken" });
+    } catch (error) {
+      tell({ type: "broken", reason: String(error) });
     }
   }
 
-  /** @param {ReadableStreamDefaultReader} body  @param {(input: any) => void} tell */
-  async #stream(body, tell) {
-    const decoder = new TextDecoder();
+  /** @param {Response} response  @param {(input: any) => void} tell */
+  async #stream(response, tell) {
     let text = "";
+    let end = ""; // of the text: only where an event ends is all of it looked at
     let retry = 0;
     let answered = false;
     /** @type {Message[]} */
     let messages = [];
-    for (let part; !(part = await body.read()).done; ) {
+    for await (const part of parts(response)) {
       this.onheard();
-      const events = (text + decoder.decode(part.value, { stream: true })).split(/\r?\n\r?\n/);
-      text = events.pop() ?? "";
+      text = bounded(text + part);
+      end = (end + part).slice(-part.length - 3);
+      if (!/\n\r?\n/.test(end)) continue;
+      const events = text.split(/\r?\n\r?\n/);
+      text = end = events.pop() ?? "";
       for (const event of events) {
         const fields = Object.fromEntries(event.split(/\r?\n/).map((line) => line.split(/: ?(.*)/s)));
         retry = fields.retry ?? retry;
@@ -298,10 +339,12 @@ export class HttpSocket {
         if (fields.id) {
           tell({ type: "answer", messages: messages.splice(0), cursor: fields.id }); // of several gaps, the last moves on
           answered = true;
+        } else if (messages.length > ROOMS) {
+          throw new Error("more gaps than rooms, and no place to go on from");
         }
       }
     }
-    this.#hear({ type: "goodbye", after_ms: Number(retry), spread_ms: 0 });
+    this.#hear({ type: "goodbye", after_ms: bearable(retry), spread_ms: 0 });
     if (answered) tell({ type: "broken" });
     else this.#lose(1013, "the server takes nobody in now");
   }

@@ -54,7 +54,8 @@ export declare class Backoff {
     welcomed(now: number): void;
     /** A link that died young twice in a row is still failing. @param {number} now */
     lost(now: number): void;
-    /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread */
+    /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+     * and sends away, again and again, makes nobody dial more often than by our own rule */
     next(dice: number, advice: [number, number] | null): {
         attempt: number;
         ceiling: number;
@@ -85,7 +86,8 @@ export declare class Link {
     /** When `tick` is due next. */
     deadline(): number | null;
 }
-/** Where a cursor stands in a room. @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
+/** Where a cursor stands in a room; throws if it does not say so.
+ * @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
 export declare function position(cursor: string, room: string): {
     epoch: string;
     offset: number;

@@ -27,6 +27,9 @@ const GREETING_SECONDS = 10;
 const MOVE_AGAIN_SECONDS = 2;
 const PROBE_SECONDS = 3;
 const LATE_SECONDS = 1;
+const LONGEST_SECONDS = 3600; // what a server says of times, rates and secrets has bounds (PROTOCOL.md)
+const SHORTEST_SECONDS = 0.01;
+const SLOWEST_RATE = 0.01;
 const AWAY = 4900; // we go on with another connection, or will be back: we are shown meanwhile
 const PASSING = ["internal", "unavailable"]; // errors: what was asked for is asked for again
 const UNDECIDED = [...PASSING, "too_many", "too_slow"]; // … of which none says that a command will not be carried out
@@ -58,15 +61,16 @@ export class Backoff {
     if (this.#shortLived < 2) this.#failures = 0;
   }
 
-  /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread */
+  /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+   * and sends away, again and again, makes nobody dial more often than by our own rule */
   next(dice, advice) {
     const attempt = ++this.#failures;
-    if (advice) {
-      const [after, spread] = advice;
-      return { attempt, ceiling: after + spread, delay: Math.max(FLOOR, after + spread * dice) };
-    }
     const ceiling = CEILINGS[Math.min(attempt, CEILINGS.length) - 1];
-    return { attempt, ceiling, delay: this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling };
+    const own = { attempt, ceiling, delay: this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling };
+    if (!advice) return own;
+    const [after, spread] = advice;
+    const advised = { attempt, ceiling: after + spread, delay: Math.max(FLOOR, after + spread * dice) };
+    return this.#shortLived >= 2 && own.delay > advised.delay ? own : advised;
   }
 }
 
@@ -151,6 +155,7 @@ export class Link {
   /** @type {number | null} */ #alarm = null;
   /** @type {[number, number] | null} */ #advice = null;
   /** @type {number | null} */ #moveAt = null; // to another server, while this one still carries
+  #again = MOVE_AGAIN_SECONDS; // then twice as long each time
   #backoff;
   #refused = false; // the last token was; the next is asked for afresh
   #silence = 0;
@@ -183,7 +188,7 @@ export class Link {
       case "advised":
         this.#advice = [input.after ?? 0, input.spread ?? 0];
         if (["live", "probing"].includes(this.state) && this.#roads.road === "websocket") {
-          this.#moveAt = now + this.#advice[0] + this.#advice[1] * dice;
+          this.#moveAt ??= now + this.#backoff.next(dice, this.#advice).delay; // however often it is told to
         }
         return [];
       case "welcomed":
@@ -203,9 +208,9 @@ export class Link {
         if (this.#roads.road === "websocket" || !["live", "probing"].includes(this.state)) return [];
         this.#roads.road = "websocket";
         break;
-      case "nudged":
-        if (this.state === "waiting" && now - this.#dialedAt < FLOOR) {
-          this.#alarm = this.#dialedAt + FLOOR;
+      case "authorized":
+        if (this.state === "authorizing" && now < this.#dialedAt + FLOOR) {
+          this.#alarm = this.#dialedAt + FLOOR; // whoever has hurried it, and how often
           return [];
         }
     }
@@ -219,13 +224,15 @@ export class Link {
       return [{ type: "try" }];
     }
     if (this.#moveAt !== null && now >= this.#moveAt) {
-      this.#moveAt = now + MOVE_AGAIN_SECONDS;
+      this.#moveAt = now + this.#again;
+      this.#again = Math.min(2 * this.#again, 30);
       this.#advice = null; // heeded
-      return [{ type: "move" }];
+      return this.#dial({ type: "move" }, now);
     }
     if (this.#alarm === null || now < this.#alarm) return [];
     const late = now - this.#alarm > LATE_SECONDS; // the machine slept: that says nothing about the server
     if (this.state === "waiting") return this.#step({ type: "rung" }, now, dice);
+    if (this.state === "authorizing") return this.#step({ type: "authorized" }, now, dice);
     if (this.state === "live" && now < this.#heardAt + this.#silence) {
       this.#alarm = this.#heardAt + this.#silence;
       return [];
@@ -270,14 +277,15 @@ export class Link {
         effects.push({ type: "authorize", fresh: this.#refused });
         break;
       case "dialing":
-        this.#dialedAt = now;
         this.#alarm = now + GREETING_SECONDS;
         this.#set(after);
-        effects.push({ type: "dial", road: this.#roads.road });
+        effects.push(...this.#dial({ type: "dial", road: this.#roads.road }, now));
         break;
-      case "greeting":
       case "moving":
-        if (after === "moving") this.#alarm = now + GREETING_SECONDS;
+        this.#backoff.lost(now); // the link that was; whoever is sent on from one to the next takes their time
+        this.#alarm = now + GREETING_SECONDS;
+      // as then
+      case "greeting":
         this.#set(after);
         effects.push({ type: "introduce" });
         break;
@@ -290,6 +298,7 @@ export class Link {
         this.#roads.welcomed(now);
         this.#refused = false;
         this.#advice = null;
+        this.#again = MOVE_AGAIN_SECONDS;
         effects.push({ type: "rejoin" });
         break;
       case "probing":
@@ -318,6 +327,12 @@ export class Link {
     return effects;
   }
 
+  /** Dial, by either: nobody does it twice within `FLOOR`. @param {Effect} effect  @param {number} now */
+  #dial(effect, now) {
+    this.#dialedAt = now;
+    return [effect];
+  }
+
   /** Be in another state, but keep what is known of the attempts. @param {string} state */
   #set(state) {
     this.status = { ...this.status, state, retryAt: null, road: this.#roads.road };
@@ -330,12 +345,14 @@ function earliest(times) {
   return earliest === Infinity ? null : earliest;
 }
 
-/** Where a cursor stands in a room. @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
+/** Where a cursor stands in a room; throws if it does not say so.
+ * @param {string} cursor  @param {string} room  @returns {{epoch: string, offset: number}} */
 export function position(cursor, room) {
   const [epoch, rest = ""] = cursor.split(":", 2);
-  const several = rest.includes("=");
-  const mine = several && rest.split(";").find((part) => decodeURIComponent(part.split("=")[0]) === room);
-  return { epoch, offset: Number(mine ? mine.split("=")[1] : rest) };
+  const mine = rest.split(";").map((part) => part.split("=")).find(([name, at]) => !at || decodeURIComponent(name) === room);
+  const digits = mine?.at(-1) ?? "";
+  if (!epoch || !/^\d{1,19}$/.test(digits)) throw new Error(`${cursor} is no place in ${room}`);
+  return { epoch, offset: Number(digits) };
 }
 
 /**
@@ -347,6 +364,7 @@ export class Replica {
   /** @type {{epoch: string, offset: number} | null} */ #position = null;
   #joined = false;
   #syncing = false;
+  /** @type {string | null} */ #behindAt = null; // where a sync was answered that has more, and did not send it
   /** @type {Map<string, User>} */ users = new Map();
   /** @type {Map<string, User>} */ typing = new Map();
   size = 0;
@@ -364,6 +382,7 @@ export class Replica {
   /** How to (re)join. @returns {Message} */
   join() {
     this.#joined = this.#syncing = false;
+    this.#behindAt = null;
     return this.resume && this.cursor ? { type: "join", since: this.cursor } : { type: "join" };
   }
 
@@ -390,7 +409,10 @@ export class Replica {
         return { items: [message] };
       case "synced":
         this.#syncing = false;
-        return { items: [], ...(this.#isBehind(message.cursor) && { ask: this.#ask() }) };
+        if (!this.#isBehind(message.cursor)) return { items: [] };
+        if (this.#behindAt === this.cursor) throw new Error("synced goes further than what came, again");
+        this.#behindAt = this.cursor;
+        return { items: [], ask: this.#ask() };
       case "left": // not the answer to our own: who leaves has no copy any more
         return { items: this.#joined ? [message] : [] };
       case "presence":
@@ -679,14 +701,24 @@ class Room extends Emitter {
  *   the machine's own word; `retryAt` is in seconds since 1970. */
 /** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
 
-/** What a frame says, or null if nobody can read it. @param {string} text  @returns {Message | null} */
+/** @param {any} value  @param {number} least  @param {number} most */
+const isWithin = (value, least, most) => typeof value === "number" && value >= least && value <= most;
+
+/** Whether one can keep to what a server says of times, rates and secrets. @param {any} message */
+function isBearable({ type, heartbeat, limits, session = "-", token = "-", after_ms, spread_ms }) {
+  const isWait = (/** @type {any} */ milliseconds) => isWithin(milliseconds, 0, 1000 * LONGEST_SECONDS);
+  const isBeat = (/** @type {any} */ seconds) => isWithin(seconds, SHORTEST_SECONDS, LONGEST_SECONDS);
+  if (type === "goodbye") return isWait(after_ms) && isWait(spread_ms);
+  if (type !== "connected") return true;
+  const isSecret = /^[!-~]{1,64}$/.test(session) && /^[ -~]{1,4096}$/.test(token);
+  return isBeat(heartbeat?.interval) && isBeat(heartbeat?.timeout) && limits?.messagesPerSecond >= SLOWEST_RATE && isSecret;
+}
+
+/** What a frame says; throws if that is not in the protocol. @param {string} text  @returns {Message} */
 function parsed(text) {
-  try {
-    const message = JSON.parse(text);
-    return typeof message?.type === "string" ? message : null;
-  } catch {
-    return null;
-  }
+  const message = JSON.parse(text);
+  if (typeof message?.type !== "string" || !isBearable(message)) throw new Error(text.slice(0, 100));
+  return message;
 }
 
 /** A client that stays connected, and in its rooms. See `connect`. @extends {Emitter<ClientEvents>} */
@@ -929,10 +961,12 @@ class Client extends Emitter {
     socket.onmessage = (/** @type {{data: string, isLife?: boolean}} */ { data, isLife = true }) => {
       if (isLife) heard();
       if (!isCurrent()) return;
-      const message = parsed(data);
-      if (message) return this.#received(message);
-      this.#abandon(1000); // its place in the log stays open: to ask for it again at once would be to ask for ever
-      this.#tell({ type: "lost", code: 1006, reason: "the server said something that is not in the protocol" });
+      try {
+        this.#received(parsed(data));
+      } catch (error) {
+        this.#abandon(1000); // its place in the log stays open: to ask for it again at once would be to ask for ever
+        this.#tell({ type: "lost", code: 1006, reason: `the server said something that is not in the protocol: ${error}` });
+      }
     };
     socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
       if (!isCurrent()) return;

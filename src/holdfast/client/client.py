@@ -38,7 +38,7 @@ from holdfast.errors import (
     refusal_called,
 )
 from holdfast.protocol import messages
-from holdfast.protocol.codec import Codec
+from holdfast.protocol.codec import Codec, check_token
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import User
 
@@ -78,6 +78,8 @@ def connect(
     """
     if recover not in ("resume", "snapshot"):
         raise ValueError(f"recover is 'resume' or 'snapshot', not {recover!r}")
+    if isinstance(token, str):
+        check_token(token)
     return Client(url, token=token, resume=recover == "resume", snapshot=snapshot, jitter=jitter)
 
 
@@ -263,7 +265,7 @@ class Client:
                 case _ if isinstance(what, LinkInput):
                     self._tell(what)
                 case _:
-                    self._heed(what)
+                    self._received(what)
 
     def _deadline(self) -> float | None:
         times = [self._link.deadline(), *(room.outbox.deadline() for room in self._rooms.values())]
@@ -287,10 +289,11 @@ class Client:
                 case link.Authorize(fresh):
                     self._spawn(self._authorize(fresh))
                 case link.Dial(road):
-                    self._road = self._open(road)
-                    self._spawn(self._road.run(self.url, self._credentials))
-                case link.Move():
-                    self._move()
+                    self._road = self._dial(road)
+                case link.Move():  # beside the road that carries
+                    if self._spare is not None:
+                        self._spawn(self._spare.abandon(CloseCode.NORMAL))
+                    self._spare = self._dial(roads.Road.WEBSOCKET)
                 case link.Try():
                     self._spawn(self._try())
                 case link.Introduce():
@@ -306,23 +309,19 @@ class Client:
         for changed in self._watchers:
             changed.set()
 
-    def _open(self, road: roads.Road) -> Road:
-        if road is roads.Road.WEBSOCKET:
-            return WebSocketRoad(self._heard)
-        from holdfast.client.http import HttpRoad  # and with it an HTTP client: most links never need one
+    def _dial(self, by: roads.Road) -> Road:
+        if by is roads.Road.WEBSOCKET:
+            road: Road = WebSocketRoad(self._heard)
+        else:
+            from holdfast.client.http import HttpRoad  # and with it an HTTP client: most links never need one
 
-        return HttpRoad(self._heard, self._reader)
+            road = HttpRoad(self._heard, self._reader)
+        self._spawn(road.run(self.url, self._credentials))
+        return road
 
     async def _try(self) -> None:
         if await is_free(self.url, self._credentials):
             self._put(None, link.Free())
-
-    def _move(self) -> None:
-        """Dial beside the road that carries."""
-        if self._spare is not None:
-            self._spawn(self._spare.abandon(CloseCode.NORMAL))
-        self._spare = WebSocketRoad(self._heard)
-        self._spawn(self._spare.run(self.url, self._credentials))
 
     def _go_over(self) -> None:
         """Let go of the road that carried, and go on by the other."""
@@ -335,7 +334,7 @@ class Client:
         try:
             if callable(self._token) and (fresh or self._credentials is None):
                 token = self._token()
-                self._credentials = await token if inspect.isawaitable(token) else token
+                self._credentials = check_token(await token if inspect.isawaitable(token) else token)
             elif self._token is None and fresh:
                 self._credentials = None  # as another guest, then
             elif isinstance(self._token, str):
@@ -365,9 +364,9 @@ class Client:
 
     # What the server says.
 
-    def _received(self, text: str) -> None:
+    def _received(self, said: str | messages.ServerMessage | messages.Event) -> None:
         try:
-            self._heed(self._codec.decode_server(text))
+            self._heed(self._codec.decode_server(said) if isinstance(said, str) else said)
         except Refused as problem:
             # Its place in the log stays open: to ask for it again at once would be to ask for ever.
             logger.warning("the server said something that is not in the protocol: %s", problem)

@@ -2,12 +2,15 @@
 How is a link held without a WebSocket?
 
 Messages go out as requests, one after the other; what follows is read as `core.reader` says,
-as an event stream or by polls, and told as a WebSocket would have told it.
+as an event stream or by polls, and told as a WebSocket would have told it. Whatever goes wrong,
+the link is lost, at once and with a reason; and no answer takes more memory than a message may.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
@@ -15,15 +18,30 @@ from urllib.parse import quote
 
 import httpx2
 import msgspec
+from msgspec import Raw, Struct
 
-from holdfast.client.road import WAITING, Tell, http_url
+from holdfast.client.road import MESSAGE_BYTES, WAITING, Tell, http_url
 from holdfast.core import reader
 from holdfast.core.link import GREETING_SECONDS, Advised, Heard, Lost, Opened
-from holdfast.core.reader import Answer, Ask, How, Reader, ReaderEffect, ReaderInput
-from holdfast.errors import Refused
+from holdfast.core.reader import Answer, Ask, How, Reader, ReaderInput
+from holdfast.errors import Malformed, Refused
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Connected, Error, Event, Join, Leave, Ping, Pong, ServerMessage, Sync
+from holdfast.protocol.cursor import MAX_ROOMS
+from holdfast.protocol.messages import (
+    LONGEST_SECONDS,
+    Connected,
+    Error,
+    Event,
+    Join,
+    Leave,
+    Ping,
+    Pong,
+    ServerMessage,
+    Sync,
+)
+
+logger = logging.getLogger("holdfast.client")
 
 #: For an answer to what was said: longer than a server needs (a change has 5 s). What is not answered is said again on
 #: another link, under its key. Else a connection that fell silent would hold all that is said for ever, while what is
@@ -37,6 +55,16 @@ _CODES = {
     429: CloseCode.TRY_LATER,
     503: CloseCode.TRY_LATER,
 }
+
+#: `Retry-After` (RFC 9110 §10.2.3), where it is no date.
+_SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+class _Page(Struct, frozen=True):
+    """The answer to a poll."""
+
+    data: list[Raw]
+    cursor: str
 
 
 @cache
@@ -61,18 +89,31 @@ class HttpRoad:
 
     async def run(self, url: str, token: str | None) -> None:
         """Tell what is heard until there is nothing more to hear."""
+        self._running = asyncio.current_task()
+        try:
+            lost = await self._hold(url, token)
+        except Exception as error:
+            lost = _lost(error)
+        await self._tell(self, lost)
+
+    async def _hold(self, url: str, token: str | None) -> Lost:
         self._reader.begin()
         self._url = url
-        self._running = asyncio.current_task()
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = {"Accept-Encoding": "identity"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         # A stream is silent between two heartbeats; the link's watchdog judges it, not this timeout.
         timeout = httpx2.Timeout(GREETING_SECONDS, read=None)
         trust = _trusted() if http_url(url, "").startswith("https") else False
-        async with httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False, verify=trust) as self._http:
+        async with httpx2.AsyncClient(
+            headers=headers,
+            timeout=timeout,
+            trust_env=False,
+            verify=trust,
+            event_hooks={"response": [_expect_plain]},
+        ) as self._http:
             saying = asyncio.create_task(self._say_all())
             try:
                 await self._tell(self, Opened())
-                await self._tell(self, await self._life())
+                return await self._life()
             finally:
                 saying.cancel()
                 if self._reading is not None:
@@ -120,50 +161,43 @@ class HttpRoad:
                 if isinstance(input, Answer | reader.Barred | reader.Broken) and asked != self._asked:
                     continue
                 effects = self._reader.receive(input, loop.time())
-            if reader.GiveUp() in effects:
-                return Lost(CloseCode.ABNORMAL, "the answer broke off")
-            await self._carry(effects)
+            for effect in effects:
+                if isinstance(effect, reader.GiveUp):
+                    return Lost(CloseCode.ABNORMAL, effect.reason)
+                await self._carry(effect)
 
-    async def _carry(self, effects: list[ReaderEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case reader.Tell(message):
-                    await self._tell(self, message)
-                case Ask():
-                    self._asked += 1
-                    if self._reading is not None:
-                        self._reading.cancel()
-                    self._reading = asyncio.create_task(self._read(self._asked, effect)) if effect.rooms else None
+    async def _carry(self, effect: reader.Tell | Ask) -> None:
+        match effect:
+            case reader.Tell(message):
+                await self._tell(self, message)
+            case Ask():
+                self._asked += 1
+                if self._reading is not None:
+                    self._reading.cancel()
+                self._reading = asyncio.create_task(self._read(self._asked, effect)) if effect.rooms else None
 
     # What is said.
 
     async def _say_all(self) -> None:
-        while True:
-            text = await self._outgoing.get()
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    response = await self._http.post(
-                        http_url(self._url, "send"), content=text, headers={"Content-Type": "application/json"}
-                    )
-            except TimeoutError:
-                silent = Lost(CloseCode.ABNORMAL, f"no answer within {ANSWER_SECONDS:g} s")
-                await self._inbox.put((self._asked, silent))
-                return
-            except httpx2.HTTPError as error:
-                lost = Lost(CloseCode.ABNORMAL, str(error) or type(error).__name__)
-                await self._inbox.put((self._asked, lost))
-                return
-            try:
-                await self._answered(text, response)
-            except (Refused, ValueError) as error:
-                lost = Lost(CloseCode.ABNORMAL, f"the server said something that is not in the protocol: {error}")
-                await self._inbox.put((self._asked, lost))
-                return
+        try:
+            while True:
+                await self._post(await self._outgoing.get())
+        except Exception as error:
+            await self._inbox.put((self._asked, _lost(error)))
 
-    async def _answered(self, text: str, response: httpx2.Response) -> None:
+    async def _post(self, text: str) -> None:
+        url, headers = http_url(self._url, "send"), {"Content-Type": "application/json"}
+        async with (
+            asyncio.timeout(ANSWER_SECONDS),
+            self._http.stream("POST", url, content=text, headers=headers) as response,
+        ):
+            answer = await _whole(response)
+        await self._answered(text, response, answer)
+
+    async def _answered(self, text: str, response: httpx2.Response, answer: bytes) -> None:
         """Tell what the server answered to a message."""
         try:
-            fields = msgspec.json.decode(response.content)
+            fields = msgspec.json.decode(answer)
         except ValueError:
             fields = None
         if isinstance(fields, dict) and "type" in fields:
@@ -173,12 +207,12 @@ class HttpRoad:
                 self._codec = Codec(connected.room_key)
                 if isinstance(connected.token, str):  # else each request would be another guest's
                     self._http.headers["Authorization"] = f"Bearer {connected.token}"
-            await self._tell(self, self._codec.decode_server(response.text) if self._is_reading else response.text)
+            await self._tell(self, self._codec.decode_server(answer) if self._is_reading else answer.decode())
+        elif response.status_code in _CODES or not self._welcomed:
+            await self._inbox.put((self._asked, await self._refusal(response)))
         elif response.is_success:
             if not self._is_reading:
                 await self._tell(self, Heard())
-        elif response.status_code in _CODES or not self._welcomed:
-            await self._inbox.put((self._asked, await self._refusal(response)))
         else:
             error = fields.get("error") if isinstance(fields, dict) else None
             await self._tell(self, Error(str(error or f"HTTP {response.status_code}"), "refused"))
@@ -193,37 +227,37 @@ class HttpRoad:
         try:
             async for answer in answers:
                 await self._inbox.put((asked, answer))
-        except (httpx2.HTTPError, Refused, ValueError):
-            await self._inbox.put((asked, reader.Broken()))
+        except Exception as error:
+            await self._inbox.put((asked, reader.Broken(_lost(error).reason)))
 
     async def _poll(self, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
-        response = await self._http.get(http_url(self._url, "poll"), params=params)
-        if not response.is_success:
-            yield await self._refused(response)
-            return
+        async with self._http.stream("GET", http_url(self._url, "poll"), params=params) as response:
+            if not response.is_success:
+                yield await self._refused(response)
+                return
+            page = msgspec.json.decode(await _whole(response), type=_Page)
         await self._tell(self, Heard())
-        fields = msgspec.json.decode(response.content)
-        messages = tuple(self._codec.decode_server(msgspec.json.encode(message)) for message in fields["data"])
-        yield Answer(messages, fields["cursor"])
+        yield Answer(tuple(self._codec.decode_server(bytes(message)) for message in page.data), page.cursor)
 
     async def _stream(self, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
         url = http_url(self._url, "events")
         async with self._http.stream("GET", url, params=params) as response:
             if not response.is_success:
-                await response.aread()
                 yield await self._refused(response)
                 return
             assert isinstance(response.stream, httpx2.AsyncByteStream)
             response.stream = _Tapped(response.stream, self._comment)
             retry, answered = 0.0, False
             messages: list[ServerMessage | Event] = []
-            async for event in httpx2.EventSource(response):
-                retry = retry if event.retry is None else event.retry / 1000
+            async for event in httpx2.EventSource(response, max_event_size=MESSAGE_BYTES):
+                retry = retry if event.retry is None else _bearable(event.retry)
                 if event.event != "message":  # not our `connected`, nor an id alone
                     messages.append(self._codec.decode_server(event.data))
                 if event.id:  # of several gaps, only the last one moves on
                     yield Answer(tuple(messages), event.id)
                     messages, answered = [], True
+                elif len(messages) > MAX_ROOMS:
+                    raise Malformed("more gaps than rooms, and no place to go on from")
             await self._tell(self, Advised(retry, 0.0))
             yield reader.Broken() if answered else Lost(CloseCode.TRY_LATER, "the server takes nobody in now")
 
@@ -232,14 +266,53 @@ class HttpRoad:
         await self._tell(self, Heard())
 
     async def _refused(self, response: httpx2.Response) -> Lost | reader.Barred:
-        return await self._refusal(response) if response.status_code in _CODES else reader.Barred()
+        if response.status_code in _CODES:
+            return await self._refusal(response)
+        return reader.Barred(f"HTTP {response.status_code}")
 
     async def _refusal(self, response: httpx2.Response) -> Lost:
         """Return what a status means, in close codes, after telling when to come back."""
         after = response.headers.get("retry-after", "")
-        if after.isdigit():
-            await self._tell(self, Advised(float(after), float(after)))
+        if _SECONDS.fullmatch(after):
+            seconds = _bearable(1000 * int(after))
+            await self._tell(self, Advised(seconds, seconds))
         return Lost(_CODES.get(response.status_code, CloseCode.ABNORMAL), f"HTTP {response.status_code}")
+
+
+def _bearable(milliseconds: int) -> float:
+    """Return how many seconds somebody is sent away for, by whoever has answered: it may be any proxy."""
+    return max(0, min(milliseconds, round(1000 * LONGEST_SECONDS))) / 1000
+
+
+async def _expect_plain(response: httpx2.Response) -> None:
+    """Raise, before anything of it is read, if an answer is compressed: nothing that was asked for can blow up."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise httpx2.RemoteProtocolError("the answer is compressed, and none was asked for that is")
+
+
+async def _whole(response: httpx2.Response) -> bytes:
+    """Return all of an answer; raise if it is longer than a message may be."""
+    whole = bytearray()
+    async for part in response.aiter_raw():
+        whole += part
+        if len(whole) > MESSAGE_BYTES:
+            raise Malformed(f"an answer of more than {MESSAGE_BYTES} bytes")
+    return bytes(whole)
+
+
+def _lost(error: Exception) -> Lost:
+    """Return what becomes of a link when this is raised, whatever it is."""
+    match error:
+        case TimeoutError():
+            reason = f"no answer within {ANSWER_SECONDS:g} s"
+        case httpx2.HTTPError():
+            reason = str(error) or type(error).__name__
+        case Refused() | ValueError() | RecursionError():
+            reason = f"the server said something that is not in the protocol: {error}"
+        case _:
+            logger.error("unexpected failure", exc_info=error)
+            reason = repr(error)
+    return Lost(CloseCode.ABNORMAL, reason)
 
 
 class _Tapped(httpx2.AsyncByteStream):

@@ -17,6 +17,9 @@ from holdfast.protocol.messages import Event, ServerMessage
 #: What waits to be sent; beyond it, a new link is better than a longer queue.
 WAITING = 1_000
 
+#: One message of a server's, or one answer by HTTP. Events have 64 KiB; an answer, whatever the handler returns.
+MESSAGE_BYTES = 64 * 1024 * 1024
+
 #: What a road tells: what has become of it, or what the server said, as text or read already.
 News = Opened | Heard | Advised | Lost | str | ServerMessage | Event
 #: Is told; the road reads on when it has returned.

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from holdfast.client.connection import StrictConnection
-from holdfast.client.road import WAITING, Tell
+from holdfast.client.road import MESSAGE_BYTES, WAITING, Tell
 from holdfast.core.link import GREETING_SECONDS, Lost, Opened
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Auth
@@ -18,8 +18,6 @@ from holdfast.protocol.messages import Auth
 SUBPROTOCOL = "holdfast.1"
 #: For a close frame to be answered; a dead socket never does.
 CLOSE_SECONDS = 1.0
-#: One message of a server's. Events have 64 KiB; an answer, whatever the handler returns.
-MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class WebSocketRoad:

@@ -47,18 +47,26 @@ class Backoff:
         lived = now - self._welcomed_at
         self._welcomed_at = None
         self._short_lived = 0 if lived >= self._stable_after else self._short_lived + 1
-        if self._short_lived < 2:
+        if not self._is_failing:
             self._failures = 0
 
     def next(self, dice: float, advice: tuple[float, float] | None = None) -> Delay:
         """
         Return the next wait; `dice` is uniform in [0, 1).
 
-        `advice` is the server's word, (after, spread) in seconds, and goes before our own rule.
+        `advice` is the server's word, (after, spread) in seconds, and goes before our own rule; but whoever welcomes
+        and sends away, again and again, makes nobody dial more often than that.
         """
         self._failures += 1
-        if advice is not None:
-            after, spread = advice
-            return Delay(self._failures, after + spread, max(FLOOR, after + spread * dice))
         ceiling = CEILINGS[min(self._failures, len(CEILINGS)) - 1]
-        return Delay(self._failures, ceiling, max(FLOOR, ceiling * dice) if self._jitter else ceiling)
+        own = Delay(self._failures, ceiling, max(FLOOR, ceiling * dice) if self._jitter else ceiling)
+        if advice is None:
+            return own
+        after, spread = advice
+        advised = Delay(self._failures, after + spread, max(FLOOR, after + spread * dice))
+        return own if self._is_failing and own.delay > advised.delay else advised
+
+    @property
+    def _is_failing(self) -> bool:
+        """Whether links die young, one after the other, though there was a welcome on each."""
+        return self._short_lived >= 2

@@ -17,7 +17,7 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from holdfast.core.backoff import FLOOR, Backoff, Delay
+from holdfast.core.backoff import CEILINGS, FLOOR, Backoff, Delay
 from holdfast.core.roads import Road, Roads
 from holdfast.protocol.codes import CloseCode, may_return
 
@@ -25,7 +25,7 @@ from holdfast.protocol.codes import CloseCode, may_return
 GREETING_SECONDS = 10.0
 #: An answer to a probe.
 PROBE_SECONDS = 3.0
-#: Until it is tried again to move.
+#: Until it is tried again to move; then twice as long each time.
 MOVE_AGAIN_SECONDS = 2.0
 #: A timer this late was not late by chance: the machine slept, or the tab was hidden.
 LATE_SECONDS = 1.0
@@ -248,6 +248,7 @@ class Link:
         self._dialed_at = float("-inf")
         self._advice: tuple[float, float] | None = None
         self._move_at: float | None = None  # to another server, while this one still carries
+        self._again = MOVE_AGAIN_SECONDS
 
     @property
     def state(self) -> State:
@@ -263,8 +264,9 @@ class Link:
                     return []  # the alarm finds out by itself
             case Advised(after, spread):
                 self._advice = (after, spread)
-                if self.state in (State.LIVE, State.PROBING) and self._roads.road is Road.WEBSOCKET:
-                    self._move_at = now + after + spread * dice
+                carries = self.state in (State.LIVE, State.PROBING) and self._roads.road is Road.WEBSOCKET
+                if carries and self._move_at is None:  # else it is on its way already, however often it is told to go
+                    self._move_at = now + self._backoff.next(dice, self._advice).delay
                 return []
             case Welcomed(interval, timeout):
                 self._silence = interval + timeout
@@ -278,8 +280,8 @@ class Link:
                 if self._roads.road is Road.WEBSOCKET or self.state not in (State.LIVE, State.PROBING):
                     return []  # it has come to be known in the meantime
                 self._roads.free()
-            case Nudged() if self.state is State.WAITING and now - self._dialed_at < FLOOR:
-                self._alarm = self._dialed_at + FLOOR
+            case Authorized() if self.state is State.AUTHORIZING and now < self._dialed_at + FLOOR:
+                self._alarm = self._dialed_at + FLOOR  # whoever has hurried it, and how often
                 return []
             case _:
                 pass
@@ -291,15 +293,18 @@ class Link:
             self._roads.tried(now)
             return [Try()]
         if self._move_at is not None and now >= self._move_at:
-            self._move_at = now + MOVE_AGAIN_SECONDS
+            self._move_at = now + self._again
+            self._again = min(2 * self._again, CEILINGS[-1])
             self._advice = None  # heeded
-            return [Move()]
+            return self._dial(Move(), now)
         if self._alarm is None or now < self._alarm:
             return []
         late = now - self._alarm > LATE_SECONDS
         match self.state:
             case State.WAITING:
                 return self._step(_Rung(), now, dice, None)
+            case State.AUTHORIZING:
+                return self._step(Authorized(), now, dice, None)
             case State.LIVE if now < self._heard_at + self._silence:
                 self._alarm = self._heard_at + self._silence
                 return []
@@ -336,7 +341,7 @@ class Link:
             self._move_at = None
         enter = {
             State.AUTHORIZING: self._authorize,
-            State.DIALING: self._dial,
+            State.DIALING: self._set_out,
             State.GREETING: self._greet,
             State.LIVE: self._live,
             State.PROBING: self._probe,
@@ -354,17 +359,17 @@ class Link:
         self._set(State.AUTHORIZING)
         return [Authorize(self._refused)]
 
-    def _dial(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
-        self._dialed_at = now
+    def _set_out(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._alarm = now + GREETING_SECONDS
         self._set(State.DIALING)
-        return [Dial(self._roads.road)]
+        return self._dial(Dial(self._roads.road), now)
 
     def _greet(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._set(State.GREETING)
         return [Introduce()]
 
     def _go_over(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
+        self._backoff.lost(now)  # the link that was; whoever is sent on from one to the next takes their time
         self._alarm = now + GREETING_SECONDS
         self._set(State.MOVING)
         return [Introduce()]
@@ -378,6 +383,7 @@ class Link:
         self._roads.welcomed(now)
         self._refused = False
         self._advice = None
+        self._again = MOVE_AGAIN_SECONDS
         return [Rejoin()]
 
     def _probe(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
@@ -407,6 +413,11 @@ class Link:
         code, reason = (None, "") if lost is None else (lost.code, lost.reason)
         self.status = Status(State.CLOSED, code=code, reason=reason, road=self._roads.road)
         return []
+
+    def _dial(self, effect: Dial | Move, now: float) -> list[LinkEffect]:
+        """Dial, by either: nobody does it twice within `FLOOR`."""
+        self._dialed_at = now
+        return [effect]
 
     def _set(self, state: State) -> None:
         """Be in another state, but keep what is known of the attempts."""

@@ -13,7 +13,7 @@ from enum import Enum
 
 from msgspec import UNSET, Struct, UnsetType
 
-from holdfast.protocol.cursor import MAX_ROOMS, Position, decode_cursor, decode_position, encode_cursor
+from holdfast.protocol.cursor import MAX_ROOMS, Position, decode_position, encode_cursor
 from holdfast.protocol.messages import (
     Error,
     Event,
@@ -55,9 +55,13 @@ class Answer(Struct, frozen=True):
 class Barred(Struct, frozen=True):
     """What was asked is not to be had like this."""
 
+    reason: str = "it is not to be had"
+
 
 class Broken(Struct, frozen=True):
     """The answer broke off, or none came."""
+
+    reason: str = "the answer broke off"
 
 
 class Again(Struct, frozen=True):
@@ -85,6 +89,8 @@ class Tell(Struct, frozen=True):
 class GiveUp(Struct, frozen=True):
     """The link is lost."""
 
+    reason: str
+
 
 ReaderEffect = Ask | Tell | GiveUp
 
@@ -107,7 +113,7 @@ class Reader:
         self._alarm: float | None = None
 
     def receive(self, input: ReaderInput, now: float) -> list[ReaderEffect]:
-        """Take in what is wanted, or what came."""
+        """Take in what is wanted, or what came; raises `Malformed` for an answer that does not say where it ends."""
         match input:
             case Join(room, _) if room not in self._positions and len(self._positions) >= MAX_ROOMS:
                 return [Tell(Error(f"without a WebSocket, a client is in at most {MAX_ROOMS} rooms", "too_many", room))]
@@ -129,13 +135,13 @@ class Reader:
             case Barred() if self.how is How.STREAM:
                 self.how = How.HELD
                 return self._ask(now)
-            case Barred() | Broken():
+            case Barred(reason) | Broken(reason):
                 self._alarm = None
                 self._breaks += 1
                 if self._breaks >= BREAKS:
                     self._breaks = 0
                     self.how = How.HELD if self.how is How.STREAM else How.SHORT
-                return [GiveUp()]
+                return [GiveUp(reason)]
         return []
 
     def tick(self, now: float) -> list[ReaderEffect]:
@@ -167,10 +173,9 @@ class Reader:
         gaps |= dict.fromkeys(self._foreign, "epoch")
         self._foreign = set()
         effects: list[ReaderEffect] = []
-        cursor = decode_cursor(answer.cursor)
         for room in [room for room in self._positions if room in self._asked or room in gaps]:
             if room not in self._wanted:  # else it is asked about anew
-                effects.append(Tell(self._entered(room, gaps.get(room, UNSET), cursor.position(room))))
+                effects.append(Tell(self._entered(room, gaps.get(room, UNSET), answer.cursor)))
         for message in answer.messages:
             if getattr(message, "room", None) in self._wanted:
                 continue
@@ -188,11 +193,11 @@ class Reader:
             self._alarm = now + SHORT_SECONDS
         return effects
 
-    def _entered(self, room: str, reason: str | UnsetType, head: Position | None) -> ServerMessage:
+    def _entered(self, room: str, reason: str | UnsetType, head: str) -> ServerMessage:
         """Return the answer to a join or a sync, or what is told of a gap."""
         asked, since = self._asked.pop(room, None), self._positions[room]
         recovered = since is not None and reason is UNSET
-        stands = since if recovered else head
+        stands = since if recovered else decode_position(head, room)
         self._positions[room] = stands
         if asked is Join:
             return Joined(room, str(stands), recovered, (), 0, reason)

@@ -6,6 +6,8 @@ publication that follows it is an event, one that it has is dropped, and one tha
 a hole is dropped too and the hole asked for. What is dropped because the application is
 slow is asked for when it goes on. Each join yields exactly one of `Resumed`
 (nothing is missing) and `Resync` (start afresh), before anything else.
+
+What a server says that cannot be is `Malformed`, and asks for nothing: it would be asked for ever.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, to_builtins
 
+from holdfast.errors import Malformed
 from holdfast.protocol import messages
 from holdfast.protocol.cursor import Position, decode_position
 from holdfast.protocol.messages import (
@@ -98,6 +101,7 @@ class Replica:
         self._position: Position | None = None
         self._joined = False
         self._syncing = False
+        self._behind_at: Position | None = None  # where a sync was answered that has more, and did not send it
         self._paused = False
         self._people_changed = False  # and the application was not told, for it takes no more
 
@@ -114,6 +118,7 @@ class Replica:
     def join(self) -> Join:
         """Return how to (re)join."""
         self._joined = self._syncing = False
+        self._behind_at = None
         return Join(self.room, self.cursor if self._resume else None)
 
     def hold(self) -> None:
@@ -137,6 +142,7 @@ class Replica:
         Broadcasts are gone, as for those who are not here; of the people, it is told afterwards who is here.
         """
         self._paused = True
+        self._behind_at = None
 
     def resume(self) -> Outcome:
         """Ask for what was left there."""
@@ -160,8 +166,7 @@ class Replica:
                 return Outcome((Resync(reason, cursor),))
             case Synced(_, cursor, _):
                 self._syncing = False
-                # What came while it was paused is still in the log, and the room may be quiet from now on.
-                return self._ask() if self._is_behind(cursor) else _NOTHING
+                return self._ask_on() if self._is_behind(cursor) else _NOTHING
             case Event():
                 return self._follow(message)
             case Left():  # not the answer to our own: who leaves has no copy any more
@@ -211,6 +216,13 @@ class Replica:
             return False
         there = decode_position(cursor, self.room)
         return there.epoch == self._position.epoch and there.offset > self._position.offset
+
+    def _ask_on(self) -> Outcome:
+        """Ask for the rest: what came while it was paused is in the log, and the room may be quiet from now on."""
+        if self._behind_at == self._position:
+            raise Malformed("synced: it goes further than what came, and nothing has come since that was asked for")
+        self._behind_at = self._position
+        return self._ask()
 
     def _ask(self) -> Outcome:
         """Ask for what follows the position, unless that has been asked already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -42,6 +42,8 @@ _STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 _TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
 #: What no name has in it, and no database takes: control characters, halves of characters.
 _UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_Terms = TypeVar("_Terms", messages.HeartbeatTerms, messages.Terms)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -256,6 +258,13 @@ def _is_name(text: str, length: int) -> bool:
     return 0 < len(text) <= length and text.isprintable()
 
 
+def check_token(token: object) -> str:
+    """Return `token` if it can be sent as one, or raise `ValueError`."""
+    if not isinstance(token, str) or not re.search(messages.IN_A_HEADER, token):
+        raise ValueError("a token is 1 to 4096 printable characters of ASCII")
+    return token
+
+
 def check_user(user: messages.User) -> messages.User:
     """
     Return `user` if everybody can be told of them, and every store takes them, or raise `ValueError`.
@@ -267,6 +276,11 @@ def check_user(user: messages.User) -> messages.User:
     if not isinstance(user.name, str) or len(user.name) > MAX_USER_LENGTH or _UNSPEAKABLE.search(user.name):
         raise ValueError(f"a user's name is at most {MAX_USER_LENGTH} characters, and none of them a control character")
     return user
+
+
+def check_terms(terms: _Terms) -> _Terms:
+    """Return what a server says that holds, if clients can keep to it, or raise `ValueError`."""
+    return msgspec.convert(msgspec.to_builtins(terms), type(terms))
 
 
 def _is_deep(text: str | bytes) -> bool:

@@ -51,6 +51,19 @@ def encode_cursor(epoch: str, offsets: Mapping[str, int]) -> str:
     return f"{epoch}:" + ";".join(f"{quote(room, safe='')}={offset}" for room, offset in offsets.items())
 
 
+def encode_around(epoch: str, offsets: Mapping[str, int], room: str) -> tuple[str, str]:
+    """
+    Return what stands in that string before and behind the offset in `room`.
+
+    For whoever reads on there while the others stand still: of up to 4 KiB, some digits change with each publication.
+    """
+    rooms = list(offsets)
+    place = rooms.index(room)
+    before = encode_cursor(epoch, {name: offsets[name] for name in rooms[: place + 1]})
+    behind = "".join(f";{quote(name, safe='')}={offsets[name]}" for name in rooms[place + 1 :])
+    return before[: before.rindex("=") + 1], behind
+
+
 def decode_cursor(text: str) -> Cursor:
     """Read a cursor of either form, or raise `Malformed`."""
     if len(text) > MAX_LENGTH:

@@ -11,6 +11,23 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+# What a server says of times, rates and secrets is kept to by its clients, so it has bounds: what is beyond them is
+# not in the protocol.
+
+#: Seconds. A heartbeat that is slower notices nothing, and nobody is sent away for longer by one word.
+LONGEST_SECONDS = 3600.0
+#: Seconds. A heartbeat that is faster is a flood.
+SHORTEST_SECONDS = 0.01
+#: Messages in a second. Whoever may say less might as well say nothing.
+SLOWEST_RATE = 0.01
+#: What can stand in a header (RFC 9110 §5.5), and finds room in it.
+IN_A_HEADER = r"\A[ -~]{1,4096}\Z"
+#: What every server takes back as a session.
+SESSION = r"\A[!-~]{1,64}\Z"
+
+Beat = Annotated[float, Meta(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
+Absence = Annotated[int, Meta(ge=0, le=round(1000 * LONGEST_SECONDS))]
+
 
 class User(Struct, frozen=True, rename="camel"):
     """Who somebody is, as everybody may see it."""
@@ -76,27 +93,27 @@ ClientMessage = Auth | Join | Leave | Sync | Ping | Pong | Message
 class HeartbeatTerms(Struct, frozen=True):
     """How often the server pings, and how long it waits, in seconds."""
 
-    interval: float
-    timeout: float
+    interval: Beat
+    timeout: Beat
 
 
 class Terms(Struct, frozen=True, rename="camel"):
     """The limits that a client can run into."""
 
     message_bytes: int
-    messages_per_second: float
+    messages_per_second: Annotated[float, Meta(ge=SLOWEST_RATE)]
     rooms: int
 
 
 class Connected(Struct, frozen=True, kw_only=True, tag="connected", rename="camel"):
     """You are known: the first word on every connection, and the answer to `auth`. By HTTP there is no session."""
 
-    session: str | UnsetType = UNSET
+    session: Annotated[str, Meta(pattern=SESSION)] | UnsetType = UNSET
     user: User
     heartbeat: HeartbeatTerms
     limits: Terms
     room_key: str
-    token: str | UnsetType = UNSET
+    token: Annotated[str, Meta(pattern=IN_A_HEADER)] | UnsetType = UNSET
 
 
 class Joined(Struct, frozen=True, tag="joined", rename="camel"):
@@ -203,8 +220,8 @@ class Goodbye(Struct, frozen=True, tag="goodbye"):
     """Come back after `after_ms` + U(0, `spread_ms`) milliseconds."""
 
     reason: str
-    after_ms: int
-    spread_ms: int
+    after_ms: Absence
+    spread_ms: Absence
 
 
 class Error(Struct, frozen=True, tag="error"):

@@ -18,7 +18,7 @@ from holdfast.core import inputs
 from holdfast.core.room import Room
 from holdfast.errors import Malformed
 from holdfast.protocol.codec import Frame
-from holdfast.protocol.cursor import Cursor, Position, encode_cursor
+from holdfast.protocol.cursor import Cursor, Position, encode_around, encode_cursor
 from holdfast.protocol.messages import Resync
 from holdfast.server.auth import Identity
 from holdfast.server.hands import Hands
@@ -185,16 +185,19 @@ class Follow:
             return []
         ready = room.after(offset)
         if ready is not None:
-            return [self._seen(room.name, frame) for frame in ready]
+            return self._seen(room.name, ready)
         items = self._hands.items(await self._hands.page(room.name, offset))
         if not items or items[0].offset != offset + 1:
             self._offsets[room.name] = room.head
             return [Gap(room.name, "trimmed", self.cursor)]
-        return [self._seen(room.name, item.frame) for item in items]
+        return self._seen(room.name, tuple(item.frame for item in items))
 
-    def _seen(self, room: str, frame: Frame) -> Event:
-        self._offsets[room] += 1
-        return Event(frame, self.cursor)
+    def _seen(self, room: str, frames: tuple[Frame, ...]) -> list[Event | Gap]:
+        """Move on behind these, and return them, each with the cursor behind it."""
+        offset, epoch = self._offsets[room], self._hands.mind.epoch
+        before, behind = encode_around(epoch, self._offsets, room) if self._multiplexed else (f"{epoch}:", "")
+        self._offsets[room] += len(frames)
+        return [Event(frame, f"{before}{number}{behind}") for number, frame in enumerate(frames, offset + 1)]
 
     def _room(self, name: str) -> Room:
         room = self._hands.mind.room(name)

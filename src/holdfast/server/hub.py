@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast.core import inputs
 from holdfast.core.hub import Rules
 from holdfast.errors import Closed, StoreError
-from holdfast.protocol.codec import Codec
+from holdfast.protocol.codec import Codec, check_terms
 from holdfast.protocol.messages import HeartbeatTerms, Terms, User
 from holdfast.server import crew, eventstream, metrics, polling
 from holdfast.server.auth import Identity, Origins
@@ -96,8 +96,8 @@ class Hub:
             codec=codec,
             limits=limits,
             rules=Rules(
-                HeartbeatTerms(heartbeat_interval, heartbeat_timeout),
-                Terms(limits.message_bytes, limits.messages_per_second, limits.rooms_per_connection),
+                check_terms(HeartbeatTerms(heartbeat_interval, heartbeat_timeout)),
+                check_terms(Terms(limits.message_bytes, limits.messages_per_second, limits.rooms_per_connection)),
                 room_key,
                 presence_grace,
                 limits.auth_seconds,

@@ -135,7 +135,7 @@ class Visitor:
 
     def _listen_in(self, client: holdfast.Client) -> None:
         """Judge what the server says, how often it is dialed, and whom it takes us for."""
-        told, say, dial, connected = client._told, client._say, client._open, client._connected
+        told, say, dial, connected = client._told, client._say, client._dial, client._connected
         go_over = client._go_over
 
         def telling(room: Any, message: messages.RoomMessage) -> None:
@@ -149,10 +149,10 @@ class Visitor:
                 self._lines[message.room].asked(message.since)
             say(message)
 
-        def dialing(road: roads.Road) -> Any:
-            if road is roads.Road.WEBSOCKET:
+        def dialing(by: roads.Road) -> Any:
+            if by is roads.Road.WEBSOCKET:
                 self._judge(self._may_dial)
-            return dial(road)
+            return dial(by)
 
         def connecting(message: messages.Connected) -> None:
             self._judge(lambda: self._is(message.user.user_id))
@@ -164,7 +164,7 @@ class Visitor:
 
         client._go_over = going_over  # type: ignore[method-assign]
         client._told, client._say = telling, saying  # type: ignore[method-assign]
-        client._open, client._connected = dialing, connecting  # type: ignore[method-assign]
+        client._dial, client._connected = dialing, connecting  # type: ignore[method-assign]
 
     def _judge(self, judge: Callable[[], None]) -> None:
         try:

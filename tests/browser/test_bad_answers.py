@@ -1,0 +1,183 @@
+"""
+Whatever is answered, the client in JavaScript goes on as the one in Python does (`tests/client/test_bad_answers.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostile import CONNECTED, SSE, Answer, endless, hostile, refused, stream
+from peers import WELCOME
+
+ROOT = Path(__file__).parents[2]
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node")
+
+START = "id: k:lobby=0"
+GOOD = stream(START, 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"k:1"}')
+GAP = 'event: resync\ndata: {"type":"resync","room":"lobby","reason":"epoch","cursor":"k:0"}'
+MIB = 1 << 20
+
+
+class Script:
+    """A client in JavaScript, and what happens to it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def until(self, what: str, seconds: float = 10.0) -> list[Any]:
+        """Return the next of these."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(seconds):
+            while True:
+                line = await self._process.stdout.readline()
+                assert line, "it has ended"
+                happened = json.loads(line)
+                assert happened[0] != "reported", happened
+                if happened[0] == what:
+                    return happened[1:]
+
+    def retry_now(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"now\n")
+
+
+@asynccontextmanager
+async def script(url: str, *dials: list[str]) -> AsyncIterator[Script]:
+    assert NODE is not None
+    process = await asyncio.create_subprocess_exec(
+        NODE, "--max-old-space-size=600", str(Path(__file__).with_name("bad_answers.mjs")),
+        str(ROOT / "src" / "holdfast" / "browser"), url, *map(json.dumps, dials),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield Script(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def lost_and_back(answers: dict[str, list[Answer]], seconds: float = 5.0) -> str:
+    """See that the first link is lost within this, and all is told on the next; return why it was."""
+    async with hostile(**{name: [*given] for name, given in answers.items()}) as peer, script(peer.url) as client:
+        reason: str = (await client.until("waiting", seconds))[0]
+        client.retry_now()
+        assert await client.until("event") == ["k:1"]
+        return reason
+
+
+def connected(**changed: Any) -> Answer:
+    return json.dumps(CONNECTED | changed).encode()
+
+
+LIMITS = CONNECTED["limits"]
+WELCOMES = {
+    "a rate of nothing": connected(limits=LIMITS | {"messagesPerSecond": 0}),
+    "a rate that is none": connected(limits=LIMITS | {"messagesPerSecond": None}),
+    "no limits": connected(limits=None),
+    "no heartbeat": connected(heartbeat={"interval": -1, "timeout": 0}),
+    "a heartbeat in an age": connected(heartbeat={"interval": 1e300, "timeout": 10}),
+    "a heartbeat that is none": connected(heartbeat={"interval": "soon", "timeout": 10}),
+    "a token with a line's end": connected(token="t\r\nX-Evil: 1"),
+    "a list": b"[1]",
+    "nested without end": b"[" * 100_000,
+    "back in an age": b'{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + b"9" * 400 + b"}",
+    "back before now": b'{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":-1000}',
+}
+
+
+@pytest.mark.parametrize("welcome", WELCOMES.values(), ids=WELCOMES)
+async def test_a_bad_welcome_is_a_lost_link(welcome: Answer) -> None:
+    await lost_and_back({"send": [welcome, connected()], "events": [GOOD]})
+
+
+READ: dict[str, dict[str, list[Answer]]] = {
+    "an id that lacks the room": {"events": [stream("id: k:attic=5"), GOOD]},
+    "an id that is no cursor": {"events": [stream("id: nonsense"), GOOD]},
+    "an event at no position": {
+        "events": [stream(START, 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"x"}'), GOOD]
+    },
+    "an event that is none": {"events": [stream(START, "event: said\ndata: [1"), GOOD]},
+    "gaps without end": {"events": [stream(*[GAP] * 40), GOOD]},
+    "a poll without a cursor": {"events": [refused(), GOOD], "poll": [b'{"data":[]}']},
+    "a poll that lacks the room": {"events": [refused(), GOOD], "poll": [b'{"data":[],"cursor":"k:attic=5"}']},
+    "a poll that is none": {"events": [refused(), GOOD], "poll": [b"null"]},
+    "a poll of no messages": {"events": [refused(), GOOD], "poll": [b'{"data":5,"cursor":"k:lobby=0"}']},
+}
+
+
+async def lost(answers: dict[str, list[Answer]], seconds: float) -> str:
+    """See that the first link is lost within this; return why it was."""
+    async with hostile(**{road: [*given] for road, given in answers.items()}) as peer, script(peer.url) as client:
+        return str((await client.until("waiting", seconds))[0])
+
+
+@pytest.mark.parametrize("answers", READ.values(), ids=READ)
+async def test_what_is_read_and_is_not_in_the_protocol_is_a_lost_link_at_once(answers: dict[str, list[Answer]]) -> None:
+    if "poll" in answers:  # it polls again, and is answered the same
+        assert await lost(answers, 5) != "the server fell silent"
+    else:
+        await lost_and_back(answers)
+
+
+PART = b"x" * MIB
+ENDLESS: dict[str, dict[str, list[Answer]]] = {
+    "an answer": {"send": [endless(PART, b'{"type":"')]},
+    "a line of a stream": {"events": [(endless(PART, b"data: "), SSE)]},
+    "an event of a stream": {"events": [(endless(b"data: " + PART + b"\n"), SSE)]},
+    "gaps of a stream": {"events": [(endless(f"{GAP}\n\n".encode() * 100), SSE)]},
+}
+
+
+@pytest.mark.parametrize("answers", ENDLESS.values(), ids=ENDLESS)
+async def test_an_answer_without_end_is_a_lost_link(answers: dict[str, list[Answer]]) -> None:
+    reason = await lost(answers, 30)
+    assert "more" in reason or reason == "HTTP 404"  # on a slow machine it is a stream that is held back: it polls
+
+
+@pytest.mark.parametrize("after", ["9" * 9, "9" * 400, "-5", "soon"])
+async def test_whoever_is_sent_away_for_an_age_is_back_in_hours_or_by_its_own_rule(after: str) -> None:
+    busy = refused("503 Service Unavailable", **{"retry-after": after})
+    async with hostile(send=[busy]) as peer, script(peer.url) as client:
+        _, delay, _ = await client.until("waiting")
+        assert 3600 <= delay <= 7200 if after.startswith("9") else delay == 1
+
+
+JOINED = '{"type":"joined","room":"lobby","cursor":"k:0","recovered":false,"users":[],"roomSize":1}'
+BAD = {
+    "a rate of nothing": WELCOME.replace('"messagesPerSecond":1', '"messagesPerSecond":0'),
+    "back in an age": '{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + "9" * 400 + "}",
+    "a heartbeat of nothing": WELCOME.replace('"interval":30', '"interval":0'),
+    "a session with a line's end": WELCOME.replace('"session":"s"', '"session":"s\\n"'),
+    "a place that is none": WELCOME + "|" + JOINED.replace("k:0", "nonsense"),
+    "a room without people": WELCOME + "|" + JOINED.replace("[]", "5"),
+}
+
+
+@pytest.mark.parametrize("said", BAD.values(), ids=BAD)
+async def test_the_same_on_a_websocket(said: str) -> None:
+    frames = said.split("|")
+    async with script("http://localhost/ws", frames, frames, [WELCOME, JOINED]) as client:
+        times = [(await client.until("dial"))[0] for _ in range(3)]
+        assert await client.until("resync") == ["k:0"]
+    first, second = (after - before for before, after in pairwise(times))
+    assert first > 0.9
+    assert second > 1.9
+
+
+async def test_whoever_is_told_to_move_again_and_again_dials_no_more_often_for_it() -> None:
+    goodbye = '{"type":"goodbye","reason":"x","after_ms":0,"spread_ms":0}'
+    async with script("http://localhost/ws", [WELCOME, *[goodbye] * 100]) as client:
+        times = [(await client.until("dial"))[0] for _ in range(4)]
+    gaps = [after - before for before, after in pairwise(times)]
+    assert all(gap > least for gap, least in zip(gaps, (0.24, 0.24, 1.99), strict=True)), gaps

@@ -1,0 +1,312 @@
+"""Whatever is answered, a client goes on: it loses the link at once, says why, and comes back by its own rule."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import resource
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+import holdfast
+from holdfast import Event, Resync, State
+from holdfast.client.road import MESSAGE_BYTES
+from hostile import CONNECTED, SSE, Answer, Hostile, endless, hostile, refused, stream
+from peers import WELCOME
+
+GOOD = stream("id: k:lobby=0", 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"k:1"}')
+MIB = 1 << 20
+
+
+async def reasons(client: holdfast.Client) -> AsyncIterator[str]:
+    """Yield why each link is lost."""
+    async for status in client.statuses():
+        if status.state is State.WAITING:
+            yield status.reason
+
+
+async def lost_and_back(peer: Hostile, seconds: float = 5.0) -> str:
+    """See that a client loses its first link within this, and is told all on the next; return why it lost that."""
+    async with holdfast.connect(peer.url, jitter=False) as client, client.join("lobby") as room:
+        async with asyncio.timeout(seconds):
+            reason = await anext(reasons(client))
+        client.retry_now()
+        async with asyncio.timeout(10):
+            while not isinstance(item := await anext(room), Event):
+                assert isinstance(item, Resync | holdfast.Resumed)
+            assert item.id == "k:1"
+        assert client.status.state is State.LIVE
+        return reason
+
+
+# ── what is not in the protocol ───────────────────────────────────────────────────────────────────
+
+
+def connected(**changed: Any) -> Answer:
+    return json.dumps(CONNECTED | changed).encode()
+
+
+WELCOMES = {
+    "a rate of nothing": connected(limits=CONNECTED["limits"] | {"messagesPerSecond": 0}),
+    "no heartbeat": connected(heartbeat={"interval": -1, "timeout": 0}),
+    "a heartbeat in an age": connected(heartbeat={"interval": 1e300, "timeout": 10}),
+    "a token with a line's end": connected(token="t\r\nX-Evil: 1"),
+    "a list": b"[1]",
+    "nested without end": b"[" * 100_000,
+    "no text": b'{"type":"connected\xff"}',
+    "back in an age": b'{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + b"9" * 400 + b"}",
+    "back before now": b'{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":-1000}',
+}
+
+
+@pytest.mark.parametrize("welcome", WELCOMES.values(), ids=WELCOMES)
+async def test_a_bad_welcome_is_a_lost_link(welcome: Answer) -> None:
+    async with hostile(send=[welcome, connected()], events=[GOOD]) as peer:
+        await lost_and_back(peer)
+        assert not any(b"Evil" in head for _, _, head in peer.asked)
+
+
+START = "id: k:lobby=0"
+GAP = 'event: resync\ndata: {"type":"resync","room":"lobby","reason":"epoch","cursor":"k:0"}'
+JOINED = '{"type":"joined","room":"lobby","cursor":"","recovered":true,"users":[],"roomSize":0}'
+STREAMS = {
+    "an id that lacks the room": stream("id: k:attic=5"),
+    "an id that is no cursor": stream("id: nonsense"),
+    "an id of another number of rooms": stream("id: k:" + ";".join(f"{n}=1" for n in range(50))),
+    "an event at no position": stream(
+        START, 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"x"}'
+    ),
+    "an event that is none": stream(START, "event: said\ndata: [1]"),
+    "an answer to nothing": stream(START, f"event: joined\ndata: {JOINED}"),
+    "gaps without end": stream(*[GAP] * 40),
+}
+
+
+@pytest.mark.parametrize("first", STREAMS.values(), ids=STREAMS)
+async def test_a_bad_stream_is_a_lost_link_at_once(first: Answer) -> None:
+    async with hostile(events=[first, GOOD]) as peer:
+        assert "not in the protocol" in await lost_and_back(peer)
+
+
+POLLS = {
+    "no cursor": b'{"data":[]}',
+    "a cursor that lacks the room": b'{"data":[],"cursor":"k:attic=5"}',
+    "a cursor that is none": b'{"data":[],"cursor":"nonsense"}',
+    "data that are none": b'{"data":5,"cursor":"k:lobby=0"}',
+    "no object": b"null",
+    "nested without end": b"[" * 100_000,
+    "nested without end inside": b'{"data":[' + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("first", POLLS.values(), ids=POLLS)
+async def test_a_bad_poll_is_a_lost_link_at_once(first: Answer) -> None:
+    async with (
+        hostile(events=[refused(), GOOD], poll=[first, refused()]) as peer,
+        holdfast.connect(peer.url, jitter=False) as client,
+        client.join("lobby"),
+        asyncio.timeout(5),
+    ):
+        assert "not in the protocol" in await anext(reasons(client))
+
+
+async def test_whatever_fails_in_a_road_is_a_lost_link_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from holdfast.core.reader import Reader
+
+    real, failures = Reader.receive, [ZeroDivisionError("a mistake of ours")]
+
+    def receive(self: Reader, *told: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(self, *told)
+
+    monkeypatch.setattr(Reader, "receive", receive)
+    async with hostile(events=[GOOD]) as peer:
+        assert "a mistake of ours" in await lost_and_back(peer)
+    assert "unexpected failure" in caplog.text
+
+
+@pytest.mark.parametrize("after", ["9" * 9, "9" * 400, "-5", "²", "1e400", "soon"])
+@pytest.mark.parametrize("road", ["send", "events"])
+async def test_whoever_is_sent_away_for_an_age_is_back_in_hours_or_by_its_own_rule(after: str, road: str) -> None:
+    busy = refused("503 Service Unavailable", **{"retry-after": after})
+    async with (
+        hostile(**{road: [busy]}) as peer,
+        holdfast.connect(peer.url, jitter=False) as client,
+        client.join("lobby"),
+        asyncio.timeout(5),
+    ):
+        async for status in client.statuses():
+            if status.state is State.WAITING:
+                break
+        if after == "9" * 9:  # and once more as long at most, for not all to be back at once
+            assert 3600.0 <= status.delay <= 7200.0
+        else:
+            assert status.delay == 1.0
+
+
+@pytest.mark.parametrize("retry", ["9" * 400, "-5"])
+async def test_a_stream_that_sends_away_for_an_age_or_before_now_is_dialed_again(retry: str) -> None:
+    async def body(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"retry: {retry}\n\n".encode())
+
+    async with (
+        hostile(events=[(body, {"content-type": "text/event-stream"})]) as peer,
+        holdfast.connect(peer.url) as client,
+        client.join("lobby"),
+        asyncio.timeout(5),
+    ):
+        async for status in client.statuses():
+            if status.state is State.WAITING:
+                break
+        assert 0.25 <= status.delay <= 3600.0
+
+
+@pytest.mark.parametrize("token", ["t\r\nX-Evil: 1", "", "tök"])
+async def test_a_token_that_cannot_stand_in_a_header_is_said_to_be_none(token: str) -> None:
+    with pytest.raises(ValueError, match="printable"):
+        holdfast.connect("http://localhost", token=token)
+    async with holdfast.connect("http://localhost:1", token=lambda: token) as client, asyncio.timeout(5):
+        assert "a token is 1 to 4096 printable" in await anext(reasons(client))
+
+
+BAD = {
+    "a rate of nothing": WELCOME.replace('"messagesPerSecond":1', '"messagesPerSecond":0'),
+    "back in an age": '{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + "9" * 400 + "}",
+    "a heartbeat of nothing": WELCOME.replace('"interval":30', '"interval":0'),
+    "a token with a line's end": WELCOME.replace('"session"', '"token":"t\\r\\nX-Evil: 1","session"'),
+}
+
+
+@pytest.mark.parametrize("said", BAD.values(), ids=BAD)
+async def test_the_same_on_a_websocket(said: str) -> None:
+    dials: list[float] = []
+
+    async def welcome(socket: ServerConnection) -> None:
+        dials.append(asyncio.get_running_loop().time())
+        await socket.recv()
+        await socket.send(said if len(dials) < 3 else WELCOME)
+        async for text in socket:
+            message = json.loads(text)
+            if message["type"] == "join":
+                await socket.send(
+                    '{"type":"joined","room":"lobby","cursor":"k:0","recovered":false,"users":[],"roomSize":1}'
+                )
+            elif "ref" in message:
+                await socket.send(json.dumps({"type": "reply", "ref": message["ref"], "ok": True}))
+
+    async with serve(welcome, "127.0.0.1", 0) as server, asyncio.timeout(10):
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"http://127.0.0.1:{port}", jitter=False) as client, client.join("lobby") as room:
+            assert await room.command("add") is None
+            assert client.status.state is State.LIVE
+    first, second = (after - before for before, after in pairwise(dials))
+    assert first > 0.9
+    assert second > 1.9
+
+
+# ── what has no end ───────────────────────────────────────────────────────────────────────────────
+
+
+PART = b"x" * MIB
+ENDLESS: dict[str, dict[str, list[Answer]]] = {
+    "an answer": {"send": [endless(PART, b'{"type":"'), connected()]},
+    "an answer that is no success": {"send": [(endless(PART), {"status": "500 Oops"}), connected()]},
+    "a poll": {"events": [refused(), GOOD], "poll": [endless(PART, b'{"data":["')]},
+    "a poll that is refused": {"events": [refused(), GOOD], "poll": [(endless(PART), {"status": "500 Oops"})]},
+    "a line of a stream": {"events": [(endless(PART, b"data: "), SSE), GOOD]},
+    "a comment of a stream": {"events": [(endless(PART, b": "), SSE), GOOD]},
+    "an event of a stream": {"events": [(endless(b"data: " + PART + b"\n"), SSE), GOOD]},
+    "gaps of a stream": {"events": [(endless(f"{GAP}\n\n".encode() * 100), SSE), GOOD]},
+}
+
+
+def peak() -> int:
+    """Return how much memory this process has had at most, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize("answers", ENDLESS.values(), ids=ENDLESS)
+async def test_an_answer_without_end_is_a_lost_link(answers: dict[str, list[Answer]]) -> None:
+    before = peak()
+    async with (
+        hostile(**{name: [*given] for name, given in answers.items()}) as peer,
+        holdfast.connect(peer.url, jitter=False) as client,
+        client.join("lobby"),
+        asyncio.timeout(30),
+    ):
+        await anext(reasons(client))
+    assert peak() - before < 6 * MESSAGE_BYTES
+
+
+async def test_an_answer_of_64_mib_is_taken_and_one_more_byte_is_not() -> None:
+    assert MESSAGE_BYTES == 64 * MIB
+    for extra, taken in ((0, True), (1, False)):
+        said = connected(filled="")
+        assert isinstance(said, bytes)
+        said = said[:-2] + b"x" * (MESSAGE_BYTES - len(said) + extra) + said[-2:]
+        assert len(said) == MESSAGE_BYTES + extra
+        async with hostile(send=[said]) as peer, holdfast.connect(peer.url, jitter=False) as client:
+            async with asyncio.timeout(20):
+                async for status in client.statuses():
+                    if status.state in (State.LIVE, State.WAITING):
+                        break
+            assert (status.state is State.LIVE) is taken
+            assert taken or "more than 67108864 bytes" in status.reason
+
+
+async def test_an_event_of_a_megabyte_and_more_comes_by_a_stream_as_on_a_websocket() -> None:
+    text = "x" * (3 * MIB)
+    said = f'event: said\nid: k:lobby=1\ndata: {{"type":"said","room":"lobby","id":"k:1","text":"{text}"}}'
+    async with (
+        hostile(events=[stream("id: k:lobby=0", said)]) as peer,
+        asyncio.timeout(20),
+        holdfast.connect(peer.url) as client,
+        client.join("lobby") as room,
+    ):
+        assert isinstance(await anext(room), Resync)
+        event = await anext(room)
+        assert isinstance(event, Event)
+        assert event.data["text"] == text
+
+
+BOMB = gzip.compress(b"x" * (300 * MIB), 9)
+ROADS: dict[str, dict[str, list[Answer]]] = {
+    "an answer": {"send": [(BOMB, {"content-encoding": "gzip"}), connected()]},
+    "a refusal": {"send": [(BOMB, {"content-encoding": "gzip", "status": "500 Oops"}), connected()]},
+    "a poll": {"events": [refused(), GOOD], "poll": [(BOMB, {"content-encoding": "gzip"})]},
+    "a stream": {"events": [(BOMB, {**SSE, "content-encoding": "gzip"}), GOOD]},
+}
+
+
+@pytest.mark.parametrize("answers", ROADS.values(), ids=ROADS)
+async def test_nothing_is_inflated(answers: dict[str, list[Answer]]) -> None:
+    before, slowest = peak(), 0.0
+
+    async def watch() -> None:
+        nonlocal slowest
+        while True:
+            last = time.thread_time()
+            await asyncio.sleep(0.001)
+            slowest = max(slowest, time.thread_time() - last)
+
+    watching = asyncio.create_task(watch())
+    async with (
+        hostile(**{name: [*given] for name, given in answers.items()}) as peer,
+        holdfast.connect(peer.url, jitter=False) as client,
+        client.join("lobby"),
+        asyncio.timeout(5),
+    ):
+        assert "compressed" in await anext(reasons(client))
+        assert all(b"accept-encoding: identity" in head.lower() for _, name, head in peer.asked if name != "ws")
+    watching.cancel()
+    assert peak() - before < 20 * MIB
+    assert slowest < 0.2
