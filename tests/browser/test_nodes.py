@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,9 +12,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
-from peers import Balancer, Server
+from peers import SRC, Balancer, Server
 
-pytestmark = pytest.mark.browser
+NODE = shutil.which("node")
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def servers(tmp_path: Path, database: str) -> Iterator[list[Server]]:
         yield [running.enter_context(Server(folder, "board", "--store", database)) for folder in folders]
 
 
+@pytest.mark.browser
 async def test_the_page_moves_to_another_server_and_shows_everything(servers: list[Server], browser: Browser) -> None:
     balancer = Balancer(servers[:1])  # so that they are where they must leave
     async with balancer as url:
@@ -76,3 +79,51 @@ async def test_the_page_moves_to_another_server_and_shows_everything(servers: li
         await watcher.close()
         for number in range(made):
             assert await page.locator(".card", has_text=f"task number {number}").count() >= 1
+
+
+BESIDE = """
+import { connect } from "%s/holdfast.js";
+const sockets = [];
+class Socket {
+  readyState = 0;
+  constructor() {
+    sockets.push(this);
+    if (sockets.length !== 2) setTimeout(() => this.open());
+    else setTimeout(() => (sockets[0].end(), this.open())); // the first ends while this is being opened
+  }
+  open() {
+    if (this.readyState === 0) this.onopen({}, (this.readyState = 1));
+  }
+  send(text) {
+    const { type } = JSON.parse(text);
+    if (type === "auth") this.say({ type: "connected", session: "s", roomKey: "room", user: { userId: "u", name: "U" },
+      heartbeat: { interval: 30, timeout: 10 }, limits: { messagesPerSecond: 50 } });
+  }
+  say(message) {
+    setTimeout(() => this.readyState === 1 && this.onmessage({ data: JSON.stringify(message) }));
+  }
+  close() {
+    this.readyState = 3;
+  }
+  end() {
+    this.readyState = 3;
+    this.onclose({ code: 1012, reason: "the server restarts" });
+  }
+}
+const client = connect("ws://localhost/ws", { WebSocket: Socket, token: "t" });
+client.on("connected", () => {
+  if (sockets.length === 1) return sockets[0].say({ type: "goodbye", reason: "restart", after_ms: 0, spread_ms: 0 });
+  console.log(sockets.map(({ readyState }) => readyState).join(" "));
+  process.exit();
+});
+setTimeout(() => process.exit(1), 9000);
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+def test_a_link_that_ends_while_another_is_opened_beside_it_ends_with_that(tmp_path: Path) -> None:
+    assert NODE is not None
+    script = tmp_path / "script.mjs"
+    script.write_text(BESIDE % (SRC / "holdfast" / "browser"))
+    done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout.strip() == "3 3 1", done.stderr

@@ -970,7 +970,7 @@ class Client extends Emitter {
     };
     socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
       if (!isCurrent()) return;
-      this.#socket = null;
+      this.#abandon(1000); // also the one that is being opened beside it
       this.#tell({ type: "lost", code, reason });
     };
     if ("onheard" in socket) socket.onheard = heard;
