@@ -32,6 +32,7 @@ export class Reader {
   /** @type {Map<string, string>} */ #asked = new Map(); // to be answered by what is asked now
   /** @type {string[]} */ #foreign = []; // whose position is of another epoch than the others'
   #wait = 0;
+  #askedAt = 0;
   /** @type {number | null} */ #alarm = null;
 
   /** Read nothing yet, on a new link. */
@@ -95,6 +96,7 @@ export class Reader {
     for (const [room, type] of this.#wanted) this.#asked.set(room, type);
     this.#wanted.clear();
     this.#wait = wait;
+    this.#askedAt = now;
     this.#alarm = this.how === "stream" && this.#asked.size > 0 ? now + STREAM_SECONDS : null;
     const known = [...this.#positions].flatMap(([room, at]) => (at ? [{ room, ...at }] : []));
     const epoch = known[0]?.epoch;
@@ -122,8 +124,12 @@ export class Reader {
     }
     if (this.how === "stream" || this.#wait) this.#breaks = 0;
     const wanted = this.#wanted.size > 0;
-    if (this.how === "held" || (this.how === "short" && wanted)) effects.push(...this.#ask(now, wanted ? 0 : HOLD_SECONDS));
-    else this.#alarm = wanted ? now : this.how === "stream" ? null : now + SHORT_SECONDS;
+    const isHasty = this.#wait && !messages.length && now < this.#askedAt + SHORT_SECONDS;
+    if (this.how === "stream") this.#alarm = wanted ? now : null;
+    else if (wanted) effects.push(...this.#ask(now));
+    else if (isHasty) this.#alarm = this.#askedAt + SHORT_SECONDS;
+    else if (this.how === "held") effects.push(...this.#ask(now, HOLD_SECONDS));
+    else this.#alarm = now + SHORT_SECONDS;
     return effects;
   }
 

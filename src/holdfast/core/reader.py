@@ -31,7 +31,7 @@ from holdfast.protocol.messages import (
 STREAM_SECONDS = 3.0
 #: A held poll asks to be answered by then, well before a proxy loses its patience.
 HOLD_SECONDS = 15.0
-#: Between two short polls.
+#: Between two short polls; or two that were to be held, and are answered at once with nothing.
 SHORT_SECONDS = 3.0
 #: What breaks as often as this, one after the other, is not tried any more.
 BREAKS = 2
@@ -110,6 +110,7 @@ class Reader:
         self._asked: dict[str, type[Join] | type[Sync]] = {}  # to be answered by what is asked now
         self._foreign: set[str] = set()  # whose position is of another epoch than the others'
         self._wait = 0.0
+        self._asked_at = 0.0
         self._alarm: float | None = None
 
     def receive(self, input: ReaderInput, now: float) -> list[ReaderEffect]:
@@ -160,6 +161,7 @@ class Reader:
         self._asked |= self._wanted
         self._wanted = {}
         self._wait = wait
+        self._asked_at = now
         self._alarm = now + STREAM_SECONDS if self.how is How.STREAM and self._asked else None
         known = {room: position for room, position in self._positions.items() if position is not None}
         epoch = next((position.epoch for position in known.values()), "")
@@ -187,8 +189,12 @@ class Reader:
             self._breaks = 0
         if self.how is How.STREAM:
             self._alarm = now if self._wanted else None
-        elif self.how is How.HELD or self._wanted:
-            effects += self._ask(now, 0.0 if self._wanted else HOLD_SECONDS)
+        elif self._wanted:
+            effects += self._ask(now)
+        elif self._wait and not answer.messages and now < self._asked_at + SHORT_SECONDS:
+            self._alarm = self._asked_at + SHORT_SECONDS
+        elif self.how is How.HELD:
+            effects += self._ask(now, HOLD_SECONDS)
         else:
             self._alarm = now + SHORT_SECONDS
         return effects
