@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from holdfast.core.link import State
 from holdfast.protocol.cursor import Position
 from holdfast.testing.calm import coming, present, users
-from holdfast.testing.server_process import RECORDS, REFUSED
-from holdfast.testing.visitor import Copy, Visitor
+from holdfast.testing.history import is_true
+from holdfast.testing.server_process import LOCKED, RECORDS, REFUSED
+from holdfast.testing.visitor import Command, Copy, Visitor
 
 if TYPE_CHECKING:
     from holdfast import Hub
@@ -32,9 +33,10 @@ UNTRIMMED = RECORDS + 100
 LONGEST = 500
 #: Every road through the code that must have been taken for runs to prove anything.
 REACHED = (
-    "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "heartbeat death",
-    "command done", "command refused", "command unknown", "command not sent",
-    "by HTTP", "by polls", "tab", "typing seen", "transport full", "left in the log", "slow link",
+    "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "resync ahead", "new epoch", "twin closed",
+    "set back", "caught up", "read from the log", "left in the log", "transport full", "slow link",
+    "heartbeat death", "stall", "probed", "kept out", "put out", "tab", "typing seen", "by HTTP", "by polls",
+    "command done", "command refused", "command unknown", "command not sent", "command seen",
 )  # fmt: skip
 
 
@@ -44,6 +46,7 @@ class Verdict:
     def __init__(self, world: World) -> None:
         self._world = world
         self._logs: dict[tuple[str, str, int], str] = {}  # what was committed: epoch, room, offset
+        self._states: dict[tuple[str, str], list[str]] = {}  # what an epoch has come to in a room, one text an offset
 
     def wrong(self, what: str) -> None:
         """Note that a promise was broken."""
@@ -103,6 +106,11 @@ class Verdict:
             for room, offset, body in rows:
                 if self._logs.setdefault((epoch, room, offset), body) != body:
                     self.wrong(f"{epoch}:{offset} of {room} was {self._logs[epoch, room, offset]}, and is {body}")
+            for room, texts in self._entries().items():
+                before = self._states.get((epoch, room), [])
+                if texts[: len(before)] != before:
+                    self.wrong(f"the state of {room} was {before[-5:]}, and is {texts[-5:]}, in one epoch")
+                self._states[epoch, room] = texts
 
     # In the end.
 
@@ -151,18 +159,17 @@ class Verdict:
         self.read_logs()
         for difference in self._differences():
             self.wrong(difference)
-        rows = self._query("SELECT room, text FROM entry ORDER BY id")
-        state: dict[str, list[str]] = {room: [] for room in world.rooms}
-        for room, text in rows:
-            state[room].append(text)
+        state = self._entries()
         self.judge_visitors()
         for visitor in [*world.visitors, *world.gone]:
             world.report.reached["moved on"] += visitor.moved
+            world.report.reached["probed"] += visitor.probes
+            world.report.reached["kept out"] += visitor.kept_out
             for name, copy in visitor.copies.items():
                 self._judge_history(visitor.name, name, copy)
         for visitor in world.visitors:
             for name, copy in visitor.copies.items():
-                self._judge_copy(visitor.name, name, copy, state[name])
+                self._judge_copy(visitor.name, name, copy, state.get(name, []))
         self._judge_log()
         world.report.reached["tab"] += len(world.visitors) - len(users(world.visitors))
         world.note(self._heads(), state)
@@ -181,24 +188,32 @@ class Verdict:
             if count > UNTRIMMED:
                 self.wrong(f"the log of {room} has kept {count} publications")
         epochs = len({epoch for epoch, _, _ in self._logs})
+        self._world.report.reached["new epoch"] += epochs - 1
         if epochs > 1 + self._times_lost():
             self.wrong(f"the log has begun anew {epochs - 1} times")
 
     def _judge_history(self, who: str, room: str, copy: Copy) -> None:
         reached, history = self._world.report.reached, copy.history
         for position, event in history.events:
-            known = self._logs.get((position.epoch, room, position.offset))  # None: it was trimmed before it was read
-            if known is not None and f'"{event.data["text"]}"' not in known:
+            state = self._states.get((position.epoch, room), [])
+            known = state[position.offset - 1 : position.offset]  # none: that epoch was over before it was read
+            if known and event.data["text"] != known[0]:
                 self.wrong(f"{who} was told {event.data} at {position} in {room}, and there is {known}")
         for reason, before, after in history.breaks:
             reached[f"resync {reason}"] += 1
-            if not copy.snapshots and not _is_true(reason, before, after):
+            if not copy.taken and not _is_true(reason, before, after):
                 self.wrong(f"{who} stood at {before} of {room}, and was told to start afresh at {after}: {reason}")
+        for position, data in copy.taken:
+            state = self._states.get((position.epoch, room), [])
+            if len(state) < position.offset:
+                continue  # that epoch was over before it was read
+            reached["snapshot"] += 1
+            if data != state[: position.offset]:
+                self.wrong(f"{who} has a snapshot of {room} at {position}, {data[-5:]}, and there is another state")
         reached["resumed"] += history.resumed
         reached["by HTTP"] += copy.by_http
         reached["by polls"] += copy.by_polls
         reached["left in the log"] += copy.left
-        reached["snapshot"] += copy.snapshots
         self._world.note(who, room, history.position, len(history.events), copy.entries[-3:])
 
     def _judge_copy(self, who: str, room: str, copy: Copy, state: list[str]) -> None:
@@ -219,12 +234,15 @@ class Verdict:
                 self._world.report.reached[f"command {command.outcome}"] += 1
                 if command.outcome == "done" and counts[command.text] != 1 and is_whole:
                     self.wrong(f"{command.text} was acknowledged, and is not there")
+                if command.seen is False and is_whole:
+                    self.wrong(f"{command.text} was acknowledged, and who looked then did not see it")
+                self._world.report.reached["command seen"] += command.seen is True
                 if command.outcome in ("refused", "not sent") and counts[command.text]:
                     self.wrong(f"{command.text} was {command.outcome} ({command.reason}), and is there")
 
     def judge_what_is_left(self) -> None:
         """Nobody is there any more: nor may anything of them be, but what they have done."""
-        rows = self._query("SELECT room, text FROM entry ORDER BY id")
+        rows = [row for row in self._query("SELECT room, text FROM entry ORDER BY id") if row[0] != LOCKED]
         self._judge_commands(Counter(text for _, text in rows))
         self._judge_order({text: number for number, (_, text) in enumerate(rows)})
         for hub in self.hubs():
@@ -241,20 +259,23 @@ class Verdict:
             self._world.report.reached["heartbeat death"] += hands.deaths
 
     def _judge_order(self, places: dict[str, int]) -> None:
-        """What one client has done in a room was done in the order of its commands, unless a commit failed."""
-        if self._world.report.faults["disk full"] or self._world.report.faults["sync fails"]:
-            return  # the next may be on its way already, and that one goes again
+        """What one client has done in a room was done in the order of its commands."""
         for visitor in self._world.gone:
             for room, copy in visitor.copies.items():
-                done = [places[each.text] for each in copy.given if each.outcome == "done" and each.text in places]
+                given = [each for each in copy.given if not self._met_a_bad_disk(each)]
+                done = [places[each.text] for each in given if each.outcome == "done" and each.text in places]
                 if done != sorted(done):
                     self.wrong(f"what {visitor.name} has commanded in {room} was done in another order")
+
+    def _met_a_bad_disk(self, command: Command) -> bool:
+        """Whether a commit failed while it was under way: it goes again, and the next one is on its way already."""
+        return any(command.given <= when <= command.answered for when in self._world.disk.failures)
 
     # What there is.
 
     def _times_lost(self) -> int:
         """Return how often the log has lost its end."""
-        return self._world.report.faults["restored"] + self._world.report.faults["failed over"]
+        return self._world.report.tried["restored"] + self._world.report.tried["failed over"]
 
     def hubs(self) -> list[Hub]:
         """Return those that are open."""
@@ -266,6 +287,13 @@ class Verdict:
         """Return the newest position in a room."""
         epoch, heads = self._heads()
         return f"{epoch}:{heads.get(room, 0)}"
+
+    def _entries(self) -> dict[str, list[str]]:
+        """Return what is there, by rooms, in the order in which it came."""
+        state: dict[str, list[str]] = {}
+        for room, text in self._query("SELECT room, text FROM entry ORDER BY id"):
+            state.setdefault(room, []).append(text)
+        return state
 
     def _heads(self) -> tuple[str, dict[str, int]]:
         ((epoch,),) = self._query("SELECT value FROM holdfast_meta WHERE key = 'epoch'")
@@ -283,6 +311,6 @@ def _is_true(reason: str, before: Position | None, after: Position) -> bool:
         case "epoch":
             return before is not None and before.epoch != after.epoch
         case "trimmed":
-            return before is not None and before.epoch == after.epoch and after.offset - before.offset > RECORDS
+            return before is not None and is_true(reason, before, after) and after.offset - before.offset > RECORDS
         case _:
             return False  # nobody here is ahead of the log, or has chosen to start afresh

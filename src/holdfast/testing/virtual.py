@@ -26,6 +26,8 @@ from types import AsyncGeneratorType, CoroutineType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from holdfast.testing.mishap import Felt, unfelt
+
 T = TypeVar("T")
 
 #: When it begins, in seconds since 1970.
@@ -44,21 +46,45 @@ class Process:
         self.is_alive = True
         self.is_stopped = False
         self.was_stopped = False
-        self.ahead = 0.0  # of the time, what its machine's clock on the wall shows
+        self.ahead = 0.0  # of the time, what its machine's clock on the wall shows; `set_clock` does that
+        self._misread: Felt = unfelt  # called when that clock is read
+        self._missed: Felt = (
+            unfelt  # called when something waits, since it is stopped, or will never run, since it is dead
+        )
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.late: list[events.Handle] = []  # what was due while it was stopped
         self.on_change: list[Callable[[], None]] = []  # called when it is killed, or goes on
 
-    def kill(self) -> None:
+    def kill(self, felt: Felt = unfelt) -> None:
         """End it, now (SIGKILL)."""
         if self.is_alive:
             self.is_alive = False
+            self._missed = felt
             self.late.clear()
             self._tell()
 
-    def stop(self) -> None:
+    def stop(self, felt: Felt = unfelt) -> None:
         """Let it stand still (SIGSTOP)."""
-        self.is_stopped = self.was_stopped = True
+        if self.is_alive:
+            self.is_stopped = self.was_stopped = True
+            self._missed = felt
+
+    def set_clock(self, seconds: float, felt: Felt = unfelt) -> None:
+        """Set the clock on its machine's wall, by so much."""
+        self.ahead += seconds
+        self._misread = felt
+
+    def read_clock(self) -> float:
+        """Return how much that clock is ahead of the time."""
+        if self.ahead:
+            self._misread()
+        return self.ahead
+
+    def miss(self, handle: events.Handle) -> None:
+        """Something of it was to run now, and cannot."""
+        if self.is_alive:
+            self.late.append(handle)
+        self._missed()
 
     def go_on(self) -> None:
         """Let it go on (SIGCONT)."""
@@ -97,8 +123,8 @@ class _Handle(events.Handle):
         process = self._context.get(_process)  # type: ignore[attr-defined]
         if process is None or (process.is_alive and not process.is_stopped):
             events.Handle._run(self)
-        elif process.is_alive:
-            process.late.append(self)
+        else:
+            process.miss(self)
 
 
 class _TimerHandle(events.TimerHandle):
@@ -283,7 +309,7 @@ def _close(work: CoroutineType[Any, Any, Any]) -> None:
 
 def _ahead() -> float:
     process = _process.get()
-    return 0.0 if process is None else process.ahead
+    return 0.0 if process is None else process.read_clock()
 
 
 class Chance:
