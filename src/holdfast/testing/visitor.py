@@ -236,8 +236,10 @@ class Visitor:
                 await asyncio.sleep(0.1)
             self.copies[command.room].given.append(command)
             command.given = self._loop.time()
-            await self.rooms[command.room].command("add", text=command.text)
+            answer = await self.rooms[command.room].command("add", text=command.text)
             command.outcome, command.answered = "done", self._loop.time()
+            if answer != command.text:
+                self._wrong(Violation(f"{self.name} has given the command {command.text}, and is answered {answer}"))
         except holdfast.OutcomeUnknown:
             command.outcome = "unknown"
         except holdfast.NotSent:
