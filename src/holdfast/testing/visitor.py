@@ -15,11 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import UNSET
+
 import holdfast
 from holdfast import Event, HoldfastError, Resync
 from holdfast.client.room import Snapshot
 from holdfast.core import roads
 from holdfast.core.backoff import FLOOR
+from holdfast.core.link import State
 from holdfast.core.reader import How
 from holdfast.core.replica import Resumed
 from holdfast.protocol import messages
@@ -32,8 +35,6 @@ from holdfast.testing.virtual import Process
 
 #: For an answer to arrive by HTTP, in any weather. Seconds.
 ANSWER = 60.0
-#: … and for one by WebSocket, if there is one. Seconds.
-ANSWERED = 2.0
 #: How one might hear of a room into which one is not let: by word, or by HTTP.
 WAYS_IN = ("join", "/snapshot?", "/poll?wait=0&", "/events?")
 
@@ -113,7 +114,10 @@ class Visitor:
 
     def pry(self, way: str, room: str) -> None:
         """Try to hear of a room into which one is not let."""
-        self.process.run(self._loop.create_task, self._pry(way, room))
+        if way == "join":
+            self.process.run(self._knock, room)
+        else:
+            self.process.run(self._loop.create_task, self._look_in(way, room))
 
     def type(self, room: str, what: str = "typing") -> None:
         """Begin to type, or stop."""
@@ -156,11 +160,17 @@ class Visitor:
     def _listen_in(self, client: holdfast.Client) -> None:
         """Judge what the server says, how often it is dialed, and whom it takes us for."""
         told, say, dial, connected = client._told, client._say, client._dial, client._connected
-        go_over = client._go_over
+        go_over, heed = client._go_over, client._heed
+
+        def heeding(message: Any) -> None:
+            room = getattr(message, "room", UNSET)
+            if room is not UNSET and room not in self.copies:
+                self.kept_out += isinstance(message, messages.Error)
+                self._judge(lambda: self._must_be_kept_out(message))
+            heed(message)
 
         def telling(room: Any, message: messages.RoomMessage) -> None:
-            if room.name in self._lines:
-                self._judge(lambda: self._lines[room.name].said(message))
+            self._judge(lambda: self._lines[room.name].said(message))
             if isinstance(message, messages.UserJoined | messages.UserLeft):
                 self.heard.append((message.room, type(message).__name__, message.user_id))
             told(room, message)
@@ -188,7 +198,7 @@ class Visitor:
             self.moved += 1
             go_over()
 
-        client._go_over = going_over  # type: ignore[method-assign]
+        client._go_over, client._heed = going_over, heeding  # type: ignore[method-assign]
         client._told, client._say = telling, saying  # type: ignore[method-assign]
         client._dial, client._connected = dialing, connecting  # type: ignore[method-assign]
 
@@ -208,6 +218,10 @@ class Visitor:
         since, self._dialed = self._loop.time() - self._dialed, self._loop.time()
         if since < FLOOR - 1e-6:
             raise Violation(f"{self.name} has dialed, and {since:.3f} s later again")
+
+    def _must_be_kept_out(self, message: Any) -> None:
+        if not isinstance(message, messages.Error):
+            raise Violation(f"{self.name} is not in {message.room}, and was told {message}")
 
     def _is(self, user_id: str) -> None:
         if self.user_id not in (None, user_id):
@@ -279,21 +293,14 @@ class Visitor:
         except (IndexError, ValueError):
             raise OSError(f"this is no answer: {head[:60]!r}") from None
 
-    async def _pry(self, way: str, room: str) -> None:
-        told: Any = None
-        try:
-            if way == "join":
-                assert self.client is not None
-                if self.client.status.road is holdfast.Road.WEBSOCKET:
-                    async with asyncio.timeout(ANSWERED), self.client.join(room) as inside:
-                        told = await anext(inside)
-            else:
-                status, answer = await self.get(f"{way}room={room}")
-                self.kept_out += status == 403
-                told = answer if status < 400 else None
-        except holdfast.Forbidden:
-            self.kept_out += 1
-        except (HoldfastError, OSError, TimeoutError):
-            pass  # there is no link, or there are several of us
-        if told is not None:
-            self._wrong(Violation(f"{self.name} is not let into {room}, and was told {told}"))
+    def _knock(self, room: str) -> None:
+        status = None if self.client is None else self.client.status
+        if status is not None and (status.state, status.road) == (State.LIVE, holdfast.Road.WEBSOCKET):
+            self.client._say(messages.Join(room))  # type: ignore[union-attr]
+
+    async def _look_in(self, way: str, room: str) -> None:
+        with suppress(OSError, TimeoutError):
+            status, answer = await self.get(f"{way}room={room}")
+            self.kept_out += status == 403
+            if status < 400:
+                self._wrong(Violation(f"{self.name} is not let into {room}, and was told {answer}"))
