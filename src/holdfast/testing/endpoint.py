@@ -202,6 +202,8 @@ class Endpoint(asyncio.Transport):
 
     def _push(self) -> None:
         """Have the kernel take what it has room for, and send it."""
+        if not (self._own or self._sent or self._ends):
+            return
         room = self.wire.network.weather.buffer - len(self._sent)
         if room > 0 and self._own:
             self._sent += self._own[:room]
@@ -320,7 +322,7 @@ class Endpoint(asyncio.Transport):
     def _read_soon(self) -> None:
         if not self._waits_to_read:
             self._waits_to_read = True
-            self.wire.network.at(self._loop.time(), self._read)
+            self.wire.network.soon(self._read)
 
     def _read(self) -> None:
         """Give the process what is there for it."""
@@ -330,7 +332,7 @@ class Endpoint(asyncio.Transport):
         if self._unread:
             data = bytes(self._unread)
             self._unread.clear()
-            self.peer.wire.network.at(self._loop.time(), self.peer._push)  # there is room again
+            self.wire.network.soon(self.peer._push)  # there is room again
             self._call(self._take_in, data)
         if self._end_heard and not self._end_told and not self._is_lost and self._is_reading and not self._unread:
             self._end_told = True

@@ -8,13 +8,17 @@ item that breaks a promise.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from holdfast.client.room import Snapshot
 from holdfast.core.replica import Resumed, Resync
-from holdfast.protocol import messages
-from holdfast.protocol.cursor import Position, decode_position
+from holdfast.protocol import cursor, messages
+from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import Event, Joined, RoomMessage
+
+#: Many are told of one position.
+decode_position = lru_cache(1000)(cursor.decode_position)
 
 
 class Violation(AssertionError):
@@ -51,15 +55,15 @@ class History:
     def told(self, item: Any) -> None:
         """Take in the next item that `async for item in room` has yielded."""
         match item:
-            case Resync(reason, cursor) | Snapshot(_, cursor, reason):
-                before, self.position = self.position, decode_position(cursor, self.room)
+            case Resync(reason, at) | Snapshot(_, at, reason):
+                before, self.position = self.position, decode_position(at, self.room)
                 self.breaks.append((reason, before, self.position))
                 if goes_back(before, self.position) and reason != "ahead":
-                    raise Violation(f"{self.who} stood at {before}, and is to start afresh at {cursor}: {reason}")
-            case Resumed(cursor):
+                    raise Violation(f"{self.who} stood at {before}, and is to start afresh at {at}: {reason}")
+            case Resumed(at):
                 self.resumed += 1
-                if self.position is None or cursor != str(self.position):
-                    raise Violation(f"{self.who} stands at {self.position}, and was told that {cursor} is resumed")
+                if self.position is None or at != str(self.position):
+                    raise Violation(f"{self.who} stands at {self.position}, and was told that {at} is resumed")
             case Event(id=None):
                 pass  # a broadcast: not recorded, and not numbered
             case Event(id=str(id)):
@@ -115,11 +119,11 @@ class Line:
                 self._asked.clear()
                 self._position = decode_position(message.cursor, self.room)
                 self._let_in(message)
-            case messages.Resync(_, reason, cursor):
-                before, self._position = self._position, decode_position(cursor, self.room)
+            case messages.Resync(_, reason, at):
+                before, self._position = self._position, decode_position(at, self.room)
                 stands = {before, *self._asked}
                 if not any(is_true(reason, each, self._position) for each in stands):
-                    raise Violation(f"{self.who} is to start afresh at {cursor} of {self.room}, which is not {reason}")
+                    raise Violation(f"{self.who} is to start afresh at {at} of {self.room}, which is not {reason}")
             case Event(id=str(id)):
                 position, before = decode_position(id, self.room), self._position
                 just_before = Position(position.epoch, position.offset - 1)

@@ -100,6 +100,10 @@ class Network:
         """Have something happen that belongs to no process."""
         self.loop.call_at(when, what, context=Context())
 
+    def soon(self, what: Callable[[], None]) -> None:
+        """Have it happen now, when what happens already has."""
+        self.loop.call_soon(what, context=Context())
+
     def after(self, what: Callable[[], None]) -> None:
         """Have it happen after as long as a piece is on its way."""
         self.at(self.loop.time() + self.dice.uniform(*self.weather.delay), what)

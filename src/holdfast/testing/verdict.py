@@ -14,6 +14,7 @@ from collections.abc import Sized
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from holdfast import Road
 from holdfast.core.link import State
 from holdfast.protocol.cursor import Position
 from holdfast.testing.calm import coming, present, users
@@ -124,6 +125,8 @@ class Verdict:
         if len(hubs) < len(self._world.servers):
             return ["a server is not up"]
         (epoch, heads), found = self._heads(), []
+        here = {room: users(present(self._world.visitors, room)) for room in self._world.rooms}
+        shown = {room: self._shown(room) for room in self._world.rooms}
         for visitor in self._world.visitors:
             if any(command.outcome == "open" for command in visitor.commands):
                 found.append(f"{visitor.name} waits for the answer to a command")
@@ -131,28 +134,8 @@ class Verdict:
                 position, head = copy.history.position, f"{epoch}:{heads.get(name, 0)}"
                 if str(position) != head:
                     found.append(f"{visitor.name} is at {position} in {name}, and there is {head}")
-                found += self._unknown_people(visitor, name)
+                found += _unknown_people(visitor, name, here[name], shown[name])
         return found
-
-    def _unknown_people(self, visitor: Visitor, room: str) -> list[str]:
-        """Return what somebody does not know of who is in a room."""
-        client = visitor.client
-        if client is None or room not in visitor.rooms:
-            return [f"{visitor.name} is not in {room}"]
-        if client.status.state is not State.LIVE:
-            return [f"{visitor.name} is {client.status.state}"]
-        if client.status.road is not None and client.status.road.value == "http":
-            return []  # who reads by HTTP is not told who is there
-        if not visitor.rooms[room].replica.is_joined:
-            return [f"{visitor.name} was not let into {room}"]
-        here = users(present(self._world.visitors, room))
-        replica = visitor.rooms[room].replica
-        for shown in self._shown(room):
-            if shown != sorted(here):
-                return [f"{len(shown)} are shown in {room}, and {len(here)} are there"]
-        if set(replica.users) != here or replica.size != len(here):
-            return [f"{visitor.name} sees {len(replica.users)} ({replica.size}) in {room}, and there are {len(here)}"]
-        return [f"{visitor.name} sees somebody type in {room}"] if replica.typing else []
 
     def judge(self) -> None:
         """Judge what everybody was told and has."""
@@ -311,6 +294,27 @@ class Verdict:
 
     def _query(self, sql: str) -> list[Any]:
         return self._world.query(sql)
+
+
+def _unknown_people(visitor: Visitor, room: str, here: set[str], shown: list[list[str]]) -> list[str]:
+    """Return what somebody does not know of who is in a room; `shown` are those whom each server shows there."""
+    client = visitor.client
+    if client is None or room not in visitor.rooms:
+        return [f"{visitor.name} is not in {room}"]
+    status = client.status
+    if status.state is not State.LIVE:
+        return [f"{visitor.name} is {status.state}"]
+    if status.road is Road.HTTP:
+        return []  # who reads by HTTP is not told who is there
+    replica = visitor.rooms[room].replica
+    if not replica.is_joined:
+        return [f"{visitor.name} was not let into {room}"]
+    for those in shown:
+        if those != sorted(here):
+            return [f"{len(those)} are shown in {room}, and {len(here)} are there"]
+    if replica.users.keys() != here or replica.size != len(here):
+        return [f"{visitor.name} sees {len(replica.users)} ({replica.size}) in {room}, and there are {len(here)}"]
+    return [f"{visitor.name} sees somebody type in {room}"] if replica.typing else []
 
 
 def _is_true(reason: str, before: Position | None, after: Position) -> bool:
