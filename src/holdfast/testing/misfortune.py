@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from holdfast.testing.mishap import Felt, unfelt
+from holdfast.testing.mishap import Felt
 from holdfast.testing.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from holdfast.testing.world import World
 
 Fault = Callable[["World", Felt], bool]
+
+#: More publications than wait in a client for its application.
+FLOOD = 1200
 
 
 def reset_wire(world: World, felt: Felt) -> bool:
@@ -120,7 +123,9 @@ def tire(world: World, felt: Felt) -> bool:
     """An application reads nothing for a while, while much is published."""
     visitor = world.dice.choice(world.visitors)
     visitor.tired_until, visitor.left_unread = world.loop.time() + world.dice.uniform(5, 30), felt
-    burst(world, unfelt)
+    server, count = _running(world), world.dice.choice([20, 80, FLOOD])
+    if server is not None and server.hub is not None:
+        world.publish(server, world.dice.choice(list(visitor.copies)), count)
     return True
 
 
@@ -130,7 +135,7 @@ def burst(world: World, felt: Felt) -> bool:
     if server is None or server.hub is None or server.process is None:
         return False
     room = world.dice.choice(world.rooms)
-    count = world.dice.choice([20, 20, 20, 80, 80, 350, 1200])
+    count = world.dice.choice([20, 20, 20, 80, 80, 350, FLOOD])
     rest = "." * 4000 if count == 80 else ""
     world.publish(server, room, count, rest, felt)
     return True
