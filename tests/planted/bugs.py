@@ -193,6 +193,18 @@ BUGS = (
         "        for job, outcome in zip(jobs, outcomes, strict=True):\n",
         "        for job, outcome in zip(jobs[:1], outcomes[:1], strict=True):\n",
     ),
+    Bug(
+        "those who share a commit are given each other's answers",
+        "store/writer.py",
+        "        for job, outcome in zip(jobs, outcomes, strict=True):\n",
+        "        for job, outcome in zip(jobs, reversed(outcomes), strict=True):\n",
+    ),
+    Bug(
+        "a clock that is set back takes the log back in time",
+        "store/commit.py",
+        "            clock = max(int(self._wall() * 1_000_000), clock + 1)\n",
+        "            clock = int(self._wall() * 1_000_000)\n",
+    ),
     # The server's mind.
     Bug(
         "who catches up is live one step early",
@@ -310,6 +322,12 @@ BUGS = (
         "core/heartbeat.py",
         "self._agenda.set(seen.connection, max(beat.next_ping, running))",
         "self._agenda.cancel(seen.connection)",
+    ),
+    Bug(
+        "who is pinged has half the time to answer",
+        "core/heartbeat.py",
+        "                beat.deadline = running + self._timeout\n                beat.next_ping",
+        "                beat.deadline = running + self._timeout / 2\n                beat.next_ping",
     ),
     Bug(
         "a server that stood still judges by the time in which it did",
@@ -500,6 +518,18 @@ BUGS = (
         "for item in items[:-1] or items)\n        elif",
     ),
     Bug(
+        "who may not read a room reads it by HTTP",
+        "server/opened.py",
+        '            await self.check(identity.user, room, "read")\n',
+        '            await self.check(identity.user, room[:1], "read")\n',
+    ),
+    Bug(
+        "a snapshot is said to be older by one publication than it is",
+        "server/opened.py",
+        "            position = str(transaction.position(room))\n",
+        '            at = transaction.position(room)\n            position = f"{at.epoch}:{max(0, at.offset - 1)}"\n',
+    ),
+    Bug(
         "a poll is answered with the cursor at which it began",
         "server/polling.py",
         "        return await (_held(request, follow, seconds) if seconds else follow.take()), follow.cursor\n",
@@ -657,7 +687,6 @@ BUGS = (
         "protocol/codes.py",
         "return not 4000 <= code < 4100",
         "return not 4000 <= code < 4003",
-        "tests/protocol/test_codes.py",
     ),
     # The client's mind in JavaScript.
     Bug(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_the_mistakes_are_many_of_every_part_and_each_has_its_own_name() -> None
 def test_what_is_to_catch_a_mistake_is_there() -> None:
     for bug in BUGS:
         assert bug.by == SEA or all((ROOT / path).exists() for path in bug.by.split()), bug.name
+
+
+def test_what_must_hold_is_judged_somewhere_and_a_mistake_has_shown_it() -> None:
+    document = ROOT / "docs" / "simulation.md"
+    rows = re.findall(r"^\| I(\d+)\w?: [^|]+ \| ([^|]+) \|([^|]+)\|$", document.read_text(), re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == sorted(int(number) for number, _, _ in rows)
+    assert {int(number) for number, _, _ in rows} == set(range(1, 27))
+    for number, judges, mistake in rows:
+        judged_in = re.findall(r"\]\(([^)]+)\)", judges)
+        assert judged_in, number
+        assert all((document.parent / path).is_file() for path in judged_in), number
+        if number == "25":  # of the sea itself: no mistake of the product would be one
+            assert not mistake.strip()
+        elif named(mistake.strip()).by != SEA:
+            assert any(path.endswith(named(mistake.strip()).by) for path in judged_in), number
 
 
 def test_code_that_has_moved_on_is_said_to_have() -> None:

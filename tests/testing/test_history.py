@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from holdfast import Event, Resumed, Resync, Snapshot
-from holdfast.protocol.messages import Joined, Sync, Synced, UserLeft
+from holdfast.protocol.messages import Join, Joined, Sync, Synced, UserLeft
 from holdfast.protocol.messages import Resync as Said
 from holdfast.testing.history import History, Line, Violation
 
@@ -22,6 +22,9 @@ GOOD: list[list[Any]] = [
     [Resync("new", "e:7"), event(8), Resync("trimmed", "e:20"), event(21)],
     [Resync("new", "e:7"), event(8), Resync("epoch", "f:2"), event(3, "f")],
     [Snapshot([], "e:3", "new"), event(4), Snapshot([], "e:9", "trimmed"), event(10)],
+    [Resync("new", "e:7"), event(8), Resync("ahead", "e:2"), event(3)],
+    [Resync("new", "e:7"), Resync("epoch", "f:2"), event(3, "f")],
+    [Resync("new", "e:7"), event(8), Resync("chosen", "e:8"), event(9)],
 ]
 BAD: list[tuple[list[Any], str]] = [
     ([event(1)], "where it begins"),
@@ -33,6 +36,11 @@ BAD: list[tuple[list[Any], str]] = [
     ([Resync("new", "e:5"), event(6), Resumed("e:5")], "is resumed"),
     ([Resync("new", "e:0"), event(1), Resync("trimmed", "e:5"), event(7)], "missing"),
     ([Snapshot([], "e:3", "new"), event(3)], "again"),
+    *(
+        ([Resync("new", "e:7"), event(8), item(reason, "e:7")], "start afresh at e:7: " + reason)
+        for reason in ("trimmed", "new", "chosen", "epoch")
+        for item in (Resync, lambda reason, cursor: Snapshot([], cursor, reason))
+    ),
 ]
 
 
@@ -52,13 +60,24 @@ def test_the_first_item_that_breaks_a_promise_is_told(items: list[Any], complain
         history.told(items[-1])
 
 
-JOINED = Joined("lobby", "e:7", True, (), 0)
+JOIN, JOINED = Join("lobby", "e:7"), Joined("lobby", "e:7", True, (), 0)
+
+
+def joined(cursor: str, reason: str) -> Joined:
+    return Joined("lobby", cursor, False, (), 0, reason)
+
+
 GOOD_LINES: list[list[Any]] = [
     [JOINED, event(8), Event("lobby", "said", {}), UserLeft("lobby", "ann", "Ann", 0), event(9)],
     [JOINED, event(8), Sync("lobby", "e:7"), event(9), event(8), event(9), Synced("lobby", "e:9", 2), event(10)],
     [JOINED, Sync("lobby", "e:20"), event(8), event(21)],
     [JOINED, event(8), Said("lobby", "trimmed", "e:20"), event(21)],
     [JOINED, event(8), JOINED, event(8)],
+    [joined("e:20", "trimmed"), event(21)],
+    [joined("f:2", "epoch"), event(3, "f")],
+    [joined("e:6", "ahead"), event(7)],
+    [Join("lobby"), Joined("lobby", "e:20", False, (), 0), event(21)],
+    [JOINED, Sync("lobby", "e:30"), Said("lobby", "ahead", "e:20"), event(21)],
 ]
 BAD_LINES: list[list[Any]] = [
     [event(8)],
@@ -68,14 +87,30 @@ BAD_LINES: list[list[Any]] = [
     [JOINED, event(8), Sync("lobby", "e:7"), JOINED, event(8), event(9), event(8)],
     [JOINED, event(8, "f")],
 ]
+FALSE_REASONS: list[list[Any]] = [
+    [joined("e:7", "trimmed")],
+    [joined("e:20", "epoch")],
+    [joined("e:20", "ahead")],
+    [joined("f:6", "trimmed")],
+    [Joined("lobby", "e:20", False, (), 0)],
+    [Joined("lobby", "e:20", True, (), 0)],
+    [Join("lobby"), joined("e:20", "trimmed")],
+    [JOINED, event(8), Said("lobby", "trimmed", "e:8")],
+    [JOINED, event(8), Said("lobby", "epoch", "e:9")],
+    [JOINED, event(8), Said("lobby", "ahead", "e:9")],
+]
 
 
 def hear(line: Line, words: list[Any]) -> None:
+    line.joins(JOIN.since)
     for word in words:
-        if isinstance(word, Sync):
-            line.asked(word.since)
-        else:
-            line.said(word)
+        match word:
+            case Join(_, since):
+                line.joins(since)
+            case Sync(_, since):
+                line.asked(since)
+            case _:
+                line.said(word)
 
 
 @pytest.mark.parametrize("words", GOOD_LINES)
@@ -88,4 +123,12 @@ def test_what_a_server_leaves_out_or_repeats_unasked_is_told(words: list[Any]) -
     line = Line("lobby", "ann")
     hear(line, words[:-1])
     with pytest.raises(Violation, match=r"ann stood at .* and the server has sent"):
-        hear(line, words[-1:])
+        line.said(words[-1])
+
+
+@pytest.mark.parametrize("words", FALSE_REASONS)
+def test_who_is_not_let_go_on_for_a_reason_that_is_not_true_or_from_elsewhere_is_told(words: list[Any]) -> None:
+    line = Line("lobby", "ann")
+    hear(line, words[:-1])
+    with pytest.raises(Violation, match=r"ann (stood|is to start afresh) at .*e:|f:"):
+        line.said(words[-1])

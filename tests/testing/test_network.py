@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast.testing.endpoint import BUFFER, Endpoint, Socket, Wire
+from holdfast.testing.mishap import unfelt
 from holdfast.testing.network import Network, SeaLoop, Weather
 from holdfast.testing.virtual import Process
 
@@ -229,7 +230,7 @@ def test_where_nobody_listens_a_dial_is_refused_and_where_nothing_gets_through_i
 
     with pytest.raises(ConnectionRefusedError):
         link.loop.run_until_complete(dial("nowhere"))
-    link.network.unreachable.add("server")
+    link.network.unreachable["server"] = unfelt
     with pytest.raises(TimeoutError):
         link.loop.run_until_complete(dial("server"))
     link.network.unreachable.clear()

@@ -24,6 +24,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_database import ASYNC_SILENCE_SECONDS, SILENCE_SECONDS, STEP_SECONDS, Driver, Silent
 from holdfast.store.store import Retention, Store
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.shared_log import Answer, Parameters, SharedLog, statements, transaction
 from holdfast.testing.turns import Turns, TurnWorker, may_wait, wait
 from holdfast.testing.virtual import VirtualLoop, current_process
@@ -60,14 +61,21 @@ class Shore:
         self.delays = delays
         self.is_up = True
         self.is_silent = False
+        self.refused: Felt = unfelt  # called when it is not up for somebody
+        self.unanswered: Felt = unfelt  # called when it is silent for somebody
         self.calls_lost = 0
         self.cables: dict[_Cable, None] = {}
 
-    def go_down(self) -> None:
+    def go_down(self, felt: Felt = unfelt) -> None:
         """End all connections, and take none."""
-        self.is_up = False
+        self.is_up, self.refused = False, felt
         for cable in tuple(self.cables):
             cable.break_off()
+            felt()
+
+    def fall_silent(self, felt: Felt = unfelt) -> None:
+        """Answer nobody, and tell nobody."""
+        self.is_silent, self.unanswered = True, felt
 
     def _call(self, channel: str, call: str) -> None:
         """Let everybody hear it who listens; each may miss it."""
@@ -75,6 +83,8 @@ class Shore:
             way = cable.way
             if call and (way.hears_nothing or self.dice.random() < self.delays.lost):
                 self.calls_lost += 1
+                if way.hears_nothing:
+                    way.unheard()
                 continue
             for _ in range(1 + (self.dice.random() < self.delays.repeated)):
                 cable.hear(psycopg.Notify(channel, call, 0), self.dice.uniform(*self.delays.call))
@@ -98,6 +108,10 @@ class Way:
         self.loses: str | None = None
         self.hears_nothing = False
         self.lost = 0  # commits of which the answer was lost
+        self.unanswered: Felt = unfelt  # called when it is silent for somebody
+        self.refused: Felt = unfelt  # called when it is closed for somebody
+        self.cut: Felt = unfelt  # called when a commit was lost
+        self.unheard: Felt = unfelt  # called when a call was lost
 
     @property
     def is_cut(self) -> bool:
@@ -109,11 +123,40 @@ class Way:
         """What opens connections on it."""
         return Driver(partial(Cable.connect, self), partial(AsyncCable.connect, self))
 
-    def close(self) -> None:
+    def close(self, felt: Felt = unfelt) -> None:
         """Have nothing get through, and tell everybody."""
-        self.is_closed = True
+        self.is_closed, self.refused = True, felt
         for cable in [each for each in self.shore.cables if each.way is self]:
             cable.break_off()
+            felt()
+
+    def fall_silent(self, felt: Felt = unfelt) -> None:
+        """Have nothing get through, and tell nobody."""
+        self.is_silent, self.unanswered = True, felt
+
+    def lose(self, what: str, felt: Felt = unfelt) -> None:
+        """Have the next commit lose itself, or the answer."""
+        self.loses, self.cut = what, felt
+
+    def fall_deaf(self, felt: Felt = unfelt) -> None:
+        """Have all calls lost."""
+        self.hears_nothing, self.unheard = True, felt
+
+    def stay_silent(self) -> bool:
+        """Whether somebody who has said something hears nothing."""
+        if self.is_silent:
+            self.unanswered()
+        if self.shore.is_silent:
+            self.shore.unanswered()
+        return self.is_silent or self.shore.is_silent
+
+    def refuse(self) -> bool:
+        """Whether somebody who wants to connect is turned away."""
+        if self.is_closed:
+            self.refused()
+        if not self.shore.is_up:
+            self.shore.refused()
+        return self.is_closed or not self.shore.is_up
 
 
 class _Info:
@@ -208,22 +251,25 @@ class _Cable:
         """Commit; or lose the connection over it, when nobody can say whether it has happened."""
         loses, self.way.loses = self.way.loses, None
         if loses == "commit":
-            self.way.lost += 1
-            self.break_off()
+            self._lose()
             raise psycopg.OperationalError("the connection was lost")
         self.is_in_transaction = False
         self.way.shore.log.commit()
         if loses == "answer":
-            self.way.lost += 1
-            self.break_off()
+            self._lose()
             raise psycopg.OperationalError("the connection was lost")
+
+    def _lose(self) -> None:
+        self.way.lost += 1
+        self.way.cut()
+        self.break_off()
 
     def _trip(self) -> Iterator[float]:
         """Be on the way, there or back."""
         shore = self.way.shore
         yield shore.dice.uniform(*shore.delays.question)
         silence = 0.0
-        while not self.closed and (self.way.is_silent or shore.is_silent):
+        while not self.closed and self.way.stay_silent():
             if silence > self.patience or not self.is_trusted() or not self._may_wait():
                 self.break_off()
                 raise Silent("the server has fallen silent")
@@ -244,12 +290,12 @@ def _dialing(way: Way) -> Iterator[float]:
     shore = way.shore
     yield shore.dice.uniform(*shore.delays.question) * 2
     waited = 0.0
-    while way.is_silent or shore.is_silent:
+    while way.stay_silent():
         if waited >= CONNECT_SECONDS:
             raise psycopg.errors.ConnectionTimeout("connection timeout expired")
         yield STEP_SECONDS
         waited += STEP_SECONDS
-    if way.is_cut:
+    if way.refuse():
         raise psycopg.OperationalError("connection refused")
 
 
@@ -395,12 +441,12 @@ class InDatabase:
         self._way = way
         self._retention = retention
         self._migrations = migrations
-        self._turns: Turns | None = None
-        self.dead: list[Turns] = []
+        self._turns: list[Turns] = []
 
     def open(self, codec: Codec) -> Store:
         """Return a store, in the process that is to have it."""
-        self._turns = turns = Turns(self._way.shore.loop)
+        turns = Turns(self._way.shore.loop)
+        self._turns.append(turns)
         return PostgresStore(
             "postgresql://database/",
             codec,
@@ -413,12 +459,12 @@ class InDatabase:
 
     def abandon(self) -> None:
         """That process is gone; its threads are taken apart later."""
-        if self._turns is not None:
-            self.dead.append(self._turns)
-        self._turns = None
 
     def close(self) -> None:
         """That process has ended in good order."""
-        if self._turns is not None:
-            self._turns.end()
-        self._turns = None
+        self._turns.pop().end()
+
+    def bury(self) -> None:
+        """Take apart the threads of all processes."""
+        for turns in self._turns:
+            turns.end()

@@ -8,11 +8,13 @@ calm water is promised to the second, and needs no allowance for misfortune.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from holdfast import Road
+from holdfast import Client, Road
 from holdfast.core.attendance import TYPING_LAPSE
 from holdfast.core.link import State
+from holdfast.protocol.codes import CloseCode
 
 if TYPE_CHECKING:
     from holdfast.testing.visitor import Visitor
@@ -44,10 +46,7 @@ def _linked(visitors: list[Visitor], room: str) -> list[Visitor]:
     return [
         visitor
         for visitor in visitors
-        if visitor.client is not None
-        and room in visitor.rooms
-        and visitor.client.status.state is State.LIVE
-        and visitor.client.status.road is Road.WEBSOCKET
+        if visitor.client is not None and room in visitor.rooms and _is_linked(visitor.client)
     ]
 
 
@@ -66,6 +65,7 @@ async def scenes(world: World) -> None:
         await _breaks_off(world, room, one, [other for other in there if other.user_id != one.user_id])
         await _changes_networks(world, room, one, [other for other in there if other.user_id != one.user_id])
     await _publishes(world, room)
+    await _asks_for_what_is_to_come(world, room)
     if world.network.weather.rate is not None:
         _much_for_slow_links(world, room)
 
@@ -88,6 +88,38 @@ async def _publishes(world: World, room: str) -> None:
         cursor = visitor.rooms[room].replica.cursor
         if visitor.client is not None and visitor.client._road is road and cursor != head:
             world.verdict.wrong(f"{visitor.name} is at {cursor} in {room}, {READ:g} s after {head} was published")
+
+
+async def _asks_for_what_is_to_come(world: World, room: str) -> None:
+    """Somebody says that they stand where the log has never been."""
+    epoch, offset = world.verdict.head(room).split(":")
+    with suppress(OSError, TimeoutError):
+        status, answer = await world.visitors[0].get(f"/poll?room={room}&cursor={epoch}:{int(offset) + 1}&wait=0")
+        if status == 200 and answer.get("resync") != {"reason": "ahead"}:
+            world.verdict.wrong(f"who stands one behind {epoch}:{offset} of {room} was told {answer}")
+        world.report.reached["resync ahead"] += status == 200
+
+
+async def puts_out(world: World, user_id: str) -> None:
+    """Somebody is put out, with all their tabs, for good."""
+    those = [visitor for visitor in world.visitors if visitor.user_id == user_id]
+    linked = [visitor for visitor in those if visitor.client is not None and _is_linked(visitor.client)]
+    for visitor in those:
+        visitor.is_put_out = True
+    server = world.servers[0]
+    assert server.process is not None
+    assert server.hub is not None
+    await server.process.run(world.loop.create_task, server.hub.disconnect(user_id))
+    await asyncio.sleep(BACK)
+    for visitor in linked:
+        client = visitor.client
+        if client is not None and (client.status.code, client.status.state) != (CloseCode.FORBIDDEN, State.CLOSED):
+            world.verdict.wrong(f"{visitor.name} was put out, and is {client.status.state} after {client.status.code}")
+        world.report.reached["put out"] += 1
+
+
+def _is_linked(client: Client) -> bool:
+    return client.status.state is State.LIVE and client.status.road is Road.WEBSOCKET
 
 
 async def _types(world: World, room: str, one: Visitor, others: list[Visitor]) -> None:

@@ -11,11 +11,15 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import random
+import time
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
 from typing import Any, ClassVar, Self
+
+from holdfast.testing.mishap import Felt, unfelt
+from holdfast.testing.turns import Ended, wait
 
 OK, BUSY, NOTFOUND, FULL, CANTOPEN = 0, 5, 12, 13, 14
 IOERR, IOERR_SHORT_READ, IOERR_FSYNC = 10, 522, 1034
@@ -70,10 +74,11 @@ class File:
                     _put(self.synced, offset + start, data[start : start + SECTOR])
         self.unsynced.clear()
 
-    def lose(self, dice: random.Random) -> None:
-        """Have what is left after the power was gone: of what was not synced, some sectors."""
+    def lose(self, dice: random.Random) -> bool:
+        """Have what is left after the power was gone: of what was not synced, some sectors. Was anything lost?"""
         self.fail_to_sync(dice)
-        self.now = bytearray(self.synced)
+        before, self.now = self.now, bytearray(self.synced)
+        return before != self.now
 
 
 def _put(content: bytearray, offset: int, data: bytes | None) -> None:
@@ -144,11 +149,17 @@ class Disk:
         is_full: Whether nothing more can be written.
         fails_to_sync: Whether a sync fails, of which nobody knows what it has written, and which the next does not
             make up for.
+        failures: When something could not be written, or synced, by the clock of this process.
+        delay: Seconds that a sync takes: between these two. A thread of the sea waits for so long; others do not.
     """
 
     def __init__(self, dice: random.Random) -> None:
         self.is_full = False
         self.fails_to_sync = False
+        self.refused: Felt = unfelt  # called when there was no room for something
+        self.not_synced: Felt = unfelt  # called when a sync has failed
+        self.delay = (0.0, 0.0)
+        self.failures: list[float] = []
         self.writes = 0
         self.dice = dice
         self.files: dict[str, File] = {}
@@ -170,19 +181,39 @@ class Disk:
             file.shared = []
             file.shared_locks = [{} for _ in range(8)]
 
-    def lose_power(self) -> None:
+    def fill(self, felt: Felt = unfelt) -> None:
+        """Be full from now on."""
+        self.is_full, self.refused = True, felt
+
+    def fail_syncs(self, felt: Felt = unfelt) -> None:
+        """Have no sync succeed from now on."""
+        self.fails_to_sync, self.not_synced = True, felt
+
+    def fail(self, felt: Felt) -> None:
+        """Note that something could not be done."""
+        self.failures.append(time.monotonic())
+        felt()
+
+    def recover(self) -> None:
+        """Be as good as new."""
+        self.is_full = self.fails_to_sync = False
+
+    def lose_power(self, felt: Felt = unfelt) -> None:
         """… and the machine is gone, too: what was not synced is lost, or not."""
         self.abandon()
         for file in self.files.values():
-            file.lose(self.dice)
+            if file.lose(self.dice):
+                felt()
 
     def copy(self) -> dict[str, bytes]:
         """Return what is on the disk, as a backup has it."""
         return {name: bytes(file.synced) for name, file in self.files.items()}
 
-    def restore(self, copy: dict[str, bytes]) -> None:
+    def restore(self, copy: dict[str, bytes], felt: Felt = unfelt) -> None:
         """Put back what a backup has; nobody may have a file open."""
         self.abandon()
+        if copy != {name: bytes(file.now) for name, file in self.files.items()}:
+            felt()
         self.files = {name: File(bytearray(content), bytearray(content)) for name, content in copy.items()}
 
 
@@ -208,6 +239,7 @@ class _System:
     def mount(self, disk: Disk) -> None:
         """Have all files that are opened from now on on this disk."""
         self._disk = disk
+        self._library.sqlite3_randomness(0, None)  # it asks for a seed again, and so knows nothing of what was before
         self._library.sqlite3_vfs_register(ctypes.byref(self._vfs), 1)
 
     def unmount(self) -> None:
@@ -292,6 +324,7 @@ class _System:
         if file is None:
             return IOERR
         if self._disk.is_full and offset + size > len(file.now):
+            self._disk.fail(self._disk.refused)
             return FULL
         self._disk.writes += 1
         file.write(offset, ctypes.string_at(data, size))
@@ -305,11 +338,16 @@ class _System:
         return OK
 
     def _sync(self, handle: Any, flags: int) -> int:
+        try:
+            wait(self._disk.dice.uniform(*self._disk.delay))
+        except Ended:  # nobody there to be told: SQLite has called
+            return IOERR
         file = self._file(handle)
         if file is None:
             return IOERR
         if self._disk.fails_to_sync:
             file.fail_to_sync(self._disk.dice)
+            self._disk.fail(self._disk.not_synced)
             return IOERR_FSYNC
         file.sync()
         return OK

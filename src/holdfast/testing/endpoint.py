@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.virtual import Process
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Endpoint(asyncio.Transport):
         self._unread: bytearray = bytearray()  # in this end's kernel
         self._arrives = self._sent_at = 0.0  # what is on its way last
         self.is_silent = False  # nothing that this end sends gets through
+        self._vanished: Felt = unfelt  # called when something has not got through
+        self._vanished_here: Felt = unfelt  # … and something from the other end has
+        self._has_vanished = False
         self.user_timeout: float | None = None  # after which, without an acknowledgement, the kernel ends it (tcp(7))
         self._waits_for_acknowledgement = False
         self._unconfirmed = 0  # of what has arrived, how much cannot be acknowledged
@@ -97,10 +101,10 @@ class Endpoint(asyncio.Transport):
         if self._is_lost or self._ends:
             return
         if self.wire.network.bars_websockets and b"\r\nUpgrade: websocket" in data:
-            self.wire.reset()
+            self.wire.reset(self.wire.network.barred)
             return
         if self.wire.network.bars_streams and b"\r\ncontent-type: text/event-stream" in data:
-            self.wire.reset()
+            self.wire.reset(self.wire.network.barred)
             return
         self._own += data
         self._push()
@@ -198,6 +202,8 @@ class Endpoint(asyncio.Transport):
 
     def _push(self) -> None:
         """Have the kernel take what it has room for, and send it."""
+        if not (self._own or self._sent or self._ends):
+            return
         room = self.wire.network.weather.buffer - len(self._sent)
         if room > 0 and self._own:
             self._sent += self._own[:room]
@@ -227,6 +233,8 @@ class Endpoint(asyncio.Transport):
         """Put on its way what the peer has room for."""
         self._expect_acknowledgement()
         if self.is_silent:
+            if self._sent or (self._ends and not self._own and not self._end_sent):
+                self._vanish()
             return
         weather, dice = self.wire.network.weather, self.wire.network.dice
         while self._sent:
@@ -260,16 +268,21 @@ class Endpoint(asyncio.Transport):
             again = b"".join(self._flying)
             self._forget_flying()
             self._sent[:0] = again
+            self._vanish()
             return
         piece = self._flying.popleft()
         self._in_flight -= len(piece)
         if self.peer.is_silent:
             self._unconfirmed += len(piece)
+            if self.peer._has_vanished:
+                self.peer._vanished_here()
         else:
             self._acknowledged += len(piece)
         if self.peer._is_lost:
             self.peer._reset_peer()
             return
+        for arrived in self.wire.network.on_arrival:
+            arrived(self.peer, piece)
         self.peer._unread += piece
         self.peer._read_soon()
         self._push()
@@ -281,9 +294,23 @@ class Endpoint(asyncio.Transport):
             self.peer._end_heard = True
             self.peer._read_soon()
 
+    def _vanish(self) -> None:
+        self._has_vanished = True
+        self._vanished()
+
     def _forget_flying(self) -> None:
         self._flying.clear()
         self._in_flight = 0
+
+    def fall_silent(self, vanished: Felt = unfelt, vanished_here: Felt = unfelt) -> None:
+        """
+        Let nothing get through that this end sends, and tell nobody.
+
+        Where something does not, `vanished` is called; where something from the other end does, `vanished_here`.
+        """
+        self.wire.was_silent = self.is_silent = True
+        self._has_vanished = False
+        self._vanished, self._vanished_here = vanished, vanished_here
 
     def _heal(self) -> None:
         self._acknowledged += self._unconfirmed
@@ -295,7 +322,7 @@ class Endpoint(asyncio.Transport):
     def _read_soon(self) -> None:
         if not self._waits_to_read:
             self._waits_to_read = True
-            self.wire.network.at(self._loop.time(), self._read)
+            self.wire.network.soon(self._read)
 
     def _read(self) -> None:
         """Give the process what is there for it."""
@@ -305,7 +332,7 @@ class Endpoint(asyncio.Transport):
         if self._unread:
             data = bytes(self._unread)
             self._unread.clear()
-            self.peer.wire.network.at(self._loop.time(), self.peer._push)  # there is room again
+            self.wire.network.soon(self.peer._push)  # there is room again
             self._call(self._take_in, data)
         if self._end_heard and not self._end_told and not self._is_lost and self._is_reading and not self._unread:
             self._end_told = True
@@ -353,28 +380,29 @@ class Endpoint(asyncio.Transport):
         else:
             self._send()
 
-    def _reset(self) -> None:
+    def _reset(self, felt: Felt = unfelt) -> None:
         """The peer's kernel knows nothing of this wire."""
         if not self._is_lost:
             self._closing = True
             self._own.clear()
             self._sent.clear()
-            self._lose(ConnectionResetError("reset by the peer"))
+            self._lose(ConnectionResetError("reset by the peer"), felt)
 
     def _reset_peer(self) -> None:
         if not self.is_silent:  # it comes behind what is on its way already
             self._arrive_at(self.wire.network.dice.uniform(*self.wire.network.weather.delay), self.peer._reset)
 
-    def _lose(self, error: Exception | None) -> None:
+    def _lose(self, error: Exception | None, felt: Felt = unfelt) -> None:
         if self._is_lost:
             return
         self._is_lost = self._closing = True
         if self.process is not None and self._process_changed in self.process.on_change:
             self.process.on_change.remove(self._process_changed)
         if self._protocol is not None and (self.process is None or self.process.is_alive):
-            self._call(self._loop.call_soon, self._tell_lost, error)
+            self._call(self._loop.call_soon, self._tell_lost, error, felt)
 
-    def _tell_lost(self, error: Exception | None) -> None:
+    def _tell_lost(self, error: Exception | None, felt: Felt) -> None:
+        felt()
         self.get_protocol().connection_lost(error)
 
 
@@ -383,14 +411,14 @@ class Wire:
     """A connection between two processes."""
 
     network: Network
+    number: int
     was_silent: bool = False
     ends: tuple[Endpoint, Endpoint] = field(init=False)
 
-    def fall_silent(self) -> None:
+    def fall_silent(self, felt: Felt = unfelt) -> None:
         """Let nothing through from now on, and tell nobody."""
-        self.was_silent = True
         for end in self.ends:
-            end.is_silent = True
+            end.fall_silent(felt)
 
     def heal(self) -> None:
         """Let it through again, with what was written meanwhile."""
@@ -399,13 +427,13 @@ class Wire:
         for end in self.ends:
             end._heal()
 
-    def reset(self) -> None:
+    def reset(self, felt: Felt = unfelt) -> None:
         """End it for both, now; what was on its way is lost."""
         for end in self.ends:
             end._forget_flying()
             end._sent.clear()
         for end in self.ends:
-            end._reset()
+            end._reset(felt)
 
     @property
     def is_open(self) -> bool:

@@ -8,13 +8,17 @@ item that breaks a promise.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from holdfast.client.room import Snapshot
 from holdfast.core.replica import Resumed, Resync
-from holdfast.protocol import messages
-from holdfast.protocol.cursor import Position, decode_position
+from holdfast.protocol import cursor, messages
+from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import Event, Joined, RoomMessage
+
+#: Many are told of one position.
+decode_position = lru_cache(1000)(cursor.decode_position)
 
 
 class Violation(AssertionError):
@@ -24,6 +28,10 @@ class Violation(AssertionError):
 class History:
     """
     What one client was told of one room, in order.
+
+    Within one epoch it never goes back, whatever the reason to start afresh, but for one: `ahead` says that the log has
+    never been where the client stands. What follows a `trimmed` position is newer, of `new` and `chosen` ones nothing
+    is older than what was told before, and `epoch` names another log, in which older offsets mean nothing.
 
     Attributes:
         events: All publications, each with its position.
@@ -47,13 +55,15 @@ class History:
     def told(self, item: Any) -> None:
         """Take in the next item that `async for item in room` has yielded."""
         match item:
-            case Resync(reason, cursor) | Snapshot(_, cursor, reason):
-                before, self.position = self.position, decode_position(cursor, self.room)
+            case Resync(reason, at) | Snapshot(_, at, reason):
+                before, self.position = self.position, decode_position(at, self.room)
                 self.breaks.append((reason, before, self.position))
-            case Resumed(cursor):
+                if goes_back(before, self.position) and reason != "ahead":
+                    raise Violation(f"{self.who} stood at {before}, and is to start afresh at {at}: {reason}")
+            case Resumed(at):
                 self.resumed += 1
-                if self.position is None or cursor != str(self.position):
-                    raise Violation(f"{self.who} stands at {self.position}, and was told that {cursor} is resumed")
+                if self.position is None or at != str(self.position):
+                    raise Violation(f"{self.who} stands at {self.position}, and was told that {at} is resumed")
             case Event(id=None):
                 pass  # a broadcast: not recorded, and not numbered
             case Event(id=str(id)):
@@ -73,12 +83,18 @@ class History:
         self.events.append((position, event))
 
 
+def goes_back(before: Position | None, after: Position) -> bool:
+    """Whether one position comes before another one of the same log."""
+    return before is not None and before.epoch == after.epoch and after.offset < before.offset
+
+
 class Line:
     """
     What the server has said of one room to one client, on one link after the other.
 
     A client asks for what is missing, and drops what it has: so its application would never hear of a server that
-    leaves something out, or says it again unasked.
+    leaves something out, or says it again unasked. Nor would one that takes snapshots hear from where it was not let go
+    on, and whether the reason for that was true.
     """
 
     def __init__(self, room: str, who: str = "a client") -> None:
@@ -86,6 +102,11 @@ class Line:
         self.who = who
         self._position: Position | None = None
         self._asked: set[Position] = set()  # on this link, after which what follows was asked for again
+        self._since: Position | None = None  # where it stands whom the server is to let in
+
+    def joins(self, since: str | None) -> None:
+        """Take in that the client asks to be let in, and where it stands."""
+        self._since = None if since is None else decode_position(since, self.room)
 
     def asked(self, since: str) -> None:
         """Take in that the client has asked for what follows a cursor (`sync`)."""
@@ -97,11 +118,39 @@ class Line:
             case Joined():
                 self._asked.clear()
                 self._position = decode_position(message.cursor, self.room)
-            case messages.Resync(_, _, cursor):
-                self._position = decode_position(cursor, self.room)
+                self._let_in(message)
+            case messages.Resync(_, reason, at):
+                before, self._position = self._position, decode_position(at, self.room)
+                stands = {before, *self._asked}
+                if not any(is_true(reason, each, self._position) for each in stands):
+                    raise Violation(f"{self.who} is to start afresh at {at} of {self.room}, which is not {reason}")
             case Event(id=str(id)):
                 position, before = decode_position(id, self.room), self._position
                 just_before = Position(position.epoch, position.offset - 1)
                 if just_before != before and just_before not in self._asked:
                     raise Violation(f"{self.who} stood at {before} of {self.room}, and the server has sent {position}")
                 self._position = position
+
+    def _let_in(self, joined: Joined) -> None:
+        at, since, reason = self._position, self._since, joined.reason
+        assert at is not None
+        if joined.recovered:
+            if at != since:
+                raise Violation(f"{self.who} stood at {since} of {self.room}, and the server goes on from {at}")
+        elif isinstance(reason, str) if since is None else not (isinstance(reason, str) and is_true(reason, since, at)):
+            raise Violation(f"{self.who} stood at {since} of {self.room}, and is let in at {at}: {reason}")
+
+
+def is_true(reason: str, before: Position | None, after: Position) -> bool:
+    """Whether who stood somewhere cannot simply go on, and has to start afresh at `after`, for this reason."""
+    if before is None:
+        return False
+    match reason:
+        case "epoch":
+            return before.epoch != after.epoch
+        case "trimmed":
+            return before.epoch == after.epoch and before.offset < after.offset
+        case "ahead":
+            return goes_back(before, after)
+        case _:
+            return False

@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast.server.runner import USER_TIMEOUT
 from holdfast.testing.endpoint import BUFFER, Endpoint, Socket, Wire
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.virtual import VirtualLoop, current_process
 
 
@@ -88,14 +89,20 @@ class Network:
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.behind: dict[tuple[str, int], list[tuple[str, int]]] = {}  # a proxy, or a name for several
         self.wires: dict[Wire, None] = {}
-        self.unreachable: set[str] = set()  # hosts to which nothing gets through
+        self.on_arrival: list[Callable[[Endpoint, bytes], None]] = []  # called with each piece, and where it has come
+        self.unreachable: dict[str, Felt] = {}  # hosts to which nothing gets through; called when somebody tries
         self.bars_websockets = self.bars_streams = False  # as some proxies do
+        self.barred: Felt = unfelt  # called when somebody was refused so
         self._ports = 40_000
         loop.network = self
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have something happen that belongs to no process."""
         self.loop.call_at(when, what, context=Context())
+
+    def soon(self, what: Callable[[], None]) -> None:
+        """Have it happen now, when what happens already has."""
+        self.loop.call_soon(what, context=Context())
 
     def after(self, what: Callable[[], None]) -> None:
         """Have it happen after as long as a piece is on its way."""
@@ -114,14 +121,15 @@ class Network:
         if address in self.behind:
             those = self.behind[address]
             address = self.dice.choice([each for each in those if each in self.listeners] or those)
-        while address[0] in self.unreachable:  # noqa: ASYNC110 - what is sent is sent again, and nobody answers
+        while address[0] in self.unreachable:  # what is sent is sent again, and nobody answers
+            self.unreachable[address[0]]()
             await asyncio.sleep(1.0)
         await asyncio.sleep(self.dice.uniform(*self.weather.delay) * 2)
         listener = self.listeners.get(address)
         if listener is None:
             raise ConnectionRefusedError(f"nobody listens on {address[0]}:{address[1]}")
         self._ports += 1
-        wire = Wire(self)
+        wire = Wire(self, self._ports)
         near = Endpoint(wire, current_process(), ("client", self._ports))
         far = Endpoint(wire, listener.process, address)
         near.peer, far.peer = far, near

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.store.postgres_feed import AWAY_SECONDS, LATE_SECONDS
 from holdfast.store.store import Retention
 from holdfast.testing.cable import Delays, InDatabase, Shore, Way
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.server_process import TABLE, ServerProcess
 from holdfast.testing.shared_log import Copy
 from holdfast.testing.watch import Watch
@@ -80,10 +81,6 @@ class Nodes:
         """Take apart the threads of all processes."""
         self._world.report.reached["hint lost"] += self.shore.calls_lost
         self._world.report.reached["answer lost"] += sum(way.lost for way in self.ways)
-        for kept in self._kept:
-            kept.abandon()
-            for turns in kept.dead:
-                turns.end()
 
     # What is seen.
 
@@ -107,7 +104,7 @@ class Nodes:
             back()
 
         def has_moved() -> None:
-            reached["new epoch"] += 1
+            reached["begun anew"] += 1
             moved()
             Watch(self._world, hub)
 
@@ -151,10 +148,10 @@ class Nodes:
 
         look()
 
-    def kill(self, server: ServerProcess) -> None:
+    def kill(self, server: ServerProcess, felt: Felt = unfelt) -> None:
         """End a server, and see, when it is time, that who was there, and is nowhere else, is shown no more."""
         hub = server.hub
-        server.kill()
+        server.kill(felt)
         if hub is None or hub._lives is None:
             return
         world, died = self._world, self._world.loop.time()

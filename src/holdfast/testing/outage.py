@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.testing import misfortune
 from holdfast.testing.misfortune import Fault
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.server_process import ServerProcess
 from holdfast.testing.verdict import REACHED
 from holdfast.testing.virtual import Process
@@ -25,32 +26,32 @@ def _nodes(world: World) -> Nodes:
     return world.nodes
 
 
-def cut_off_in_silence(world: World) -> bool:
+def cut_off_in_silence(world: World, felt: Felt) -> bool:
     """Nothing that a server asks the database gets through, and nobody is told."""
     server, seconds = world.dice.choice(world.servers), world.dice.choice([1.0, 4.0, 8.0, 20.0, 40.0])
     way = _nodes(world).way(server)
     _nodes(world).doubt(seconds)
-    way.is_silent = True
+    way.fall_silent(felt)
     _nodes(world).expect_serves_nobody(server)
     world.later(seconds, lambda: setattr(way, "is_silent", False))
     return True
 
 
-def cut_off(world: World) -> bool:
+def cut_off(world: World, felt: Felt) -> bool:
     """… and it is told at once."""
     server, seconds = world.dice.choice(world.servers), world.dice.choice([0.1, 1.0, 8.0, 20.0, 40.0])
     way = _nodes(world).way(server)
     _nodes(world).doubt(seconds)
-    way.close()
+    way.close(felt)
     _nodes(world).expect_serves_nobody(server)
     world.later(seconds, lambda: setattr(way, "is_closed", False))
     return True
 
 
-def lose_commit(world: World) -> bool:
+def lose_commit(world: World, felt: Felt) -> bool:
     """A connection is lost in the middle of a commit, which has happened, or not."""
     way = world.dice.choice(_nodes(world).ways)
-    way.loses = world.dice.choice(["commit", "answer"])
+    way.lose(world.dice.choice(["commit", "answer"]), felt)
     seconds = world.dice.choice([0.0, 0.0, 3.0, 15.0])
 
     def cut() -> None:
@@ -63,31 +64,31 @@ def lose_commit(world: World) -> bool:
     return True
 
 
-def lose_hints(world: World) -> bool:
+def lose_hints(world: World, felt: Felt) -> bool:
     """A server hears nothing of what the others call out."""
     way = world.dice.choice(_nodes(world).ways)
-    way.hears_nothing = True
+    way.fall_deaf(felt)
     world.later(world.dice.uniform(5, 60), lambda: setattr(way, "hears_nothing", False))
     return True
 
 
-def restart_database(world: World) -> bool:
+def restart_database(world: World, felt: Felt) -> bool:
     """The database is told to end, and started again."""
-    _go_down(world, world.dice.choice([0.3, 2.0, 10.0, 30.0]))
+    _go_down(world, world.dice.choice([0.3, 2.0, 10.0, 30.0]), felt)
     return True
 
 
-def crash_database(world: World) -> bool:
+def crash_database(world: World, felt: Felt) -> bool:
     """The database is killed, and started again."""
-    _go_down(world, world.dice.choice([0.3, 2.0, 10.0, 30.0]))
+    _go_down(world, world.dice.choice([0.3, 2.0, 10.0, 30.0]), felt)
     _nodes(world).shore.log.crash()
     return True
 
 
-def freeze_database(world: World) -> bool:
+def freeze_database(world: World, felt: Felt) -> bool:
     """The database stands still."""
     shore, seconds = _nodes(world).shore, world.dice.choice([1.0, 4.5, 12.0, 30.0])
-    shore.is_silent = True
+    shore.fall_silent(felt)
     _nodes(world).doubt(seconds)
     for server in world.servers:
         _nodes(world).expect_serves_nobody(server)
@@ -95,17 +96,17 @@ def freeze_database(world: World) -> bool:
     return True
 
 
-def fail_over(world: World) -> bool:
+def fail_over(world: World, felt: Felt) -> bool:
     """The database is lost, and another takes its place that lacks the last commits."""
-    return _go_back(world, world.dice.uniform(0, 3), is_promoted=True)
+    return _go_back(world, world.dice.uniform(0, 3), felt, is_promoted=True)
 
 
-def restore(world: World) -> bool:
+def restore(world: World, felt: Felt) -> bool:
     """Files of some time ago are put in the place of the database's."""
-    return _go_back(world, world.dice.uniform(0, 20), is_promoted=False)
+    return _go_back(world, world.dice.uniform(0, 20), felt, is_promoted=False)
 
 
-def flap(world: World) -> bool:
+def flap(world: World, felt: Felt) -> bool:
     """The links of somebody are reset again and again."""
     visitor = world.dice.choice(world.visitors)
     process = visitor.process
@@ -113,7 +114,7 @@ def flap(world: World) -> bool:
     def reset() -> None:
         for wire in world.network.open_wires():
             if wire.ends[0].process is process:
-                wire.reset()
+                wire.reset(felt)
 
     at = 0.0
     for _ in range(world.dice.randint(3, 12)):
@@ -122,14 +123,14 @@ def flap(world: World) -> bool:
     return True
 
 
-def hop(world: World) -> bool:
+def hop(world: World, felt: Felt) -> bool:
     """Somebody comes from one server to the other and back, while now the one, now the other is late."""
     visitor, nodes, at = world.dice.choice(world.visitors), _nodes(world), 0.0
 
     def go() -> None:
         for wire in world.network.open_wires():
             if wire.ends[0].process is visitor.process:
-                wire.reset()
+                wire.reset(felt)
 
     def be_late(seconds: float) -> None:
         server = world.dice.choice(world.servers)
@@ -139,7 +140,7 @@ def hop(world: World) -> bool:
             world.stand_still(server, seconds)
         else:
             way = nodes.way(server)
-            way.is_silent = True
+            way.fall_silent()
             nodes.doubt(seconds)
             world.later(seconds, lambda: setattr(way, "is_silent", False))
 
@@ -153,7 +154,7 @@ def hop(world: World) -> bool:
     return True
 
 
-def roll_out(world: World) -> bool:
+def roll_out(world: World, felt: Felt) -> bool:
     """All servers are told to end and started again, one after the other."""
     servers = [each for each in world.servers if each.process is not None and each.hub is not None]
     if len(servers) < len(world.servers) or world.rolls_out:
@@ -165,6 +166,7 @@ def roll_out(world: World) -> bool:
             if server.process is not None and server.hub is not None and not server.process.is_stopped:
                 await _restart(server)
         world.rolls_out = False
+        felt()
 
     world.spawn(roll())
     return True
@@ -175,16 +177,16 @@ async def _restart(server: ServerProcess) -> None:
     server.start()
 
 
-def _go_down(world: World, seconds: float) -> None:
+def _go_down(world: World, seconds: float, felt: Felt = unfelt) -> None:
     shore = _nodes(world).shore
-    shore.go_down()
+    shore.go_down(felt)
     _nodes(world).doubt(seconds)
     for server in world.servers:
         _nodes(world).expect_serves_nobody(server)
     world.later(seconds, lambda: setattr(shore, "is_up", True))
 
 
-def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
+def _go_back(world: World, seconds: float, felt: Felt, *, is_promoted: bool) -> bool:
     nodes, log = _nodes(world), _nodes(world).shore.log
     if not log.query("SELECT 1 FROM sqlite_master WHERE name = 'entry'"):
         return False
@@ -192,8 +194,8 @@ def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
 
     def go_back() -> None:
         world.verdict.read_logs()
-        world.report.reached["log lost some"] += 1
-        log.go_back(copy, is_promoted=is_promoted)
+        if log.go_back(copy, is_promoted=is_promoted):
+            felt()
         down = world.dice.choice([0.3, 2.0, 10.0])
         _go_down(world, down)
         if not is_promoted:
@@ -205,6 +207,7 @@ def _go_back(world: World, seconds: float, *, is_promoted: bool) -> bool:
         running = [server.process for server in world.servers if server.process is not None]
         those = [process for process in running if process in witnesses and not process.is_stopped]
         if len(those) < len(world.servers) or any(way.is_cut for way in nodes.ways):
+            world.verdict.read_logs()
             log.renew_epoch()
 
     world.later(seconds, go_back)
@@ -237,5 +240,5 @@ OUTAGES: list[tuple[str, Fault]] = [
 #: Every road through the code that must have been taken here.
 REACHED_BY_SEVERAL = (
     *REACHED, "taken over", "moved on", "cut off", "back again", "hint lost", "poll found it",
-    "new epoch", "log lost some", "answer lost", "no ghosts",
+    "begun anew", "answer lost", "no ghosts",
 )  # fmt: skip

@@ -27,14 +27,17 @@ from holdfast.server.limits import Limits
 from holdfast.server.runner import Server, configure
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import ReadTransaction, Retention, Store, Transaction
-from holdfast.store.worker import InlineWorker
 from holdfast.testing.endpoint import Socket
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.network import SeaLoop
+from holdfast.testing.turns import Turns, TurnWorker
 from holdfast.testing.virtual import Inline, Process
 
 TABLE = "CREATE TABLE entry (id INTEGER PRIMARY KEY, room TEXT NOT NULL, text TEXT NOT NULL)"
 #: A log is kept so short that some who were away find it trimmed.
 RECORDS = 300
+#: A room into which nobody is let, and of which nobody may hear.
+LOCKED = "locked"
 #: What ends like this is refused.
 REFUSED = "!"
 
@@ -76,28 +79,34 @@ class Keeping(Protocol):
         """Return a store, in the process that is to have it."""
 
     def abandon(self) -> None:
-        """That process is gone (SIGKILL)."""
+        """That process is gone (SIGKILL); its threads are taken apart later."""
 
     def close(self) -> None:
         """That process has ended in good order."""
+
+    def bury(self) -> None:
+        """Take apart the threads of all processes."""
 
 
 class InFile:
     """In a file."""
 
-    def __init__(self, path: Path, retention: Retention) -> None:
+    def __init__(self, loop: SeaLoop, path: Path, retention: Retention) -> None:
+        self._loop = loop
         self._path = path
         self._retention = retention
         self._store: SqliteStore | None = None
+        self._turns: list[Turns] = []
 
     def open(self, codec: Codec) -> Store:
         """Return a store, in the process that is to have it."""
+        self._turns.append(Turns(self._loop))
         self._store = SqliteStore(
             str(self._path),
             codec,
             migrations=[TABLE],
             retention=self._retention,
-            worker=InlineWorker(),
+            worker=TurnWorker(self._turns[-1]),
             reads=Inline(),
             wall=lambda: time.time(),
         )
@@ -114,6 +123,12 @@ class InFile:
     def close(self) -> None:
         """That process has ended in good order."""
         self._store = None
+        self._turns.pop().end()
+
+    def bury(self) -> None:
+        """Take apart the threads of all processes."""
+        for turns in self._turns:
+            turns.end()
 
 
 class ServerProcess:
@@ -135,7 +150,7 @@ class ServerProcess:
     ) -> None:
         self._loop = loop
         self.address = address
-        self._keeping = keeping
+        self.keeping = keeping
         self._opened = opened
         self._limits = Limits()
         self.process: Process | None = None
@@ -163,22 +178,23 @@ class ServerProcess:
         self._running = self.process.run(self._loop.create_task, self._serve())
         self._running.add_done_callback(self._ended)
 
-    def kill(self) -> None:
+    def kill(self, felt: Felt = unfelt) -> None:
         """End it, now (SIGKILL)."""
         assert self.process is not None
-        self.process.kill()
+        self.process.kill(felt)
         self.dead.append(self.process)
         if self.hub is not None:
             open_hubs.discard(self.hub)
-        self._keeping.abandon()
+        self.keeping.abandon()
         self.process = self.hub = None
 
-    async def stop(self) -> None:
+    async def stop(self, felt: Felt = unfelt) -> None:
         """End it in good order (SIGTERM)."""
         assert self._running is not None
         self._told_to_end.set()
         await self._running
-        self._keeping.close()
+        felt()
+        self.keeping.close()
         self.process = self.hub = None
 
     def _ended(self, running: asyncio.Task[None]) -> None:
@@ -188,9 +204,10 @@ class ServerProcess:
             self._loop.call_later(1.0, lambda: None if self.is_up else self.start(), context=Context())
 
     async def _serve(self) -> None:
-        hub = Hub(self._keeping.open(Codec("room")), limits=self._limits)
+        hub = Hub(self.keeping.open(Codec("room")), limits=self._limits)
         hub.on("add")(_adding(hub))
         hub.snapshot(entries)
+        hub.authorize(lambda user, room, action: room != LOCKED)
         config = configure(hub.app, self._limits, speed=False, log_level="critical")
         async with hub:
             self.hub = hub

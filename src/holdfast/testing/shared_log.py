@@ -217,11 +217,20 @@ class SharedLog:
             )
             self._next_xid = max(100, (newest or 0) + 1)
 
-    def go_back(self, copy: Copy, *, is_promoted: bool) -> None:
-        """Go on as a copy of some time ago: a standby that is promoted, or files that were put in place of others."""
+    def go_back(self, copy: Copy, *, is_promoted: bool) -> bool:
+        """
+        Go on as a copy of some time ago: a standby that is promoted, or files that were put in place of others.
+
+        Return whether it lacks any publication.
+        """
+        before = self._heads()
         self._database, self._next_xid, self._flushed = copy.database, copy.next_xid, copy.flushed
         self._timeline += is_promoted
         self.crash()
+        return self._heads() != before
+
+    def _heads(self) -> list[Any]:
+        return self.query("SELECT name, head FROM holdfast_room ORDER BY name")
 
 
 # What PostgreSQL's words mean in SQLite's.

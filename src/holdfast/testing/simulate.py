@@ -1,9 +1,9 @@
 """
 Run the sea, seed after seed: `python -m holdfast.testing.simulate --seeds 1000 --jobs 2`.
 
-The same seed gives the same run, to the last byte (`--seed N` runs one, and says what happened). A
-run in which some kind of fault, or some road through the code, never happened proves nothing of it,
-and counts as failed.
+The same seed gives the same run, to the last byte (`--seed N` runs one, and says what happened). Runs
+in which some kind of fault was never felt, or some road through the code never taken, prove nothing of
+it, and count as failed; fewer than 300 seeds are no proof in any case, and the last line says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from holdfast.testing.world import Plan, Report, faults_of, roads_of, run
 
 #: Seeds that a process is given at once, and after how many such turns there is a fresh one.
 TURN, TURNS = 10, 50
-#: Fewer seeds than this may miss what is rare.
+#: Fewer seeds than this may miss what is rare: they prove nothing.
 ENOUGH = 300
 
 
@@ -34,6 +34,7 @@ class Tally:
 
     seeds: int = 0
     virtual: float = 0.0
+    tried: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     reached: Counter[str] = field(default_factory=Counter)
     failed: list[Report] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Tally:
         """Count one."""
         self.seeds += 1
         self.virtual += report.virtual
+        self.tried += report.tried
         self.faults += report.faults
         self.reached += report.reached
         if report.violations:
@@ -149,8 +151,8 @@ def _progress(tally: Tally, real: float) -> str:
 
 def _tell(report: Report) -> None:
     click.echo(f"seed {report.seed}: trace {report.trace}, {report.virtual:.0f} s in {report.real:.2f} s")
-    for counts in (report.faults, report.reached):
-        click.echo("  " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    click.echo(f"  felt: {_felt(report.faults, report.tried)}")
+    click.echo(f"  reached: {_counted(report.reached)}")
     for violation in report.violations:
         click.echo(f"  WRONG {violation}")
 
@@ -158,8 +160,8 @@ def _tell(report: Report) -> None:
 def conclude(tally: Tally, real: float, plan: Plan) -> None:
     """Say what happened in all of them; exit with 1 if anything was wrong, or never happened."""
     click.echo(_progress(tally, real))
-    for title, counts in (("faults", tally.faults), ("reached", tally.reached)):
-        click.echo(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    click.echo(f"felt: {_felt(tally.faults, tally.tried)}")
+    click.echo(f"reached: {_counted(tally.reached)}")
     if tally.failed:
         first = min(tally.failed, key=lambda report: report.seed)
         options = (
@@ -174,6 +176,17 @@ def conclude(tally: Tally, real: float, plan: Plan) -> None:
         click.echo(f"FAILED: this never happened: {', '.join(missing)}")
         sys.exit(1)
     click.echo(f"0 wrong in {tally.seeds} seeds (< {3 / max(1, tally.seeds):.2g} at 95 %)")
+    if tally.seeds < ENOUGH:
+        never = f"; this never happened: {', '.join(missing)}" if missing else ""
+        click.echo(f"NOT PROOF: {tally.seeds} of the {ENOUGH} seeds that it takes{never}")
+
+
+def _felt(faults: Counter[str], tried: Counter[str]) -> str:
+    return ", ".join(f"{kind} {faults[kind]} of {count}" for kind, count in sorted(tried.items()))
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from collections.abc import Sized
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from holdfast import Road
 from holdfast.core.link import State
 from holdfast.protocol.cursor import Position
 from holdfast.testing.calm import coming, present, users
-from holdfast.testing.server_process import RECORDS, REFUSED
-from holdfast.testing.visitor import Copy, Visitor
+from holdfast.testing.history import is_true
+from holdfast.testing.server_process import LOCKED, RECORDS, REFUSED
+from holdfast.testing.visitor import Command, Copy, Visitor
 
 if TYPE_CHECKING:
     from holdfast import Hub
@@ -32,9 +34,10 @@ UNTRIMMED = RECORDS + 100
 LONGEST = 500
 #: Every road through the code that must have been taken for runs to prove anything.
 REACHED = (
-    "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "heartbeat death",
-    "command done", "command refused", "command unknown", "command not sent",
-    "by HTTP", "by polls", "tab", "typing seen", "transport full", "left in the log", "slow link",
+    "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "resync ahead", "new epoch", "twin closed",
+    "set back", "caught up", "read from the log", "left in the log", "transport full", "slow link",
+    "heartbeat death", "stall", "probed", "kept out", "put out", "tab", "typing seen", "by HTTP", "by polls",
+    "command done", "command refused", "command unknown", "command not sent", "command seen",
 )  # fmt: skip
 
 
@@ -44,6 +47,7 @@ class Verdict:
     def __init__(self, world: World) -> None:
         self._world = world
         self._logs: dict[tuple[str, str, int], str] = {}  # what was committed: epoch, room, offset
+        self._states: dict[tuple[str, str], list[str]] = {}  # what an epoch has come to in a room, one text an offset
 
     def wrong(self, what: str) -> None:
         """Note that a promise was broken."""
@@ -103,6 +107,12 @@ class Verdict:
             for room, offset, body in rows:
                 if self._logs.setdefault((epoch, room, offset), body) != body:
                     self.wrong(f"{epoch}:{offset} of {room} was {self._logs[epoch, room, offset]}, and is {body}")
+            for room, texts in self._entries().items():
+                before = self._states.get((epoch, room), [])
+                both = min(len(before), len(texts))  # where older files were put back, and nobody has seen that yet
+                if texts[:both] != before[:both]:
+                    self.wrong(f"the state of {room} was {before[-5:]}, and is {texts[-5:]}, in one epoch")
+                self._states[epoch, room] = max(before, texts, key=len)
 
     # In the end.
 
@@ -115,6 +125,8 @@ class Verdict:
         if len(hubs) < len(self._world.servers):
             return ["a server is not up"]
         (epoch, heads), found = self._heads(), []
+        here = {room: users(present(self._world.visitors, room)) for room in self._world.rooms}
+        shown = {room: self._shown(room) for room in self._world.rooms}
         for visitor in self._world.visitors:
             if any(command.outcome == "open" for command in visitor.commands):
                 found.append(f"{visitor.name} waits for the answer to a command")
@@ -122,28 +134,8 @@ class Verdict:
                 position, head = copy.history.position, f"{epoch}:{heads.get(name, 0)}"
                 if str(position) != head:
                     found.append(f"{visitor.name} is at {position} in {name}, and there is {head}")
-                found += self._unknown_people(visitor, name)
+                found += _unknown_people(visitor, name, here[name], shown[name])
         return found
-
-    def _unknown_people(self, visitor: Visitor, room: str) -> list[str]:
-        """Return what somebody does not know of who is in a room."""
-        client = visitor.client
-        if client is None or room not in visitor.rooms:
-            return [f"{visitor.name} is not in {room}"]
-        if client.status.state is not State.LIVE:
-            return [f"{visitor.name} is {client.status.state}"]
-        if client.status.road is not None and client.status.road.value == "http":
-            return []  # who reads by HTTP is not told who is there
-        if not visitor.rooms[room].replica.is_joined:
-            return [f"{visitor.name} was not let into {room}"]
-        here = users(present(self._world.visitors, room))
-        replica = visitor.rooms[room].replica
-        for shown in self._shown(room):
-            if shown != sorted(here):
-                return [f"{len(shown)} are shown in {room}, and {len(here)} are there"]
-        if set(replica.users) != here or replica.size != len(here):
-            return [f"{visitor.name} sees {len(replica.users)} ({replica.size}) in {room}, and there are {len(here)}"]
-        return [f"{visitor.name} sees somebody type in {room}"] if replica.typing else []
 
     def judge(self) -> None:
         """Judge what everybody was told and has."""
@@ -151,18 +143,17 @@ class Verdict:
         self.read_logs()
         for difference in self._differences():
             self.wrong(difference)
-        rows = self._query("SELECT room, text FROM entry ORDER BY id")
-        state: dict[str, list[str]] = {room: [] for room in world.rooms}
-        for room, text in rows:
-            state[room].append(text)
+        state = self._entries()
         self.judge_visitors()
         for visitor in [*world.visitors, *world.gone]:
             world.report.reached["moved on"] += visitor.moved
+            world.report.reached["probed"] += visitor.probes
+            world.report.reached["kept out"] += visitor.kept_out
             for name, copy in visitor.copies.items():
                 self._judge_history(visitor.name, name, copy)
         for visitor in world.visitors:
             for name, copy in visitor.copies.items():
-                self._judge_copy(visitor.name, name, copy, state[name])
+                self._judge_copy(visitor.name, name, copy, state.get(name, []))
         self._judge_log()
         world.report.reached["tab"] += len(world.visitors) - len(users(world.visitors))
         world.note(self._heads(), state)
@@ -180,25 +171,42 @@ class Verdict:
         ):
             if count > UNTRIMMED:
                 self.wrong(f"the log of {room} has kept {count} publications")
+        _, heads = self._heads()
+        for room, texts in self._entries().items():
+            if heads.get(room) != len(texts):
+                self.wrong(f"{len(texts)} were published in {room}, and its log has come to {heads.get(room)}")
+        for room, offset in self._query(
+            "SELECT one.room_id, one.offset FROM holdfast_log one JOIN holdfast_log next "
+            "ON next.room_id = one.room_id AND next.offset = one.offset + 1 WHERE next.at <= one.at"
+        ):
+            self.wrong(f"in room {room}, what follows {offset} is not later")
         epochs = len({epoch for epoch, _, _ in self._logs})
+        self._world.report.reached["new epoch"] += epochs - 1
         if epochs > 1 + self._times_lost():
             self.wrong(f"the log has begun anew {epochs - 1} times")
 
     def _judge_history(self, who: str, room: str, copy: Copy) -> None:
         reached, history = self._world.report.reached, copy.history
         for position, event in history.events:
-            known = self._logs.get((position.epoch, room, position.offset))  # None: it was trimmed before it was read
-            if known is not None and f'"{event.data["text"]}"' not in known:
+            state = self._states.get((position.epoch, room), [])
+            known = state[position.offset - 1 : position.offset]  # none: that epoch was over before it was read
+            if known and event.data["text"] != known[0]:
                 self.wrong(f"{who} was told {event.data} at {position} in {room}, and there is {known}")
         for reason, before, after in history.breaks:
             reached[f"resync {reason}"] += 1
-            if not copy.snapshots and not _is_true(reason, before, after):
+            if not copy.taken and not _is_true(reason, before, after):
                 self.wrong(f"{who} stood at {before} of {room}, and was told to start afresh at {after}: {reason}")
+        for position, data in copy.taken:
+            state = self._states.get((position.epoch, room), [])
+            if len(state) < position.offset:
+                continue  # that epoch was over before it was read
+            reached["snapshot"] += 1
+            if data != state[: position.offset]:
+                self.wrong(f"{who} has a snapshot of {room} at {position}, {data[-5:]}, and there is another state")
         reached["resumed"] += history.resumed
         reached["by HTTP"] += copy.by_http
         reached["by polls"] += copy.by_polls
         reached["left in the log"] += copy.left
-        reached["snapshot"] += copy.snapshots
         self._world.note(who, room, history.position, len(history.events), copy.entries[-3:])
 
     def _judge_copy(self, who: str, room: str, copy: Copy, state: list[str]) -> None:
@@ -219,12 +227,15 @@ class Verdict:
                 self._world.report.reached[f"command {command.outcome}"] += 1
                 if command.outcome == "done" and counts[command.text] != 1 and is_whole:
                     self.wrong(f"{command.text} was acknowledged, and is not there")
+                if command.seen is False and is_whole:
+                    self.wrong(f"{command.text} was acknowledged, and who looked then did not see it")
+                self._world.report.reached["command seen"] += command.seen is True
                 if command.outcome in ("refused", "not sent") and counts[command.text]:
                     self.wrong(f"{command.text} was {command.outcome} ({command.reason}), and is there")
 
     def judge_what_is_left(self) -> None:
         """Nobody is there any more: nor may anything of them be, but what they have done."""
-        rows = self._query("SELECT room, text FROM entry ORDER BY id")
+        rows = [row for row in self._query("SELECT room, text FROM entry ORDER BY id") if row[0] != LOCKED]
         self._judge_commands(Counter(text for _, text in rows))
         self._judge_order({text: number for number, (_, text) in enumerate(rows)})
         for hub in self.hubs():
@@ -241,20 +252,23 @@ class Verdict:
             self._world.report.reached["heartbeat death"] += hands.deaths
 
     def _judge_order(self, places: dict[str, int]) -> None:
-        """What one client has done in a room was done in the order of its commands, unless a commit failed."""
-        if self._world.report.faults["disk full"] or self._world.report.faults["sync fails"]:
-            return  # the next may be on its way already, and that one goes again
+        """What one client has done in a room was done in the order of its commands."""
         for visitor in self._world.gone:
             for room, copy in visitor.copies.items():
-                done = [places[each.text] for each in copy.given if each.outcome == "done" and each.text in places]
+                given = [each for each in copy.given if not self._met_a_bad_disk(each)]
+                done = [places[each.text] for each in given if each.outcome == "done" and each.text in places]
                 if done != sorted(done):
                     self.wrong(f"what {visitor.name} has commanded in {room} was done in another order")
+
+    def _met_a_bad_disk(self, command: Command) -> bool:
+        """Whether a commit failed while it was under way: it goes again, and the next one is on its way already."""
+        return any(command.given <= when <= command.answered for when in self._world.disk.failures)
 
     # What there is.
 
     def _times_lost(self) -> int:
         """Return how often the log has lost its end."""
-        return self._world.report.faults["restored"] + self._world.report.faults["failed over"]
+        return self._world.report.tried["restored"] + self._world.report.tried["failed over"]
 
     def hubs(self) -> list[Hub]:
         """Return those that are open."""
@@ -267,12 +281,40 @@ class Verdict:
         epoch, heads = self._heads()
         return f"{epoch}:{heads.get(room, 0)}"
 
+    def _entries(self) -> dict[str, list[str]]:
+        """Return what is there, by rooms, in the order in which it came."""
+        state: dict[str, list[str]] = {}
+        for room, text in self._query("SELECT room, text FROM entry ORDER BY id"):
+            state.setdefault(room, []).append(text)
+        return state
+
     def _heads(self) -> tuple[str, dict[str, int]]:
         ((epoch,),) = self._query("SELECT value FROM holdfast_meta WHERE key = 'epoch'")
         return epoch, dict(self._query("SELECT name, head FROM holdfast_room ORDER BY name"))
 
     def _query(self, sql: str) -> list[Any]:
         return self._world.query(sql)
+
+
+def _unknown_people(visitor: Visitor, room: str, here: set[str], shown: list[list[str]]) -> list[str]:
+    """Return what somebody does not know of who is in a room; `shown` are those whom each server shows there."""
+    client = visitor.client
+    if client is None or room not in visitor.rooms:
+        return [f"{visitor.name} is not in {room}"]
+    status = client.status
+    if status.state is not State.LIVE:
+        return [f"{visitor.name} is {status.state}"]
+    if status.road is Road.HTTP:
+        return []  # who reads by HTTP is not told who is there
+    replica = visitor.rooms[room].replica
+    if not replica.is_joined:
+        return [f"{visitor.name} was not let into {room}"]
+    for those in shown:
+        if those != sorted(here):
+            return [f"{len(those)} are shown in {room}, and {len(here)} are there"]
+    if replica.users.keys() != here or replica.size != len(here):
+        return [f"{visitor.name} sees {len(replica.users)} ({replica.size}) in {room}, and there are {len(here)}"]
+    return [f"{visitor.name} sees somebody type in {room}"] if replica.typing else []
 
 
 def _is_true(reason: str, before: Position | None, after: Position) -> bool:
@@ -283,6 +325,6 @@ def _is_true(reason: str, before: Position | None, after: Position) -> bool:
         case "epoch":
             return before is not None and before.epoch != after.epoch
         case "trimmed":
-            return before is not None and before.epoch == after.epoch and after.offset - before.offset > RECORDS
+            return before is not None and is_true(reason, before, after) and after.offset - before.offset > RECORDS
         case _:
             return False  # nobody here is ahead of the log, or has chosen to start afresh

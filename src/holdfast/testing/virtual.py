@@ -22,9 +22,12 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
+from itertools import count
 from types import AsyncGeneratorType, CoroutineType
 from typing import Any, TypeVar
 from unittest.mock import patch
+
+from holdfast.testing.mishap import Felt, unfelt
 
 T = TypeVar("T")
 
@@ -44,21 +47,45 @@ class Process:
         self.is_alive = True
         self.is_stopped = False
         self.was_stopped = False
-        self.ahead = 0.0  # of the time, what its machine's clock on the wall shows
+        self.ahead = 0.0  # of the time, what its machine's clock on the wall shows; `set_clock` does that
+        self._misread: Felt = unfelt  # called when that clock is read
+        self._missed: Felt = (
+            unfelt  # called when something waits, since it is stopped, or will never run, since it is dead
+        )
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.late: list[events.Handle] = []  # what was due while it was stopped
         self.on_change: list[Callable[[], None]] = []  # called when it is killed, or goes on
 
-    def kill(self) -> None:
+    def kill(self, felt: Felt = unfelt) -> None:
         """End it, now (SIGKILL)."""
         if self.is_alive:
             self.is_alive = False
+            self._missed = felt
             self.late.clear()
             self._tell()
 
-    def stop(self) -> None:
+    def stop(self, felt: Felt = unfelt) -> None:
         """Let it stand still (SIGSTOP)."""
-        self.is_stopped = self.was_stopped = True
+        if self.is_alive:
+            self.is_stopped = self.was_stopped = True
+            self._missed = felt
+
+    def set_clock(self, seconds: float, felt: Felt = unfelt) -> None:
+        """Set the clock on its machine's wall, by so much."""
+        self.ahead += seconds
+        self._misread = felt
+
+    def read_clock(self) -> float:
+        """Return how much that clock is ahead of the time."""
+        if self.ahead:
+            self._misread()
+        return self.ahead
+
+    def miss(self, handle: events.Handle) -> None:
+        """Something of it was to run now, and cannot."""
+        if self.is_alive:
+            self.late.append(handle)
+        self._missed()
 
     def go_on(self) -> None:
         """Let it go on (SIGCONT)."""
@@ -97,19 +124,14 @@ class _Handle(events.Handle):
         process = self._context.get(_process)  # type: ignore[attr-defined]
         if process is None or (process.is_alive and not process.is_stopped):
             events.Handle._run(self)
-        elif process.is_alive:
-            process.late.append(self)
+        else:
+            process.miss(self)
 
 
 class _TimerHandle(events.TimerHandle):
-    """What is to be run at its time; of two at the same time, the one that was asked for first."""
+    """What is to be run at its time."""
 
-    __slots__ = ("_number",)
-    _number: int
-    _scheduled: bool
-
-    def __lt__(self, other: Any) -> bool:
-        return (self._when, self._number) < (other._when, other._number)  # type: ignore[attr-defined]
+    __slots__ = ()
 
     _run = _Handle._run
 
@@ -151,9 +173,8 @@ class VirtualLoop(base_events.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._timers = 0
-        self._clock_resolution = 1e-9
-        self._selector = self  # of which `BaseEventLoop._run_once` asks how long to wait
+        self._timers: list[tuple[float, int, _TimerHandle]] = []  # a heap
+        self._numbers = count()  # of two at the same time, the one comes first that was asked for first
         self.set_task_factory(_new_task)
 
     def time(self) -> float:
@@ -165,7 +186,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         if timeout is None:
             raise Stuck("everybody waits, and nothing will ever happen")
         if timeout > 0:
-            self._now = max(self._now, self._scheduled[0]._when)  # type: ignore[attr-defined]
+            self._now = max(self._now, self._timers[0][0])
         return []
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
@@ -181,10 +202,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     ) -> Any:
         """Have something called at a time."""
         timer = _TimerHandle(when, callback, args, self, copy_context() if context is None else context)
-        self._timers += 1
-        timer._number = self._timers
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
-        timer._scheduled = True
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
 
     def call_later(  # type: ignore[override]
@@ -200,8 +218,23 @@ class VirtualLoop(base_events.BaseEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's
         """There is none."""
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        pass
+    def _run_once(self) -> None:
+        """Let the time pass, if there is nothing to do now; then do what there is. (asyncio's asks a selector, too.)"""
+        timers, ready = self._timers, self._ready  # type: ignore[attr-defined]
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if ready or self._stopping:  # type: ignore[attr-defined]
+            self.select(0)
+        else:
+            self.select(timers[0][0] - self._now if timers else None)
+        while timers and timers[0][0] <= self._now:
+            _, _, timer = heapq.heappop(timers)
+            if not timer._cancelled:
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
 
     def _write_to_self(self) -> None:
         pass
@@ -283,7 +316,7 @@ def _close(work: CoroutineType[Any, Any, Any]) -> None:
 
 def _ahead() -> float:
     process = _process.get()
-    return 0.0 if process is None else process.ahead
+    return 0.0 if process is None else process.read_clock()
 
 
 class Chance:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import hashlib
 import random
 import sqlite3
 import tempfile
@@ -30,15 +29,17 @@ from holdfast import Hub
 from holdfast.store.store import Retention
 from holdfast.testing import calm
 from holdfast.testing.disk import Disk
-from holdfast.testing.endpoint import BUFFER
+from holdfast.testing.endpoint import BUFFER, Endpoint
 from holdfast.testing.misfortune import FAULTS, Fault
+from holdfast.testing.mishap import Felt, Mishap, unfelt
 from holdfast.testing.network import Network, SeaLoop, Weather
 from holdfast.testing.outage import OUTAGES, REACHED_BY_SEVERAL
-from holdfast.testing.server_process import RECORDS, REFUSED, InFile, ServerProcess, add
+from holdfast.testing.server_process import LOCKED, RECORDS, REFUSED, InFile, ServerProcess, add
+from holdfast.testing.trace import Trace
 from holdfast.testing.turns import wait
 from holdfast.testing.verdict import GHOST, REACHED, Verdict
 from holdfast.testing.virtual import Endless, bury, expecting_an_end, seeded
-from holdfast.testing.visitor import Visitor
+from holdfast.testing.visitor import WAYS_IN, Visitor
 from holdfast.testing.watch import Watch
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 CONVERGED = 30.0 + 43.0 + 10.0 + 20.0
 #: Whatever was to end later has ended by then. Seconds.
 CALM = 100.0
+#: What is said in the room into which nobody is let.
+SECRET = b"behind closed doors"
 #: When so much was told that is false, it goes on no further.
 TOO_MUCH = 100
 
@@ -76,12 +79,20 @@ def roads_of(plan: Plan) -> tuple[str, ...]:
 
 @dataclass
 class Report:
-    """What happened in a run."""
+    """
+    What happened in a run.
+
+    Attributes:
+        tried: What was to go wrong, by its kind.
+        faults: … and did something to somebody.
+        reached: Which roads through the code were taken.
+    """
 
     seed: int
     virtual: float = 0.0
     real: float = 0.0
     trace: str = ""
+    tried: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     reached: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
@@ -103,6 +114,7 @@ class World:
             dice.choice([BUFFER, BUFFER, 16 * 1024]),
         )
         self.network = Network(loop, dice, weather)
+        disk.delay = (0.0005, dice.choice([0.005, 0.05, 0.5]))
         # A proxy that stays: it lets no WebSocket through, and perhaps no event stream.
         self._proxy = dice.choice([(False, False)] * 8 + [(True, False), (True, True)])
         self.lift_bars()
@@ -110,7 +122,7 @@ class World:
         self._path = folder / "sea.db"
         self.nodes: Nodes | None = None
         if plan.nodes == 1:
-            self.servers = [ServerProcess(loop, ("server", 80), InFile(self._path, retention), self._opened)]
+            self.servers = [ServerProcess(loop, ("server", 80), InFile(loop, self._path, retention), self._opened)]
         else:
             from holdfast.testing.nodes import Nodes  # it needs psycopg
 
@@ -129,7 +141,8 @@ class World:
         self._names = 0
         self._texts = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._trace = hashlib.sha256()
+        self._trace = Trace()
+        self.network.on_arrival.append(self._arrived)
 
     async def run(self) -> None:
         """Have everything go wrong for a while, then nothing; judge. Where too much is wrong, that is all."""
@@ -152,8 +165,8 @@ class World:
         for _ in range(self.plan.faults):
             await asyncio.sleep(self.dice.expovariate(self.plan.faults / self.plan.seconds))
             kind, happen = self.dice.choice(faults_of(self.plan))
-            if happen(self):
-                self.report.faults[kind] += 1
+            if happen(self, Mishap(kind, self.report.faults).felt):
+                self.report.tried[kind] += 1
                 self.note("fault", kind)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
@@ -174,19 +187,29 @@ class World:
             visitor = self.dice.choice(self.visitors)
             room = self.dice.choice(list(visitor.copies))
             match self.dice.random():
+                case what if what < 0.02:
+                    self._whisper()
+                    visitor.pry(self.dice.choice(WAYS_IN), LOCKED)
                 case what if what < 0.1:
                     visitor.type(room)
                 case what if what < 0.15:
                     visitor.type(room, "stop_typing")
                 case what if what < 0.25:
                     visitor.command(room, self.new_text() + REFUSED)
-                case _:
-                    visitor.command(room, self.new_text())
+                case what:
+                    visitor.command(room, self.new_text(), looks=what > 0.95)
+
+    def _whisper(self) -> None:
+        """Have something said where nobody may hear it."""
+        for server in self.servers:
+            if server.process is not None and server.hub is not None and not server.process.is_stopped:
+                self.publish(server, LOCKED, 1, SECRET.decode())
+                return
 
     async def _calm_down(self) -> None:
         """Let nothing go wrong any more."""
         await asyncio.sleep(CALM)
-        self.disk.is_full = self.disk.fails_to_sync = False
+        self.disk.recover()
         self.lift_bars()
         self.network.unreachable.clear()
         if self.nodes is not None:
@@ -214,6 +237,8 @@ class World:
 
     async def _leave(self) -> None:
         """Have everybody leave, some in the middle of something: nothing may be left of them."""
+        if len(self.visitors) > 1 and self.dice.random() < 0.3:
+            await self._put_out(self.dice.choice(self.visitors))
         while self.visitors:
             visitor = self.dice.choice(self.visitors)
             is_last = len(self.visitors) == 1
@@ -230,6 +255,16 @@ class World:
                 await asyncio.sleep(calm.TOLD)
                 self.verdict.expect_shown()
         await asyncio.sleep(GHOST)
+
+    async def _put_out(self, visitor: Visitor) -> None:
+        """Put somebody out, who leaves when they see that, and so do their other tabs."""
+        if visitor.user_id is None:
+            return
+        await calm.puts_out(self, visitor.user_id)
+        for other in [each for each in self.visitors if each.is_put_out]:
+            await other.leave()
+            self.visitors.remove(other)
+            self.gone.append(other)
 
     # What can happen.
 
@@ -250,57 +285,58 @@ class World:
         if self._wrongs == TOO_MUCH and self._playing is not None:
             self.loop.call_soon(self._playing.cancel, context=Context())
 
-    def lose(self, visitor: Visitor) -> None:
+    def lose(self, visitor: Visitor, felt: Felt = unfelt) -> None:
         """Have somebody be gone without a word."""
         self.visitors.remove(visitor)
         self.gone.append(visitor)
-        visitor.process.kill()
+        visitor.process.kill(felt)
         self.verdict.expect_no_ghost(visitor)
 
-    def kill(self, server: ServerProcess) -> None:
+    def kill(self, server: ServerProcess, felt: Felt = unfelt) -> None:
         """End a server, now; its machine goes on."""
         self.verdict.read_logs()
         if self.nodes is None:
-            server.kill()
+            server.kill(felt)
             self.disk.abandon()
         else:
-            self.nodes.kill(server)
+            self.nodes.kill(server, felt)
 
-    def lose_power(self, server: ServerProcess) -> None:
-        """End a server with its machine, that says nothing any more."""
+    def lose_power(self, server: ServerProcess, felt: Felt = unfelt) -> None:
+        """End a server with its machine, that says nothing any more, and has forgotten what was not synced."""
         self.verdict.read_logs()
         for wire in self.network.open_wires():
             if wire.ends[1].process is server.process:
-                wire.fall_silent()
+                wire.fall_silent(unfelt if self.nodes is None else felt)
         if self.nodes is None:
             server.kill()
-            self.disk.lose_power()
+            self.disk.lose_power(felt)
         else:
             self.nodes.kill(server)
 
-    def stand_still(self, server: ServerProcess, seconds: float) -> None:
+    def stand_still(self, server: ServerProcess, seconds: float, felt: Felt = unfelt) -> None:
         """Have a server do nothing for a while."""
         process = server.process
         assert process is not None
-        process.stop()
+        process.stop(felt)
         self.stood_still = max(self.stood_still, self.loop.time() + seconds)
         self.later(seconds, process.go_on)
 
     def lift_bars(self) -> None:
         """Let through what a proxy barred that is gone."""
         self.network.bars_websockets, self.network.bars_streams = self._proxy
+        self.network.barred = unfelt
 
     def back_up(self) -> None:
         """Make a backup, which may be put in the place of what clients have seen more of."""
         self.backup = self.disk.copy()
 
-    def restore(self) -> bool:
+    def restore(self, felt: Felt = unfelt) -> bool:
         """Put the backup in its place."""
         (server,) = self.servers
         if server.process is None or self.backup is None:
             return False
         self.kill(server)
-        self.disk.restore(self.backup)
+        self.disk.restore(self.backup, felt)
         self.backup = None
         self.start_later(server)
         return True
@@ -314,12 +350,12 @@ class World:
         self._texts += 1
         return f"{self._texts}" + "." * self.dice.choice([0, 0, 0, self.dice.randrange(200)])  # frames of all lengths
 
-    def publish(self, server: ServerProcess, room: str, count: int, rest: str = "") -> None:
+    def publish(self, server: ServerProcess, room: str, count: int, rest: str = "", felt: Felt = unfelt) -> None:
         """Have a server publish many at once, each so much longer."""
         assert server.process is not None
         assert server.hub is not None
         for _ in range(count):
-            server.process.run(self.loop.create_task, _publish(server.hub, room, self.new_text() + rest))
+            server.process.run(self.loop.create_task, _publish(server.hub, room, self.new_text() + rest, felt))
 
     def _opened(self, hub: Hub) -> None:
         Watch(self, hub)
@@ -348,18 +384,26 @@ class World:
 
     def note(self, *what: object) -> None:
         """Put something into the trace."""
-        self._trace.update(f"{self.loop.time():.9f} {what}\n".encode())
+        self._trace.note(self.loop.time(), *what)
+
+    def _arrived(self, end: Endpoint, piece: bytes) -> None:
+        at_server = end is end.wire.ends[1]
+        self._trace.arrived(self.loop.time(), end.wire.number, at_server=at_server, piece=piece)
+        if SECRET in piece and not at_server:
+            self.verdict.wrong("what happens behind a closed door was heard outside")
 
     def finish(self) -> Report:
         """Return what happened."""
         self.report.virtual = self.loop.time()
-        self.report.trace = self._trace.hexdigest()[:16]
+        self.report.trace = str(self._trace)
         return self.report
 
     def bury(self) -> None:
         """Take apart what is left of all processes, when nothing that they still do matters."""
         if self.nodes is not None:
             self.nodes.bury()
+        for server in self.servers:
+            server.keeping.bury()
         servers = [
             process for server in self.servers for process in (*server.dead, server.process) if process is not None
         ]
@@ -371,9 +415,10 @@ class World:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
 
-async def _publish(hub: Hub, room: str, text: str) -> None:
+async def _publish(hub: Hub, room: str, text: str, felt: Felt) -> None:
     with suppress(Exception):  # who publishes is told; here nobody asks
         await hub.write(add, room, text)
+        felt()
 
 
 def run(seed: int, plan: Plan | None = None) -> Report:
