@@ -20,7 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from holdfast import Hub, Limits
-from holdfast.server.websocket import NativeConnection, WebSocketProtocol
+from holdfast.server.native import NativeConnection
+from holdfast.server.websocket import WebSocketProtocol
 
 #: Frames, pings, reserved bits, opcodes, fragments, UTF-8, closing, and fragments made by a library: 247 cases.
 WORDS = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"]

@@ -539,19 +539,19 @@ BUGS = (
     ),
     Bug(
         "a transport that is full is written to all the same",
-        "server/websocket.py",
+        "server/native.py",
         "        self.paused()\n",
         "        self.hands.now()\n",
     ),
     Bug(
         "a link that breaks is taken for one that was closed",
-        "server/websocket.py",
+        "server/native.py",
         "            self._on_server.discard(self)\n        self.hands.lost(self, Ending.UNCLEAN)\n",
         "            self._on_server.discard(self)\n        self.hands.lost(self, Ending.CLEAN)\n",
     ),
     Bug(
         "who closes the page is shown for a while",
-        "server/websocket.py",
+        "server/native.py",
         "self.hands.lost(self, Ending.CLEAN if clean else Ending.UNCLEAN)",
         "self.hands.lost(self, Ending.UNCLEAN)",
     ),

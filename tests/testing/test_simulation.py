@@ -92,7 +92,7 @@ def test_what_runs_in_the_sea_is_what_users_run(nodes: int, store: str, monkeypa
         store,
         "holdfast.client.client",
         "holdfast.client.websocket",
-        "holdfast.server.websocket",
+        "holdfast.server.native",
     }
 
 

@@ -29,7 +29,7 @@ from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_gues
 from holdfast.server.connection import Connection
 from holdfast.server.door import Door
 from holdfast.server.hands import Hands
-from holdfast.server.websocket import EXTENSION, NativeConnection
+from holdfast.server.native import EXTENSION, NativeConnection
 
 logger = logging.getLogger("holdfast.server")
 
