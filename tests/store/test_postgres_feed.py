@@ -318,6 +318,8 @@ async def test_what_somebody_published_who_waits_for_no_disk_is_on_it_all_the_sa
 
 async def test_what_is_committed_under_ids_that_a_crash_has_freed_is_heard_of(cluster: Cluster) -> None:
     dsn = create(cluster.dsn("postgres"), "mortal")
+    cluster.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # else that they have ended is on the disk
+    cluster.execute("SELECT pg_reload_conf()")
     node = Kept(PostgresStore(dsn, Codec()), dsn)
     node.looks = False
     await node.store.open(node)
