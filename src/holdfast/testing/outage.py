@@ -105,6 +105,28 @@ def restore(world: World) -> bool:
     return _go_back(world, world.dice.uniform(0, 20), is_promoted=False)
 
 
+def lose_both(world: World) -> bool:
+    """A server is killed, and somebody who was there is gone with it: of them no other server hears any more."""
+    there = [
+        (server, visitor)
+        for server in world.servers
+        for visitor in world.visitors
+        if server.process is not None
+        and any(
+            [end.process for end in wire.ends] == [visitor.process, server.process]
+            for wire in world.network.open_wires()
+        )
+    ]
+    if not there:
+        return False
+    server, visitor = world.dice.choice(there)
+    world.kill(server)
+    world.lose(visitor)
+    world.arrive()
+    world.start_later(server)
+    return True
+
+
 def flap(world: World) -> bool:
     """The links of somebody are reset again and again."""
     visitor = world.dice.choice(world.visitors)
@@ -228,6 +250,7 @@ OUTAGES: list[tuple[str, Fault]] = [
     ("database frozen", freeze_database),
     ("failed over", fail_over),
     ("restored", restore),
+    ("both lost", lose_both),
     ("links flap", flap),
     ("hops", hop),
     ("hops", hop),
