@@ -194,7 +194,8 @@ def roll_out(world: World) -> bool:
 
 async def _restart(server: ServerProcess) -> None:
     await server.stop()
-    server.start()
+    if server.process is None:
+        server.start()
 
 
 def _go_down(world: World, seconds: float) -> None:

@@ -175,11 +175,13 @@ class ServerProcess:
 
     async def stop(self) -> None:
         """End it in good order (SIGTERM)."""
-        assert self._running is not None
+        running = self._running
+        assert running is not None
         self._told_to_end.set()
-        await self._running
-        self._keeping.close()
-        self.process = self.hub = None
+        await running
+        if running is self._running:  # else somebody who told it too has started it again
+            self._keeping.close()
+            self.process = self.hub = None
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         """See to it that one that could not begin is started again, as a service manager does."""
