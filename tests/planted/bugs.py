@@ -361,6 +361,7 @@ BUGS = (
         "core/link.py",
         "        self._alarm = now + GREETING_SECONDS\n        self._set(State.DIALING)\n",
         "        self._alarm = None\n        self._set(State.DIALING)\n",
+        "tests/spec",
     ),
     Bug(
         "the delay may be as short as the dice say",
@@ -851,7 +852,7 @@ BUGS = (
         "store/postgres_session.py",
         "            if row[0] == self._batch:\n                return\n",
         "",
-        SEA_OF_THREE,
+        "tests/store/test_postgres_session.py::test_a_commit_whose_answer_is_lost_is_known_all_the_same",
     ),
     Bug(
         "who has left is not struck out",

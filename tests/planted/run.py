@@ -149,13 +149,13 @@ def control(bugs: Sequence[Bug], seeds: int, seconds: float, jobs: int) -> bool:
 def main() -> int:
     """Hunt them all, and say which were caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="WORDS", default="", help="those whose name or file has these words in it")
+    parser.add_argument("--only", metavar="WORDS", default="", help="those whose name, file or check has these words in it")
     parser.add_argument("--jobs", type=int, default=2, help="checks at once (2)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"that the sea may need ({SEEDS})")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"that a check may take ({SECONDS:g})")
     parser.add_argument("--no-control", action="store_true", help="do not look whether nothing is found in nothing")
     options = parser.parse_args()
-    bugs = [bug for bug in BUGS if options.only in bug.name or options.only in bug.file]
+    bugs = [bug for bug in BUGS if any(options.only in words for words in (bug.name, bug.file, bug.by))]
     began = time.monotonic()
     is_clean = options.no_control or control(bugs, options.seeds, options.seconds, options.jobs)
     caught = 0
