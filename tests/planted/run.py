@@ -149,7 +149,7 @@ def control(bugs: Sequence[Bug], seeds: int, seconds: float, jobs: int) -> bool:
 def main() -> int:
     """Hunt them all, and say which were caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="WORDS", default="", help="those whose name, file or check has these words in it")
+    parser.add_argument("--only", metavar="WORDS", default="", help="those with these words in name, file or check")
     parser.add_argument("--jobs", type=int, default=2, help="checks at once (2)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"that the sea may need ({SEEDS})")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"that a check may take ({SECONDS:g})")
