@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 #: The simulation (`python -m holdfast.testing.simulate`): wherever it can see a mistake, it is what must catch it.
 SEA = "sea"
+#: The same with several servers, which share a database.
+SEA_OF_THREE = "sea of three servers"
+#: What each of these asks of it.
+SEAS: dict[str, tuple[str, ...]] = {SEA: (), SEA_OF_THREE: ("--nodes", "3")}
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Bug:
         file: In which module, below `src/holdfast`.
         old: What stands there, once.
         new: What would stand there instead.
-        by: What must catch it: the sea, or tests (arguments of pytest).
+        by: What must catch it: one of the seas, or tests (arguments of pytest).
         also: What else must be changed for it to be made: file, old, new.
     """
 
@@ -316,6 +320,13 @@ BUGS = (
         "went: tuple[User, ...] = ()",
         "tests/core/test_attendance.py",
     ),
+    Bug(
+        "who is to start afresh in the middle of an answer is told how much of it there was",
+        "core/room.py",
+        "        member.sync_count = None\n        self.send_from(member, self.head)\n",
+        "        self.send_from(member, self.head)\n",
+        "tests/core/test_hub.py",
+    ),
     # Who is alive.
     Bug(
         "who has answered once is never pinged again",
@@ -455,6 +466,27 @@ BUGS = (
         "Result.NOT_SENT",
     ),
     Bug(
+        "a room that starts afresh while it waits for what it missed asks for nothing any more",
+        "core/replica.py",
+        "            case messages.Resync(_, reason, cursor):\n                self._syncing = False\n",
+        "            case messages.Resync(_, reason, cursor):\n",
+        "tests/spec",
+    ),
+    Bug(
+        "what a slow application has let pass while it was asked for is left there",
+        "core/replica.py",
+        "return self._ask_on() if self._is_behind(cursor) else _NOTHING",
+        "return _NOTHING",
+        "tests/spec",
+    ),
+    Bug(
+        "of a command that was sent twice the refusal of one is taken for that of both",
+        "core/outbox.py",
+        "entry.times > 1:",
+        "entry.times > 2:",
+        "tests/spec",
+    ),
+    Bug(
         "who reads by HTTP goes on from the head, whatever was missed",
         "core/reader.py",
         "stands = since if recovered else decode_position(head, room)",
@@ -586,6 +618,41 @@ BUGS = (
         "        if hands.refuses is not None and not places:\n",
         "tests/server/test_door.py",
     ),
+    Bug(
+        "of what comes at once those who are live are told the first",
+        "server/hands.py",
+        "self.tell(inputs.Published(room, self.items(items)))",
+        "self.tell(inputs.Published(room, self.items(items[:1])))",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a token that lets in once lets in for ever",
+        "server/gate.py",
+        "now + identity.expires - time.time()",
+        "now + identity.expires",
+        "tests/server/test_expiry.py",
+    ),
+    Bug(
+        "who went on at another server stays in the rooms of the first",
+        "server/opened.py",
+        "        self.current.hands.tell(inputs.Taken(session, rooms))\n",
+        "",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "when the log has begun anew a server goes on with what it knew of the old one",
+        "server/opened.py",
+        "        self.current = OpenHub(self._settings, self._store)\n        self.current.hands.draining",
+        "        self.current.hands.draining",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a server that the database answers again lets nobody in",
+        "server/opened.py",
+        "        self.current.hands.reopen()\n",
+        "        pass\n",
+        SEA_OF_THREE,
+    ),
     # The client's hands.
     Bug(
         "after a link that broke only the first room is joined again",
@@ -626,6 +693,13 @@ BUGS = (
         "        if len(whole) > MESSAGE_BYTES:\n",
         "        if len(whole) > 2 * MESSAGE_BYTES:\n",
         "tests/client/test_bad_answers.py",
+    ),
+    Bug(
+        "a link that was dialled beside one that breaks stays open",
+        "client/client.py",
+        "for road in (self._road, self._spare):",
+        "for road in (self._road,):",
+        "tests/client/test_given_up.py",
     ),
     # The words.
     Bug(
@@ -767,10 +841,193 @@ BUGS = (
         "tests/spec",
     ),
     Bug(
+        "in a page, a room that starts afresh while it waits for what it missed asks for nothing any more",
+        "browser/holdfast.js",
+        '      case "resync":\n        this.#syncing = false;\n',
+        '      case "resync":\n',
+        "tests/spec",
+    ),
+    Bug(
+        "in a page, an answer that goes further than what came is the end of it",
+        "browser/holdfast.js",
+        '        return { items: [], ask: this.#ask() };\n      case "left"',
+        '        return { items: [] };\n      case "left"',
+        "tests/spec",
+    ),
+    Bug(
+        "in a page, of a command that was sent twice the refusal of one is taken for that of both",
+        "browser/holdfast.js",
+        "?.times ?? 0) > 1)",
+        "?.times ?? 0) > 2)",
+        "tests/spec",
+    ),
+    Bug(
         "in a page, an event stream that is held back is waited for for ever",
         "browser/holdfast-http.js",
         'this.how === "stream" && this.#asked.size > 0 ? now + STREAM_SECONDS : null',
         "null",
         "tests/spec",
+    ),
+    # Several servers, which share a database.
+    Bug(
+        "what others have committed is found, and not told",
+        "store/postgres_feed.py",
+        "            self._deliver(rows)\n            reached",
+        "            reached",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a feed has passed what it has yet to read",
+        "store/postgres_feed.py",
+        "        await self._catch_up(connection, behind)\n        self._since = up_to(snapshot, newest)\n",
+        "        self._since = up_to(snapshot, newest)\n        await self._catch_up(connection, behind)\n",
+        "tests/store/test_postgres_feed.py::test_what_was_found_and_could_not_be_read_is_found_again",
+    ),
+    Bug(
+        "what is committed under ids that a crash has freed is taken for seen",
+        "store/postgres_database.py",
+        "    end = min(int(newest or 0) + 1, int(xmax))\n",
+        "    end = int(xmax)\n",
+        "tests/store/test_postgres_feed.py::test_what_is_committed_under_ids_that_a_crash_has_freed_is_heard_of",
+    ),
+    Bug(
+        "nobody looks whether rooms stand behind what was told of them",
+        "store/postgres_feed.py",
+        "        if not doubtful:\n            return\n",
+        "        if not doubtful or home:\n            return\n",
+        "tests/store/test_postgres_restored.py::test_rooms_that_stand_behind_what_was_told_of_them_are_noticed",
+    ),
+    Bug(
+        "a server that is cut off from the database serves on",
+        "store/postgres_feed.py",
+        "        self._is_away = True\n        self._database.fell_silent()\n        self._listener.away()\n",
+        "        self._is_away = True\n        self._database.fell_silent()\n",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a server that the database answers again does not know it",
+        "store/postgres_feed.py",
+        "            self._listener.back()\n",
+        "",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "files of long ago are taken for the database that it was",
+        "store/postgres_database.py",
+        " or row[2] < reached:\n",
+        ":\n",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a writer does not see that what it has committed is gone",
+        "store/postgres_session.py",
+        "        if batch >= self._committed:\n",
+        "        if batch >= 0:\n",
+        "tests/store/test_postgres_restored.py::test_who_has_written_notices_also_when_others_have_written_more_since",
+    ),
+    Bug(
+        "a commit whose answer was lost is taken for done",
+        "store/postgres_session.py",
+        "            if row[0] == self._batch:\n",
+        "            if row[0] <= self._batch:\n",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a commit whose answer was lost is made again, also if it was done",
+        "store/postgres_session.py",
+        "            if row[0] == self._batch:\n                return\n",
+        "",
+        "tests/store/test_postgres_session.py::test_a_commit_whose_answer_is_lost_is_known_all_the_same",
+    ),
+    Bug(
+        "who has left is not struck out",
+        "store/postgres_people.py",
+        "            self._unwritten[room, session] = None\n        else:",
+        "            self._departed.append((room, session))\n        else:",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "who is struck out is struck out wherever they went on",
+        "store/postgres_people.py",
+        "gone.session AND node = %s AND here",
+        "gone.session AND (node = %s OR true) AND here",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "who went on elsewhere is not given up",
+        "store/postgres_people.py",
+        "        self._give_up(people)\n",
+        "",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "whoever writes a session down last has it",
+        "store/postgres_people.py",
+        " WHERE people.held <= excluded.held\n",
+        " WHERE true\n",
+        "tests/store/test_postgres_claims.py::test_an_older_claim_that_is_written_down_again_takes_nothing_back",
+    ),
+    Bug(
+        "an older claim that is written down again is believed",
+        "store/postgres_people.py",
+        "            if held < self._claims.held(session, mine.user_id):\n",
+        "            if held < 0:\n",
+        "tests/store/test_postgres_claims.py::test_an_older_claim_that_is_written_down_again_takes_nothing_back",
+    ),
+    Bug(
+        "an older link takes a session from a newer one",
+        "store/postgres_claims.py",
+        "            if is_old:\n                continue\n",
+        "",
+        "tests/store/test_postgres_claims.py::test_of_links_that_are_counted_the_newest_holds_a_session_whenever_others_are_heard",
+    ),
+    Bug(
+        "a session is taken over without its rooms",
+        "store/postgres_claims.py",
+        "                mine.append(room)\n",
+        "                pass\n",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "whoever comes meets those whose server is gone",
+        "store/postgres_people.py",
+        "AND node <> %s AND node IN (SELECT id FROM holdfast_node WHERE until > now())\n",
+        "AND node <> %s\n",
+        "tests/store/test_postgres_lease.py::test_the_people_of_a_node_whose_lease_has_ended_are_met_by_nobody",
+    ),
+    Bug(
+        "the people of a server that is gone stay",
+        "store/whereabouts.py",
+        "        dead = self.alive - alive\n",
+        "        dead = alive - self.alive\n",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "a lease is renewed when it has ended",
+        "store/postgres_lease.py",
+        "RENEW_SECONDS = 4.0",
+        "RENEW_SECONDS = 14.0",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "the people of a server that ends have left at once",
+        "store/postgres_people.py",
+        "await self._lease.end(connection, DOUBT_SECONDS)",
+        "await self._lease.end(connection, 0)",
+        "tests/store/test_postgres_lease.py::test_a_node_that_ends_leaves_its_people_a_grace_to_return_elsewhere",
+    ),
+    Bug(
+        "after a crash of the database nobody is written down again",
+        "store/postgres_people.py",
+        "        if await self._lease.renew(connection, now):\n",
+        "        if await self._lease.renew(connection, now) and not self._mine:\n",
+        SEA_OF_THREE,
+    ),
+    Bug(
+        "when the log has begun anew people are where they were",
+        "store/postgres_people.py",
+        "        self._mine.clear()\n        self._unwritten.clear()\n        self._claims.clear()\n",
+        "        self._claims.clear()\n",
+        SEA_OF_THREE,
     ),
 )

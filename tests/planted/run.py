@@ -2,7 +2,8 @@
 Plant one mistake after the other, and see whether it is caught: `python tests/planted/run.py`.
 
 Each is planted in a copy of its own, of which what is imported is seen to come from there, and the check that is to
-catch it runs on that copy: the simulation (`sea`), seed after seed until one goes wrong, or the tests that it names.
+catch it runs on that copy: the simulation (`sea`, with one server or several), seed after seed until one goes wrong, or
+the tests that it names.
 First the same checks run on a copy in which nothing was planted, and must find nothing.
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from planted.bugs import BUGS, SEA, Bug  # noqa: E402
+from planted.bugs import BUGS, SEAS, Bug  # noqa: E402
 
 #: So many seeds the sea has to catch one, and whatever is to catch it has so many seconds.
 SEEDS, SECONDS = 300, 180.0
@@ -93,8 +94,9 @@ def check(folder: Path, by: str, seeds: int, seconds: float) -> Finding:
     said = subprocess.run(where, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     if not said.stdout.startswith(str(folder)):
         raise RuntimeError(f"the copy in {folder} cannot be imported: {said.stdout}{said.stderr}")
-    if by == SEA:
-        command = [*python, "-m", "holdfast.testing.simulate", "--seeds", str(seeds), "--for", str(seconds), "--stop"]
+    if by in SEAS:
+        until = "--seeds", str(seeds), "--for", str(seconds), "--stop"
+        command = [*python, "-m", "holdfast.testing.simulate", *until, *SEAS[by]]
     else:  # `pythonpath` in pyproject.toml is relative to where that is: it is the copy's
         command = [*python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *by.split()]
     began = time.monotonic()
@@ -110,7 +112,7 @@ def check(folder: Path, by: str, seeds: int, seconds: float) -> Finding:
 def read(by: str, done: subprocess.CompletedProcess[str], seconds: float) -> Finding:
     """Return what a check has said."""
     lines = done.stdout.splitlines()
-    if by == SEA:
+    if by in SEAS:
         counts = [int(found[1]) for line in lines if (found := re.match(r"(\d+) seeds, ", line))]
         wrong = [line for line in lines if line.startswith("seed ")]
         never = [line for line in lines if line.startswith("FAILED: this never happened")]
@@ -133,12 +135,12 @@ def hunt(bug: Bug, seeds: int, seconds: float) -> Finding:
         return Finding(None, 0, 0.0)
 
 
-def control(bugs: Sequence[Bug], seeds: int, seconds: float) -> bool:
+def control(bugs: Sequence[Bug], seeds: int, seconds: float, jobs: int) -> bool:
     """Run the same checks on a copy in which nothing was planted; whether they find nothing, as they must."""
     is_clean = True
-    with copied(None) as folder:
-        for by in dict.fromkeys(bug.by for bug in bugs):
-            found = check(folder, by, seeds, seconds)
+    checks = list(dict.fromkeys(bug.by for bug in bugs))
+    with copied(None) as folder, ThreadPoolExecutor(jobs) as pool:
+        for by, found in zip(checks, pool.map(lambda by: check(folder, by, seeds, seconds), checks), strict=True):
             is_clean &= found.caught is None
             print(f"{'ok    ' if found.caught is None else 'WRONG '} nothing planted, {by}: {found}", flush=True)
     return is_clean
@@ -147,15 +149,15 @@ def control(bugs: Sequence[Bug], seeds: int, seconds: float) -> bool:
 def main() -> int:
     """Hunt them all, and say which were caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="WORDS", default="", help="those whose name or file has these words in it")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    parser.add_argument("--only", metavar="WORDS", default="", help="those with these words in name, file or check")
+    parser.add_argument("--jobs", type=int, default=2, help="checks at once (2)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"that the sea may need ({SEEDS})")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"that a check may take ({SECONDS:g})")
     parser.add_argument("--no-control", action="store_true", help="do not look whether nothing is found in nothing")
     options = parser.parse_args()
-    bugs = [bug for bug in BUGS if options.only in bug.name or options.only in bug.file]
+    bugs = [bug for bug in BUGS if any(options.only in words for words in (bug.name, bug.file, bug.by))]
     began = time.monotonic()
-    is_clean = options.no_control or control(bugs, options.seeds, options.seconds)
+    is_clean = options.no_control or control(bugs, options.seeds, options.seconds, options.jobs)
     caught = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for bug, found in zip(bugs, pool.map(lambda bug: hunt(bug, options.seeds, options.seconds), bugs), strict=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from planted.bugs import BUGS, SEA, Bug
+from planted.bugs import BUGS, SEAS, Bug
 from planted.run import MovedOn, copied, hunt, mistaken
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,15 @@ def test_the_mistakes_are_many_of_every_part_and_each_has_its_own_name() -> None
 
 def test_what_is_to_catch_a_mistake_is_there() -> None:
     for bug in BUGS:
-        assert bug.by == SEA or all((ROOT / path).exists() for path in bug.by.split()), bug.name
+        for path, _, test in (each.partition("::") for each in ([] if bug.by in SEAS else bug.by.split())):
+            assert (ROOT / path).exists(), bug.name
+            assert not test or f"def {test}(" in (ROOT / path).read_text(), bug.name
+
+
+def test_each_sea_has_mistakes_to_catch() -> None:
+    counts = Counter(bug.by for bug in BUGS if bug.by in SEAS)
+    assert counts.keys() == SEAS.keys()
+    assert min(counts.values()) >= 12
 
 
 def test_what_must_hold_is_judged_somewhere_and_a_mistake_has_shown_it() -> None:
@@ -52,8 +61,8 @@ def test_what_must_hold_is_judged_somewhere_and_a_mistake_has_shown_it() -> None
         assert all((document.parent / path).is_file() for path in judged_in), number
         if number == "25":  # of the sea itself: no mistake of the product would be one
             assert not mistake.strip()
-        elif named(mistake.strip()).by != SEA:
-            assert any(path.endswith(named(mistake.strip()).by) for path in judged_in), number
+        elif (by := named(mistake.strip()).by) not in SEAS:
+            assert any(path.endswith(by.partition("::")[0]) for path in judged_in), number
 
 
 def test_code_that_has_moved_on_is_said_to_have() -> None:

@@ -119,6 +119,27 @@ async def test_the_newest_claim_holds_a_session_in_whatever_order_it_is_written_
     assert one.rows("SELECT node FROM holdfast_people") == [(node,)]
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_an_older_claim_that_is_written_down_again_takes_nothing_back(
+    open_store: OpenStore, is_lost: bool
+) -> None:
+    one, two = await open_store(), await open_store()
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    one.store.others._looking.cancel()  # it stands still
+    assert await two.store.others.take_over("s1", "ann") == ("lobby",)
+    with psycopg.connect(one.dsn) as apart:  # so that it writes everybody down again before it hears of anything
+        apart.execute("DELETE FROM holdfast_node WHERE id = %s", (one.store.others._hints.node,))
+        if is_lost:
+            apart.execute("DELETE FROM holdfast_people")  # then the newer one is there only as far as a node knows it
+    if not is_lost:
+        two.store.others._looking.cancel()  # who could set it right
+    one.store.others._looking = asyncio.create_task(one.store.others._look_for_ever())
+    await until(lambda: one.told_people == ["s1 was taken with lobby"])
+    assert one.rows("SELECT node, here FROM holdfast_people") == [(two.store.others._hints.node, True)]
+    assert two.told_people == []
+
+
 async def test_of_links_that_are_counted_the_newest_holds_a_session_whenever_others_are_heard(
     open_store: OpenStore,
 ) -> None:

@@ -165,6 +165,25 @@ async def test_what_piles_up_while_a_node_stands_still_is_told_in_order(open_sto
         assert offsets(stalled, room) == list(range(1, (await writer.store.span(room)).head + 1))
 
 
+async def test_what_was_found_and_could_not_be_read_is_found_again(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, node = await open_store(), await open_store()
+    lost: list[Any] = []
+    catch_up = node.store._feed._catch_up
+
+    async def lose(connection: Any, behind: Any) -> None:
+        if behind and not lost:
+            lost.append(behind)
+            raise psycopg.OperationalError("the connection is lost")
+        await catch_up(connection, behind)
+
+    monkeypatch.setattr(node.store._feed, "_catch_up", lose)
+    await writer.store.write(say, "lobby", 1)
+    await until(lambda: offsets(node, "lobby") == [1])
+    assert lost == [{"lobby": (0, 1)}]
+
+
 async def test_however_many_rooms_a_node_is_told_of_it_remembers_some(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +318,8 @@ async def test_what_somebody_published_who_waits_for_no_disk_is_on_it_all_the_sa
 
 async def test_what_is_committed_under_ids_that_a_crash_has_freed_is_heard_of(cluster: Cluster) -> None:
     dsn = create(cluster.dsn("postgres"), "mortal")
+    cluster.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # else that they have ended is on the disk
+    cluster.execute("SELECT pg_reload_conf()")
     node = Kept(PostgresStore(dsn, Codec()), dsn)
     node.looks = False
     await node.store.open(node)

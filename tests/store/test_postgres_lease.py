@@ -43,6 +43,19 @@ async def test_a_node_that_says_nothing_any_more_has_left_with_all_its_people(
     await until(lambda: known(two) == {"s1": "ann"})
 
 
+async def test_the_people_of_a_node_whose_lease_has_ended_are_met_by_nobody(open_store: OpenStore) -> None:
+    one, two = await open_store(), await open_store()
+    one.store.others.attend("lobby", "s1", ANN)
+    await until(lambda: one.rows("SELECT count(*) FROM holdfast_people") == [(1,)])
+    one.store.others._looking.cancel()
+    with psycopg.connect(one.dsn) as apart:
+        apart.execute("UPDATE holdfast_node SET until = now() WHERE id = %s", (one.store.others._hints.node,))
+    await follow(two, "lobby")
+    assert known(two) == {}  # not even until the next look
+    await two.store.others._look_again()
+    assert two.told_people == []
+
+
 async def test_when_no_lease_can_be_renewed_for_a_while_nobody_has_left(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

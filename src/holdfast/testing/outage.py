@@ -106,6 +106,28 @@ def restore(world: World, felt: Felt) -> bool:
     return _go_back(world, world.dice.uniform(0, 20), felt, is_promoted=False)
 
 
+def lose_both(world: World, felt: Felt) -> bool:
+    """A server is killed, and somebody who was there is gone with it: of them no other server hears any more."""
+    there = [
+        (server, visitor)
+        for server in world.servers
+        for visitor in world.visitors
+        if server.process is not None
+        and any(
+            [end.process for end in wire.ends] == [visitor.process, server.process]
+            for wire in world.network.open_wires()
+        )
+    ]
+    if not there:
+        return False
+    server, visitor = world.dice.choice(there)
+    world.kill(server, felt)
+    world.lose(visitor)
+    world.arrive()
+    world.start_later(server)
+    return True
+
+
 def flap(world: World, felt: Felt) -> bool:
     """The links of somebody are reset again and again."""
     visitor = world.dice.choice(world.visitors)
@@ -174,7 +196,8 @@ def roll_out(world: World, felt: Felt) -> bool:
 
 async def _restart(server: ServerProcess) -> None:
     await server.stop()
-    server.start()
+    if server.process is None:
+        server.start()
 
 
 def _go_down(world: World, seconds: float, felt: Felt = unfelt) -> None:
@@ -231,6 +254,7 @@ OUTAGES: list[tuple[str, Fault]] = [
     ("database frozen", freeze_database),
     ("failed over", fail_over),
     ("restored", restore),
+    ("both lost", lose_both),
     ("links flap", flap),
     ("hops", hop),
     ("hops", hop),

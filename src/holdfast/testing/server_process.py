@@ -190,12 +190,14 @@ class ServerProcess:
 
     async def stop(self, felt: Felt = unfelt) -> None:
         """End it in good order (SIGTERM)."""
-        assert self._running is not None
+        running = self._running
+        assert running is not None
         self._told_to_end.set()
-        await self._running
+        await running
         felt()
-        self.keeping.close()
-        self.process = self.hub = None
+        if running is self._running:  # else somebody who told it too has started it again
+            self.keeping.close()
+            self.process = self.hub = None
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         """See to it that one that could not begin is started again, as a service manager does."""
