@@ -160,6 +160,8 @@ class Deaf:
     def follows(self, room: str) -> bool:
         return False
 
+    shows = follows
+
     def news(self, records: Sequence[Record]) -> None:
         pass
 
