@@ -34,7 +34,9 @@ async def live(page: Page, road: str, seconds: float = 20) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=() if way in ("refused", "held back") else pytest.mark.long) for way in WAYS]
+)
 async def test_the_page_works_without_a_websocket(browser: Browser, start_board: StartBoard, way: str) -> None:
     server = start_board()
     async with Middlebox(server.port, **WAYS[way]) as box:

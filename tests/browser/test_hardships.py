@@ -136,6 +136,7 @@ async def test_listeners_that_throw_are_reported_and_harm_nobody(page: Page, ser
     assert {f"Uncaught Error: in {what}" for what in ("status", "resync", "resumed", "event", "presence")} <= reported
 
 
+@pytest.mark.long
 async def test_listeners_may_call_the_client_again(page: Page, server: Server) -> None:
     """Also to close and open it in the middle of its own change, and to knock without end."""
     await page.evaluate(
@@ -169,6 +170,7 @@ async def test_listeners_may_call_the_client_again(page: Page, server: Server) -
     assert await page.evaluate("reported") == []
 
 
+@pytest.mark.long
 async def test_a_room_that_was_left_hears_nothing_though_it_is_joined_again_at_once(page: Page) -> None:
     await page.evaluate(
         "() => { window.client = connect('/ws'); window.heard = []; window.old = []; window.rooms = [];"
@@ -202,6 +204,7 @@ async def test_a_socket_that_never_closes_is_abandoned(page: Page, server: Serve
     assert await page.evaluate("heard") == [1, 2]
 
 
+@pytest.mark.long
 async def test_whoever_is_closed_listens_to_the_browser_no_more(page: Page) -> None:
     await page.evaluate("() => { window.client = connect('/ws'); }")
     assert sum((await page.evaluate("Object.fromEntries(listening)")).values()) >= 7
@@ -209,6 +212,7 @@ async def test_whoever_is_closed_listens_to_the_browser_no_more(page: Page) -> N
     assert set((await page.evaluate("Object.fromEntries(listening)")).values()) == {0}
 
 
+@pytest.mark.long
 async def test_a_start_afresh_that_nobody_listens_to_is_reported(page: Page, server: Server) -> None:
     """Whoever only listens to events would be wrong from then on, and not know it."""
     await page.evaluate(

@@ -408,7 +408,7 @@ PLAIN_CLIENT = """
 """
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["localhost", pytest.param("127.0.0.1", marks=pytest.mark.long)])
 async def test_a_plain_client_in_a_pages_console_works_unchanged(
     start_board: StartBoard, open_page: Open, host: str
 ) -> None:

@@ -175,6 +175,7 @@ async def shows(page: Page, script: str, texts: list[str]) -> None:
             assert found is not None
 
 
+@pytest.mark.long
 async def test_whatever_the_address_says_it_is_only_the_name_of_a_board(
     browser: Browser,
     board: Server,

@@ -121,6 +121,7 @@ async def test_nobody_waits_for_a_worker_that_is_not_ready(frail: Server) -> Non
     await all_are_answered(frail)
 
 
+@pytest.mark.long
 async def test_nobody_waits_for_one_that_fails_again_and_again(frail: Server) -> None:
     first = workers(frail)
     (frail.folder / "ill").touch()
@@ -175,6 +176,7 @@ async def test_sigterm_ends_all_of_them(crew: Server) -> None:
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.long
 async def test_it_can_be_started_again_at_once_on_the_same_port(crew: Server) -> None:
     peers = [await crew.dial() for _ in range(4)]
     for peer in peers:
@@ -281,6 +283,7 @@ async def test_when_all_of_them_end_nobody_is_told_to_move_to_one_that_ends_too(
     assert await stopping == 0
 
 
+@pytest.mark.long
 async def test_where_another_server_stays_their_clients_move_to_it(tmp_path: Path, crew: Server, database: str) -> None:
     (tmp_path / "other").mkdir()
     with Server(tmp_path / "other", "board", "--store", database):
@@ -341,7 +344,7 @@ def test_on_a_file_it_is_refused_with_a_sentence(tmp_path: Path, place: str) -> 
     assert done.stderr == f"Error: one process serves the file {place}; 3 {REFUSAL}\n"
 
 
-@pytest.mark.parametrize("place", ["chat.db", "memory:"])
+@pytest.mark.parametrize("place", ["chat.db", pytest.param("memory:", marks=pytest.mark.long)])
 def test_so_is_an_application_of_ones_own(tmp_path: Path, place: str) -> None:
     (tmp_path / "app.py").write_text(
         "from fastapi import FastAPI\nfrom holdfast import Hub\n"

@@ -112,6 +112,7 @@ async def test_no_position_is_given_twice_and_all_nodes_agree(cluster: Cluster, 
     assert nodes[0].store.epoch != before
 
 
+@pytest.mark.long
 async def test_it_is_noticed_again_when_the_same_copy_is_put_back_again(cluster: Cluster, nodes: list[Kept]) -> None:
     await write(nodes[0], "kept")
     older = await asyncio.to_thread(copy, cluster)
@@ -124,6 +125,7 @@ async def test_it_is_noticed_again_when_the_same_copy_is_put_back_again(cluster:
         epochs.append(nodes[0].store.epoch)
 
 
+@pytest.mark.long
 async def test_who_writes_first_after_it_is_told_so_before_the_news_are_asked_for(
     cluster: Cluster, nodes: list[Kept], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ async def test_a_crash_is_no_restore(cluster: Cluster, nodes: list[Kept]) -> Non
     assert not any(have_moved(nodes))
 
 
+@pytest.mark.long
 async def test_a_node_that_starts_afresh_cannot_know_but_who_is_ahead_is_told_so(
     cluster: Cluster, nodes: list[Kept]
 ) -> None:

@@ -100,6 +100,7 @@ async def fail_over(
         see_what_was_heard(listener, logs[listener.room], mine)
 
 
+@pytest.mark.long
 async def test_a_synchronous_standby_has_everything_that_was_acknowledged_and_everybody_goes_on(
     tmp_path: Path, cluster: Cluster, standby: Standby
 ) -> None:
