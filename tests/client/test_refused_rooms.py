@@ -147,6 +147,14 @@ async def test_a_room_that_is_refused_leaves_the_others_as_they_are(server: Serv
         assert visit.told.resumed == resumed  # on the link that it had
 
 
+@pytest.mark.parametrize("road", ["websocket", "stream"])
+async def test_a_room_that_no_server_could_have_leaves_the_others_as_they_are(server: Server, road: str) -> None:
+    async with Visit(server, road) as visit, visit.client.join("two\nlines"):
+        await visit.goes_on()
+        visit.box.reset(1.0, random.Random(0))  # also when all rooms are joined anew
+        await visit.goes_on()
+
+
 @pytest.mark.parametrize("road", ROADS)
 async def test_rights_that_are_taken_away_in_the_middle_end_one_room(server: Server, road: str) -> None:
     async with Visit(server, road) as visit, visit.client.join("attic") as attic:

@@ -125,7 +125,9 @@ class HttpRoad:
 
     def say(self, text: str) -> bool:
         """Send it, after what was said before; False: the server has taken nothing for a long time."""
-        message = self._codec.decode(text)
+        message: object = None
+        with suppress(Refused):  # the server says what is wrong with it
+            message = self._codec.decode(text)
         try:
             match message:
                 case Join() | Leave() | Sync():
