@@ -173,6 +173,8 @@ async def test_rights_that_are_taken_away_in_the_middle_end_one_room(server: Ser
         await visit.goes_on()
         assert told.numbers == []
 
+        if road == "short":  # links were cut there, so that a WebSocket is tried late
+            return
         # On another road, it is asked for once more, and refused there too.
         visit.box.websocket = "passes"
         async with asyncio.timeout(30):
