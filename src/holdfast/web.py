@@ -1,7 +1,8 @@
 """
 How does a request become values, and a refusal an answer? For routes beside a Hub.
 
-Every refusal is `{"error": "…"}` with its status, on every route, ours and the board's.
+Every refusal is `{"error": "…"}` with its status, on every route, ours and the board's; where several rooms are asked
+for, it also names the one that is refused, in the words of a WebSocket.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -91,7 +92,8 @@ async def not_allowed(request: Request, error: Exception) -> Response:
 
 async def failed(request: Request, error: Exception) -> Response:
     """Answer a request that met with a mistake of ours (an exception handler of Starlette)."""
-    return Json({"error": "something went wrong on the server"}, 500)
+    said = refusal_of(request) or {"error": "something went wrong on the server"}
+    return Json(said, 500, {"connection": "close"})  # the server will: what goes on by this connection is lost
 
 
 #: What goes with a refusal: that the rest of a request is not waited for; and when to come back.
@@ -108,7 +110,13 @@ async def refuse(request: Request, error: Exception) -> Response:
     headers = _HEADERS.get(error.status, {})
     if isinstance(error, Unavailable):
         headers = {"retry-after": str(math.ceil(error.after))}
-    return Json({"error": error.message}, error.status, headers)
+    return Json(refusal_of(request) or {"error": error.message}, error.status, headers)
+
+
+def refusal_of(request: HTTPConnection) -> bytes | None:
+    """Return what a WebSocket would say of the room because of which a request is refused, if it is one of several."""
+    refusal: bytes | None = getattr(request.state, "holdfast_refusal", None)
+    return refusal
 
 
 async def unknown(request: Request, error: Exception) -> Response:

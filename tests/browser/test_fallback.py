@@ -5,6 +5,7 @@ The page, and `holdfast.js`, behind a proxy that lets no WebSocket through.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import shutil
 import subprocess
@@ -134,6 +135,65 @@ async def test_holdfast_js_in_node_needs_no_websocket_at_all(start_board: StartB
         subprocess.run, [NODE, str(script)], capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ('["new","task_created","http"]', "")
+
+
+SEVERAL = """
+import { connect } from "%s/holdfast.js";
+const client = connect("%s", { roomKey: "boardId", jitter: false });
+const print = (...what) => console.log(JSON.stringify(what));
+for (const name of ["board-1", "nowhere", "board-2"]) {
+  const room = client.join(name);
+  room.on("resync", ({ reason }) => print(name, reason));
+  room.on("event", ({ type, task }) => print(name, type, task?.title));
+  room.on("error", ({ code, boardId }) => print(name, code, boardId));
+}
+client.on("status", ({ detail, code }) => detail === "closed" && print(detail, code));
+"""
+ROADS = {name: WAYS[way] for name, way in {"stream": "refused", "held": "held back", "short": "impatient"}.items()}
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize("road", ROADS)
+async def test_of_several_rooms_one_is_refused_and_the_others_go_on(
+    start_board: StartBoard, tmp_path: Path, road: str
+) -> None:
+    assert NODE is not None
+    server = start_board()
+    script = tmp_path / "script.mjs"
+    async with Middlebox(server.port, **ROADS[road]) as box:
+        script.write_text(SEVERAL % (SRC / "holdfast" / "browser", f"http://127.0.0.1:{box.port}/ws"))
+        process = await asyncio.create_subprocess_exec(NODE, str(script), stdout=asyncio.subprocess.PIPE)
+        said: list[list[Any]] = []
+
+        async def until(*what: Any) -> None:
+            assert process.stdout is not None
+            async with asyncio.timeout(30):
+                while [*what] not in said:
+                    said.append(json.loads(await process.stdout.readline()))
+
+        try:
+            await until("nowhere", "not_found", "nowhere")
+            await until("board-1", "new")
+            await until("board-2", "new")
+            if road == "short":
+                async with asyncio.timeout(30):
+                    while [part.split("wait=")[-1] for part in box.asked[-2:]] != ["0", "0"]:
+                        await asyncio.sleep(0.1)
+            await server.new_task("one")
+            await until("board-1", "task_created", "one")
+            assert (await server.request("DELETE", "/boards/board-2")).status_code == 204
+            if road == "stream":  # whoever is on one is asked again when they come back
+                box.reset(1.0, random.Random(0))
+            await server.new_task("two")
+            await until("board-2", "not_found", "board-2")
+            await server.new_task("three")
+            await until("board-1", "task_created", "three")
+        finally:
+            process.kill()
+            await process.wait()
+    told = [what for room, *what in said if room == "board-1"]
+    assert told == [["new"], *(["task_created", title] for title in ("one", "two", "three"))]
+    assert not any(happened[0] == "closed" for happened in said)
 
 
 SILENT = """

@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 import holdfast
 from holdfast import Event, Resync, State
 from holdfast.client.road import MESSAGE_BYTES
+from holdfast.protocol.codes import CloseCode
 from hostile import CONNECTED, SSE, Answer, Hostile, endless, hostile, refused, stream
 from peers import WELCOME
 
@@ -43,6 +44,37 @@ async def lost_and_back(peer: Hostile, seconds: float = 5.0) -> str:
             assert item.id == "k:1"
         assert client.status.state is State.LIVE
         return reason
+
+
+def refusal(**fields: str) -> Answer:
+    return json.dumps({"type": "error", "error": "no", "code": "forbidden", **fields}).encode(), {
+        "status": "403 Forbidden"
+    }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [refusal(), refusal(room="attic"), refusal(place="lobby"), (endless(b"{" * 1000), {"status": "403 Forbidden"})],
+    ids=["no room", "another room", "under another key", "without end"],
+)
+@pytest.mark.parametrize("road", ["events", "poll"])
+async def test_a_refusal_that_names_no_room_of_ours_is_about_us(answer: Answer, road: str) -> None:
+    async with hostile(**{"events": [refused()], road: [answer]}) as peer, holdfast.connect(peer.url) as client:
+        async with client.join("lobby") as room, asyncio.timeout(5):
+            with pytest.raises(holdfast.Closed):
+                await anext(room)
+        assert client.status.code == CloseCode.FORBIDDEN
+
+
+async def test_a_refusal_in_a_stream_is_of_a_room_that_was_asked_for() -> None:
+    error = '{"type":"error","error":"not now","code":"conflict","room":"%s"}'
+    streams = [stream(f"data: {error % 'attic'}", "id: k:lobby=0", f"data: {error % 'lobby'}")]
+    async with hostile(events=streams) as peer, holdfast.connect(peer.url) as client, client.join("lobby") as room:
+        async with asyncio.timeout(5):
+            assert isinstance(await anext(room), Resync)
+            with pytest.raises(holdfast.Conflict, match="not now"):
+                await anext(room)
+        assert client.status.state is State.LIVE
 
 
 # ── what is not in the protocol ───────────────────────────────────────────────────────────────────

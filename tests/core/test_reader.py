@@ -31,6 +31,8 @@ class Sea:
         self.reader = Reader()
         self.joined: set[str] = set()
         self.held: set[str] = set()  # rooms whose snapshot is being taken
+        self.locked: set[str] = set()  # rooms that may not be read
+        self.refused: set[str] = set()  # … and of which that was told, on this link
         self.asked: Ask | None = None
         self.stands: dict[str, int] = {}
         self.gaps: list[tuple[str, str]] = []
@@ -55,6 +57,7 @@ class Sea:
     def redial(self) -> None:
         self.asked = None
         self.reader.begin()
+        self.refused.clear()
         for room in sorted(self.joined):
             self.told(self.replicas[room].join())
         self.wait(0)
@@ -65,9 +68,24 @@ class Sea:
         self.seen[room].append(("afresh", self.logs[room]))
         self.told(self.replicas[room].restart(f"{self.epoch}:{self.logs[room]}"))
 
+    def join(self, room: str) -> None:
+        self.joined.add(room)
+        self.refused.discard(room)
+        self.told(self.replicas[room].join())
+
     def heard(self, message: Any) -> None:
-        if isinstance(message, Left | Error):
-            return
+        match message:
+            case Left():
+                return
+            case Error(code="forbidden", room=str(room)):
+                assert room in self.locked
+                assert room not in self.refused
+                self.refused.add(room)
+                return
+            case Error(code="conflict", room=str(room)):
+                assert room in self.refused
+                return
+        assert message.room not in self.refused
         outcome = self.replicas[message.room].receive(message)
         for item in outcome.items:
             match item:
@@ -101,6 +119,12 @@ class Sea:
         """Answer with some of what there is."""
         if self.asked is None:
             return
+        assert not self.refused.intersection(self.asked.rooms)
+        for room in self.asked.rooms:
+            if room in self.locked:
+                self.asked = None
+                self.told(Error(f"you may not read {room}", "forbidden", room))
+                return
         messages: list[Any] = []
         for room in self.asked.rooms:
             if self.stands[room] < self.trimmed[room]:
@@ -127,6 +151,7 @@ STEPS = st.one_of(
     st.tuples(st.just("trim"), st.sampled_from(ROOMS)),
     st.tuples(st.just("join"), st.sampled_from(ROOMS)),
     st.tuples(st.just("leave"), st.sampled_from(ROOMS)),
+    st.tuples(st.sampled_from(("lock", "unlock")), st.sampled_from(ROOMS)),
     st.tuples(st.sampled_from(("hold", "restart")), st.sampled_from(ROOMS)),
     st.tuples(st.sampled_from(("answer", "answer", "answer", "barred", "broken", "again", "epoch")), st.none()),
     st.tuples(st.just("wait"), st.sampled_from((0.0, 1.0, 3.0, 20.0))),
@@ -143,13 +168,17 @@ def test_each_room_is_told_without_holes_and_without_repeats(steps: list[tuple[s
                 sea.logs[what] += 1
             case "trim":
                 sea.trimmed[what] = sea.logs[what]
-            case "join" if what not in sea.joined:
-                sea.joined.add(what)
-                sea.told(sea.replicas[what].join())
+            case "lock":
+                sea.locked.add(what)
+            case "unlock":
+                sea.locked.discard(what)
+            case "join" if what not in sea.joined - sea.refused:
+                sea.join(what)
             case "leave" if what in sea.joined:
                 sea.joined.discard(what)
                 sea.held.discard(what)
                 sea.told(Leave(what))
+                sea.refused.discard(what)
             case "hold" if what in sea.joined:
                 sea.held.add(what)
                 sea.replicas[what].hold()
@@ -170,10 +199,10 @@ def test_each_room_is_told_without_holes_and_without_repeats(steps: list[tuple[s
             case "wait":
                 sea.wait(what)
     # The faults stop: everybody gets there.
+    sea.locked.clear()
     for room in ROOMS:
-        if room not in sea.joined:
-            sea.joined.add(room)
-            sea.told(sea.replicas[room].join())
+        if room not in sea.joined - sea.refused:
+            sea.join(room)
         if room in sea.held:
             sea.restart(room)
     for _ in range(100 + sum(sea.logs.values())):
@@ -232,6 +261,9 @@ def test_a_join_is_answered_before_what_follows_it() -> None:
 
 def test_a_sync_is_answered_with_synced() -> None:
     reader = Reader()
+    reader.receive(Join("a"), 0)
+    reader.tick(0)
+    reader.receive(Answer((), "k:a=2"), 0)
     reader.receive(Sync("a", "k:1"), 0)
     reader.tick(0)
     assert reader.receive(Answer((), "k:a=1"), 0) == [Tell(Synced("a", "k:1", 0))]

@@ -119,8 +119,10 @@ def test_the_outbox_in_python(scenario: Any) -> None:
 
 READER_INPUTS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind
-    for kind in (messages.Join, messages.Leave, messages.Sync, reader.Again, reader.Barred, reader.Broken)
-}
+    for kind in (
+        messages.Join, messages.Leave, messages.Sync, messages.Error, reader.Again, reader.Barred, reader.Broken,
+    )
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("scenario", scenarios("reader"))

@@ -14,6 +14,7 @@ const BREAKS = 2;
 const ROOMS = 32;
 const LONGEST_MS = 3_600_000; // that whoever answers sends anybody away for
 const ANSWER_LENGTH = 64 * 1024 * 1024; // of an answer, and of an event in a stream
+const REFUSAL_LENGTH = 64 * 1024; // more is not read to see which room is refused
 const ANSWER_SECONDS = 30; // for an answer to what was said: else a connection that fell silent holds it for ever
 
 /** @typedef {{type: "ask" | "tell" | "give_up", how?: string, rooms?: string[], cursor?: string | null, wait?: number,
@@ -41,16 +42,21 @@ export class Reader {
     this.#alarm = null;
   }
 
-  /** Take in what is wanted (`join`, `leave`, `sync`, `again`), or what came (`answer`, `barred`, `broken`).
-   * @param {{type: string, room?: any, since?: string, messages?: Message[], cursor?: any, reason?: string}} input
+  /** Take in what is wanted (`join`, `leave`, `sync`, `again`), or what came (`answer`, `barred`, `broken`; `error`: why
+   * one of the rooms that were asked for is refused; the others were not answered, either).
+   * @param {{type: string, room?: any, since?: string, messages?: Message[], cursor?: any, reason?: string, error?: string,
+   *   code?: string}} input
    * @param {number} now  @returns {ReaderEffect[]} */
-  receive({ type, room, since, messages = [], cursor, reason }, now) {
+  receive({ type, room, since, messages = [], cursor, reason, error, code }, now) {
+    const isKnown = this.#positions.has(room);
+    /** @param {any} error  @param {any} code  @returns {ReaderEffect} */
+    const refusal = (error, code) => ({ type: "tell", message: { type: "error", error, code, [this.roomKey]: room } });
+    if (!isKnown && (type === "sync" || type === "leave")) return [refusal(`you are not in ${room}; join it first`, "conflict")];
     switch (type) {
       case "join":
       case "sync":
-        if (!this.#positions.has(room) && this.#positions.size >= ROOMS) {
-          const error = `without a WebSocket, a client is in at most ${ROOMS} rooms`;
-          return [{ type: "tell", message: { type: "error", error, code: "too_many", [this.roomKey]: room } }];
+        if (!isKnown && this.#positions.size >= ROOMS) {
+          return [refusal(`without a WebSocket, a client is in at most ${ROOMS} rooms`, "too_many")];
         }
         this.#positions.set(room, since === undefined ? null : position(since, room));
         const still = this.#wanted.get(room) ?? this.#asked.get(room);
@@ -58,13 +64,17 @@ export class Reader {
         this.#alarm = now; // with whatever else is wanted now
         return [];
       case "leave":
-        for (const known of [this.#positions, this.#wanted, this.#asked]) known.delete(room);
+        this.#forget(room);
         this.#alarm = now;
         return [{ type: "tell", message: { type: "left", [this.roomKey]: room } }];
       case "again":
         return this.#ask(now);
       case "answer":
         return this.#answered(messages, cursor, now);
+      case "error":
+        if (!isKnown || this.#wanted.has(room)) return this.#ask(now); // it was left, or is asked about anew
+        this.#forget(room);
+        return [refusal(error, code), ...this.#ask(now)];
       case "barred":
         if (this.how === "stream") {
           this.how = "held";
@@ -77,6 +87,11 @@ export class Reader {
       this.how = this.how === "stream" ? "held" : "short";
     }
     return [{ type: "give_up", ...(reason && { reason }) }];
+  }
+
+  /** Ask about it no more. @param {string} room */
+  #forget(room) {
+    for (const known of [this.#positions, this.#wanted, this.#asked]) known.delete(room);
   }
 
   /** @param {number} now  @returns {ReaderEffect[]} */
@@ -167,16 +182,16 @@ async function* parts(response) {
   }
 }
 
-/** Return all of an answer; throws if there is no end of it. @param {Response} response */
-async function whole(response) {
+/** Return all of an answer; throws if there is no end of it. @param {Response} response  @param {number} [most] */
+async function whole(response, most) {
   let text = "";
-  for await (const part of parts(response)) text = bounded(text + part);
+  for await (const part of parts(response)) text = bounded(text + part, most);
   return text;
 }
 
 /** @param {string} text */
-function bounded(text) {
-  if (text.length > ANSWER_LENGTH) throw new Error(`an answer of more than ${ANSWER_LENGTH} characters`);
+function bounded(text, most = ANSWER_LENGTH) {
+  if (text.length > most) throw new Error(`an answer of more than ${most} characters`);
   return text;
 }
 
@@ -306,13 +321,20 @@ export class HttpSocket {
     if (!this.#reading) return;
     const query = { rooms: rooms.map(encodeURIComponent).join(), ...(cursor && { cursor }), ...(how !== "stream" && { wait }) };
     const tell = (/** @type {any} */ input) => signal.aborted || this.#tell(input);
+    const tellRefusal = (/** @type {string} */ text) => {
+      const { [this.#reader.roomKey]: room, ...said } = json(text);
+      if (said.type !== "error" || !rooms.includes(room)) return false;
+      tell({ ...said, room });
+      return true;
+    };
     try {
       const response = await this.#fetch(how === "stream" ? "events" : "poll", query, { signal });
       if (!response.ok) {
+        if (tellRefusal(await whole(response, REFUSAL_LENGTH).catch(() => "")) || signal.aborted) return;
         if (response.status in CODES) this.#refused(response);
         else tell({ type: "barred", reason: `HTTP ${response.status}` });
       } else if (how === "stream") {
-        await this.#stream(response, tell);
+        await this.#stream(response, tell, tellRefusal);
       } else {
         const { data, cursor } = JSON.parse(await whole(response));
         this.onheard();
@@ -323,8 +345,8 @@ export class HttpSocket {
     }
   }
 
-  /** @param {Response} response  @param {(input: any) => void} tell */
-  async #stream(response, tell) {
+  /** @param {Response} response  @param {(input: any) => void} tell  @param {(text: string) => boolean} tellRefusal */
+  async #stream(response, tell, tellRefusal) {
     let text = "";
     let end = ""; // of the text: only where an event ends is all of it looked at
     let retry = 0;
@@ -342,6 +364,7 @@ export class HttpSocket {
         const fields = Object.fromEntries(event.split(/\r?\n/).map((line) => line.split(/: ?(.*)/s)));
         retry = fields.retry ?? retry;
         if (fields.event) messages.push(JSON.parse(fields.data)); // without it: our `connected`, or an id alone
+        else if (tellRefusal(fields.data)) return;
         if (fields.id) {
           tell({ type: "answer", messages: messages.splice(0), cursor: fields.id }); // of several gaps, the last moves on
           answered = true;

@@ -13,6 +13,7 @@ import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import cache
 from urllib.parse import quote
 
@@ -47,6 +48,9 @@ logger = logging.getLogger("holdfast.client")
 #: another link, under its key. Else a connection that fell silent would hold all that is said for ever, while what is
 #: heard on the other one shows that the link is alive.
 ANSWER_SECONDS = 30.0
+
+#: Of what comes with a refusal, more is not read to see which room it is about.
+REFUSAL_BYTES = 64 * 1024
 
 #: What a status says about us, or about when to come, and not about the way.
 _CODES = {
@@ -121,7 +125,9 @@ class HttpRoad:
 
     def say(self, text: str) -> bool:
         """Send it, after what was said before; False: the server has taken nothing for a long time."""
-        message = self._codec.decode(text)
+        message: object = None
+        with suppress(Refused):  # the server says what is wrong with it
+            message = self._codec.decode(text)
         try:
             match message:
                 case Join() | Leave() | Sync():
@@ -158,7 +164,7 @@ class HttpRoad:
             else:
                 if isinstance(input, Lost):
                     return input
-                if isinstance(input, Answer | reader.Barred | reader.Broken) and asked != self._asked:
+                if isinstance(input, Answer | Error | reader.Barred | reader.Broken) and asked != self._asked:
                     continue
                 effects = self._reader.receive(input, loop.time())
             for effect in effects:
@@ -223,27 +229,28 @@ class HttpRoad:
         """Read the answer to one question."""
         rooms = ",".join(quote(room, safe="") for room in ask.rooms)
         params = {"rooms": rooms} | ({} if ask.cursor is None else {"cursor": ask.cursor})
-        answers = self._stream(params) if ask.how is How.STREAM else self._poll({**params, "wait": f"{ask.wait:g}"})
+        is_stream = ask.how is How.STREAM
+        params |= {} if is_stream else {"wait": f"{ask.wait:g}"}
         try:
-            async for answer in answers:
+            async for answer in self._stream(ask, params) if is_stream else self._poll(ask, params):
                 await self._inbox.put((asked, answer))
         except Exception as error:
             await self._inbox.put((asked, reader.Broken(_lost(error).reason)))
 
-    async def _poll(self, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
+    async def _poll(self, ask: Ask, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
         async with self._http.stream("GET", http_url(self._url, "poll"), params=params) as response:
             if not response.is_success:
-                yield await self._refused(response)
+                yield await self._refused(ask, response)
                 return
             page = msgspec.json.decode(await _whole(response), type=_Page)
         await self._tell(self, Heard())
         yield Answer(tuple(self._codec.decode_server(bytes(message)) for message in page.data), page.cursor)
 
-    async def _stream(self, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
+    async def _stream(self, ask: Ask, params: dict[str, str]) -> AsyncIterator[ReaderInput | Lost]:
         url = http_url(self._url, "events")
         async with self._http.stream("GET", url, params=params) as response:
             if not response.is_success:
-                yield await self._refused(response)
+                yield await self._refused(ask, response)
                 return
             assert isinstance(response.stream, httpx2.AsyncByteStream)
             response.stream = _Tapped(response.stream, self._comment)
@@ -253,6 +260,9 @@ class HttpRoad:
                 retry = retry if event.retry is None else _bearable(event.retry)
                 if event.event != "message":  # not our `connected`, nor an id alone
                     messages.append(self._codec.decode_server(event.data))
+                elif refusal := self._refusal_of_room(ask, event.data):
+                    yield refusal
+                    return
                 if event.id:  # of several gaps, only the last one moves on
                     yield Answer(tuple(messages), event.id)
                     messages, answered = [], True
@@ -265,10 +275,22 @@ class HttpRoad:
         """Something has come, if only a comment."""
         await self._tell(self, Heard())
 
-    async def _refused(self, response: httpx2.Response) -> Lost | reader.Barred:
+    async def _refused(self, ask: Ask, response: httpx2.Response) -> Lost | Error | reader.Barred:
+        with suppress(httpx2.HTTPError, Malformed):  # then its status says all there is
+            if refusal := self._refusal_of_room(ask, await _whole(response, REFUSAL_BYTES)):
+                await self._tell(self, Heard())
+                return refusal
         if response.status_code in _CODES:
             return await self._refusal(response)
         return reader.Barred(f"HTTP {response.status_code}")
+
+    def _refusal_of_room(self, ask: Ask, said: str | bytes) -> Error | None:
+        """Return why one of the rooms that were asked for is refused, if that is what is said."""
+        try:
+            message = self._codec.decode_server(said)
+        except Refused:
+            return None
+        return message if isinstance(message, Error) and message.room in ask.rooms else None
 
     async def _refusal(self, response: httpx2.Response) -> Lost:
         """Return what a status means, in close codes, after telling when to come back."""
@@ -290,13 +312,13 @@ async def _expect_plain(response: httpx2.Response) -> None:
         raise httpx2.RemoteProtocolError("the answer is compressed, and none was asked for that is")
 
 
-async def _whole(response: httpx2.Response) -> bytes:
-    """Return all of an answer; raise if it is longer than a message may be."""
+async def _whole(response: httpx2.Response, most: int = MESSAGE_BYTES) -> bytes:
+    """Return all of an answer; raise if it is longer than that."""
     whole = bytearray()
     async for part in response.aiter_raw():
         whole += part
-        if len(whole) > MESSAGE_BYTES:
-            raise Malformed(f"an answer of more than {MESSAGE_BYTES} bytes")
+        if len(whole) > most:
+            raise Malformed(f"an answer of more than {most} bytes")
     return bytes(whole)
 
 

@@ -68,7 +68,8 @@ class Again(Struct, frozen=True):
     """See whether the server is there: ask anew."""
 
 
-ReaderInput = Join | Leave | Sync | Answer | Barred | Broken | Again
+#: An `Error` is why one of the rooms that were asked for is refused; the others were not answered, either.
+ReaderInput = Join | Leave | Sync | Answer | Error | Barred | Broken | Again
 
 
 class Ask(Struct, frozen=True):
@@ -118,21 +119,26 @@ class Reader:
         match input:
             case Join(room, _) if room not in self._positions and len(self._positions) >= MAX_ROOMS:
                 return [Tell(Error(f"without a WebSocket, a client is in at most {MAX_ROOMS} rooms", "too_many", room))]
+            case Sync(room, _) | Leave(room) if room not in self._positions:
+                return [Tell(Error(f"you are not in {room}; join it first", "conflict", room))]
             case Join(room, since) | Sync(room, since):
                 self._positions[room] = None if since is None else decode_position(since, room)
                 still = self._wanted.get(room) or self._asked.get(room)
                 self._wanted[room] = Join if still is Join else type(input)  # a snapshot may overtake a join
                 self._alarm = now  # with whatever else is wanted now
             case Leave(room):
-                self._positions.pop(room, None)
-                self._wanted.pop(room, None)
-                self._asked.pop(room, None)
+                self._forget(room)
                 self._alarm = now
                 return [Tell(Left(room))]
             case Again():
                 return self._ask(now)
             case Answer():
                 return self._answered(input, now)
+            case Error(room=str(room)) if room in self._positions and room not in self._wanted:
+                self._forget(room)
+                return [Tell(input), *self._ask(now)]
+            case Error():  # of a room that was left, or is asked about anew
+                return self._ask(now)
             case Barred() if self.how is How.STREAM:
                 self.how = How.HELD
                 return self._ask(now)
@@ -156,6 +162,11 @@ class Reader:
     def deadline(self) -> float | None:
         """When `tick` is due next."""
         return self._alarm
+
+    def _forget(self, room: str) -> None:
+        """Ask about it no more."""
+        for known in (self._positions, self._wanted, self._asked):
+            known.pop(room, None)
 
     def _ask(self, now: float, wait: float = 0.0) -> list[ReaderEffect]:
         self._asked |= self._wanted

@@ -20,6 +20,7 @@ from holdfast.protocol.messages import Goodbye
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.hands import RESTART_SECONDS
 from holdfast.server.opened import OpenHub
+from holdfast.web import refusal_of
 
 #: What an EventSource waits before it dials again, in seconds.
 RETRY = 2.0
@@ -35,18 +36,19 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
     """Return the stream of `rooms`, from `Last-Event-ID` (or `?cursor=`) on."""
     hands = opened.hands
     try:
-        identity, cursor = await opened.admit_reader(request, rooms)
+        identity, cursor = await opened.admit_reader(request, rooms, multiplexed=multiplexed)
     except Unavailable as full:
-        return _come_back(full.after)
+        return _come_back(full.after, refusal_of(request))
     follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
     if hands.refuses is not None or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
         return _come_back(5 + random.uniform(0, hands.spread()))
     return EventStream(opened, follow)
 
 
-def _come_back(seconds: float) -> Response:
-    """Return an empty stream: any status but 200 would end a native EventSource for ever."""
-    return Response(_retry(seconds), headers=HEADERS, media_type=MEDIA_TYPE)
+def _come_back(seconds: float, refusal: bytes | None = None) -> Response:
+    """Return a stream of nothing but why it is none: any status but 200 would end a native EventSource for ever."""
+    said = "" if refusal is None else f"data: {refusal.decode()}\n\n"
+    return Response(_retry(seconds) + said, headers=HEADERS, media_type=MEDIA_TYPE)
 
 
 class EventStream(StreamingResponse):

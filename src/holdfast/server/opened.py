@@ -20,10 +20,10 @@ from holdfast.core.heartbeat import Heartbeat
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.hub import Rules
 from holdfast.core.inputs import Elsewhere
-from holdfast.errors import Malformed, NotFound
-from holdfast.protocol.codec import Codec
+from holdfast.errors import Malformed, NotFound, Refused, Unauthorized
+from holdfast.protocol.codec import Codec, problem
 from holdfast.protocol.cursor import MAX_LENGTH, MAX_OFFSET, Cursor, decode_cursor, encode_cursor
-from holdfast.protocol.messages import User
+from holdfast.protocol.messages import Error, Problem, User
 from holdfast.server.auth import Identity, Origins, Tokens
 from holdfast.server.conversation import Conversation, Hooks
 from holdfast.server.follow import Follow
@@ -113,17 +113,36 @@ class OpenHub:
         """Return a reader of some rooms, from a cursor on."""
         return Follow(self.hands, self.store, identity, rooms, cursor, kind, multiplexed=multiplexed)
 
-    async def admit_reader(self, request: HTTPConnection, rooms: tuple[str, ...]) -> tuple[Identity, Cursor | None]:
-        """Return who wants to read these rooms, and from where on (`Last-Event-ID`, `?cursor=`), if they may."""
+    async def admit_reader(
+        self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool
+    ) -> tuple[Identity, Cursor | None]:
+        """
+        Return who wants to read these rooms, and from where on (`Last-Event-ID`, `?cursor=`), if they may.
+
+        If they may not because of one of several, the request knows how a WebSocket says so (`web.refusal_of`).
+        """
         if not 0 < len(rooms) <= self.limits.stream_rooms:
             raise Malformed(f"1 to {self.limits.stream_rooms} rooms can be read at once")
         if len(rooms) > 1 and len(encode_cursor(self.store.epoch, dict.fromkeys(rooms, MAX_OFFSET))) > MAX_LENGTH:
             raise Malformed("the names of these rooms are too long for one cursor; read them in two parts")
         identity = await self.gate.identify_request(request)
         for room in rooms:
-            await self.check(identity.user, room, "read")
+            try:
+                await self.check(identity.user, room, "read")
+            except Unauthorized:
+                raise  # it is about them, and not about a room
+            except Exception as error:
+                if multiplexed:
+                    request.state.holdfast_refusal = self._refusal(room, error)
+                raise
         text = request.headers.get("last-event-id") or request.query_params.get("cursor")
         return identity, decode_cursor(text) if text else None
+
+    def _refusal(self, room: str, error: Exception) -> bytes:
+        """Return what a WebSocket would say of a room that may not be entered."""
+        unexpected = Problem("something went wrong on the server", "internal")
+        said = problem(error) if isinstance(error, Refused) else unexpected
+        return self.codec.encode(Error(said.error, said.code, room)).text
 
     async def check(self, user: User, room: str, action: str) -> None:
         """Raise a `Refused` unless `user` may do this in `room`."""

@@ -54,7 +54,7 @@ async def _poll(
     opened: OpenHub, request: Request, rooms: tuple[str, ...], seconds: float, *, multiplexed: bool
 ) -> tuple[list[Event | Gap], str]:
     """Return what there is, if need be after so many seconds, and the cursor behind it."""
-    identity, cursor = await opened.admit_reader(request, rooms)
+    identity, cursor = await opened.admit_reader(request, rooms, multiplexed=multiplexed)
     if len(opened.hands.streams) >= opened.limits.streams:
         raise TooMany("too many streams and polls are open")
     async with opened.follow(identity, rooms, cursor, "poll", multiplexed=multiplexed) as follow:

@@ -294,9 +294,8 @@ class Visitor:
             raise OSError(f"this is no answer: {head[:60]!r}") from None
 
     def _knock(self, room: str) -> None:
-        status = None if self.client is None else self.client.status
-        if status is not None and (status.state, status.road) == (State.LIVE, holdfast.Road.WEBSOCKET):
-            self.client._say(messages.Join(room))  # type: ignore[union-attr]
+        if self.client is not None and self.client.status.state is State.LIVE:
+            self.client._say(messages.Join(room))
 
     async def _look_in(self, way: str, room: str) -> None:
         with suppress(OSError, TimeoutError):
