@@ -53,7 +53,8 @@ ROADS: dict[str, dict[str, Any]] = {
     "held": {"websocket": "refused", "streams": "held back"},
     "short": {"websocket": "refused", "streams": "held back", "patience": 0.5},
 }
-ALL = ["websocket", *ROADS]
+#: Polls that are cut short, twice each time, take long.
+BY_HTTP = ["stream", "held", pytest.param("short", marks=pytest.mark.long)]
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ class Visit:
         assert self.client.status.state is State.LIVE
 
 
-@pytest.mark.parametrize("road", ALL)
+@pytest.mark.parametrize("road", ["websocket", *BY_HTTP])
 async def test_a_room_that_is_refused_leaves_the_others_as_they_are(server: Server, road: str) -> None:
     async with Visit(server, road) as visit:
         await visit.goes_on()
@@ -155,7 +156,7 @@ async def test_a_room_that_no_server_could_have_leaves_the_others_as_they_are(se
         await visit.goes_on()
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("road", BY_HTTP)
 async def test_rights_that_are_taken_away_in_the_middle_end_one_room(server: Server, road: str) -> None:
     async with Visit(server, road) as visit, visit.client.join("attic") as attic:
         assert isinstance(await asyncio.wait_for(anext(attic), 10), Resync)
