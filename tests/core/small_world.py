@@ -652,4 +652,5 @@ class World:
         assert [room.name for room in mind.rooms()] == []
         assert mind.deadline() is None
         assert mind.settled
-        assert (mind._strangers, mind._by_id, mind._lingering, len(mind._agenda)) == ({}, {}, {}, 0)
+        assert (mind._strangers, mind._by_id, len(mind._agenda)) == ({}, {}, 0)
+        assert (mind._absence._sessions, mind._absence._rooms) == ({}, {})

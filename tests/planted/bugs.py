@@ -273,8 +273,8 @@ BUGS = (
     Bug(
         "the grace is counted in milliseconds",
         "core/hub.py",
-        'self._agenda.set(("grace", session.id, name), self._now + self._rules.presence_grace)',
-        'self._agenda.set(("grace", session.id, name), self._now + 1000 * self._rules.presence_grace)',
+        "            until = self._now + self._rules.presence_grace\n",
+        "            until = self._now + 1000 * self._rules.presence_grace\n",
     ),
     Bug(
         "there is no grace: who breaks off has left",

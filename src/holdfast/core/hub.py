@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from holdfast.core import inputs
+from holdfast.core.absence import Absence
 from holdfast.core.agenda import Agenda
 from holdfast.core.effects import Attends, Close, Connection, Departs, Effect, Effects, Types
 from holdfast.core.inputs import Elsewhere, Ending, Input
@@ -37,17 +38,6 @@ class Rules(Struct, frozen=True):
     shared: bool = False
 
 
-class _Lingering:
-    """A session that broke off and may return within the grace, and where it is still shown."""
-
-    __slots__ = ("link", "rooms", "user")
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-        self.link: int | None = None  # the one that broke off
-        self.rooms: set[str] = set()
-
-
 class Hub:
     """
     Everybody who is connected to this process, and every room that they are in.
@@ -63,9 +53,8 @@ class Hub:
         self._strangers: dict[Connection, bool] = {}  # who have yet to say who they are: is the transport full?
         self._sessions: dict[Connection, Session] = {}
         self._by_id: dict[str, Session] = {}
-        self._lingering: dict[str, _Lingering] = {}
+        self._absence = Absence(self._agenda)
         self._departing: dict[tuple[str, str], str] = {}  # by room and session: who has left, if they are not elsewhere
-        self._expected: dict[str, dict[str, User]] = {}  # by room that is not open, and session: who may yet come
         self._rooms: dict[str, Room] = {}
         self._unsettled: dict[Room, None] = {}  # in the order in which they are to be settled
         self._now = 0.0
@@ -147,13 +136,13 @@ class Hub:
 
     def is_in(self, session: str, room: str) -> bool:
         """Whether a session is in a room, or may return to it."""
-        here, lingering = self._by_id.get(session), self._lingering.get(session)
-        return (here is not None and room in here.rooms) or (lingering is not None and room in lingering.rooms)
+        here = self._by_id.get(session)
+        return (here is not None and room in here.rooms) or session in self._absence.room(room)
 
     def people(self, room: str) -> tuple[User, ...]:
         """Return who is in a room, or may return to it."""
         known = self._rooms.get(room)
-        return tuple(self._expected.get(room, {}).values()) if known is None else known.attendance.roster.users()
+        return tuple(self._absence.room(room).values()) if known is None else known.attendance.roster.users()
 
     def knows(self, room: str, since: Position | None) -> bool:
         """Whether a join or sync from `since` can be decided without asking the store."""
@@ -207,7 +196,7 @@ class Hub:
         if wanted is None:
             return input.session
         twin = self._by_id.get(wanted)
-        known = self._lingering.get(wanted) if twin is None else twin
+        known = self._absence.session(wanted) if twin is None else twin
         if known is not None and (known.user.user_id != input.user.user_id or _is_older(input.link, known.link)):
             return input.session
         if twin is not None:
@@ -219,16 +208,11 @@ class Hub:
     def _expect(self, session_id: str, user: User, link: int | None, rooms: tuple[str, ...]) -> None:
         """Give a session that was in rooms on another node the time of a grace to join them here."""
         if rooms:
-            lingering = self._lingering.setdefault(session_id, _Lingering(user))
-            lingering.link = link or lingering.link
-            lingering.rooms.update(rooms)
+            self._absence.begin(session_id, user, link, rooms, self._now + self._rules.presence_grace)
         for name in rooms:
-            self._agenda.set(("grace", session_id, name), self._now + self._rules.presence_grace)
             self._departing.pop((name, session_id), None)
             if name in self._rooms:
                 self._rooms[name].attendance.expect(user, session_id, self._now)
-            else:
-                self._expected.setdefault(name, {})[session_id] = user
 
     def _turn_away(self, connection: Connection, code: CloseCode, why: str) -> None:
         self._effects.say(connection, Error(f"Unauthorized: {why}", "unauthorized"))
@@ -248,30 +232,15 @@ class Hub:
         del self._by_id[session.id]
         grace = ending is Ending.UNCLEAN and self._rules.presence_grace > 0 and bool(session.rooms)
         if grace:
-            lingering = self._lingering.setdefault(session.id, _Lingering(session.user))
-            lingering.link = session.link
-            lingering.rooms.update(session.rooms)
-            for name in session.rooms:
-                self._agenda.set(("grace", session.id, name), self._now + self._rules.presence_grace)
+            until = self._now + self._rules.presence_grace
+            self._absence.begin(session.id, session.user, session.link, session.rooms, until)
         for name in tuple(session.rooms):
             self._leave(self._rooms[name], session, Ending.UNCLEAN if grace else Ending.CLEAN)
 
     def _grace_over(self, session_id: str, name: str) -> None:
-        user = self._lingering[session_id].user
-        self._expect_no_more(session_id, name)
+        user = self._absence.room(name)[session_id]
+        self._absence.end(session_id, name)
         self._depart(name, session_id, user)
-
-    def _expect_no_more(self, session_id: str, name: str) -> None:
-        """A session has come back to a room, or will not."""
-        self._agenda.cancel(("grace", session_id, name))
-        lingering = self._lingering.get(session_id)
-        if lingering is not None:
-            lingering.rooms.discard(name)
-            if not lingering.rooms:
-                del self._lingering[session_id]
-        expected = self._expected.get(name, {})
-        if expected.pop(session_id, None) is not None and not expected:
-            del self._expected[name]
 
     def _depart(self, name: str, session_id: str, user: User) -> None:
         """Somebody has left; it is told when it is known whether they have gone on at another node."""
@@ -289,11 +258,9 @@ class Hub:
             elif input.room in session.rooms:
                 self._leave(self._rooms[input.room], session, Ending.CLEAN)
                 self._effects.say(session.connection, Left(input.room))
-        for session_id, lingering in tuple(self._lingering.items()):
-            if lingering.user.user_id == input.user_id:
-                for name in [name for name in lingering.rooms if input.room in (None, name)]:
-                    self._expect_no_more(session_id, name)
-                    self._depart(name, session_id, lingering.user)
+        for session_id, name in self._absence.user(input.user_id):
+            if input.room in (None, name):
+                self._grace_over(session_id, name)
         for room in tuple(self._rooms.values()):
             if input.room in (None, room.name):
                 room.attendance.remove(input.user_id, self._now)
@@ -313,7 +280,7 @@ class Hub:
         arrived = False
         if member is None:
             self._departing.pop((room.name, session.id), None)
-            self._expect_no_more(session.id, room.name)
+            self._absence.end(session.id, room.name)
             member = room.add(session, offset)
             arrived = room.attendance.enter(session.user, session.id)
             self._share(Attends(room.name, session.id, session.user))
@@ -349,7 +316,7 @@ class Hub:
             room = self._rooms[name] = Room(name, self.epoch, span.head, self._effects, self._agenda)
             for session_id, user in elsewhere:
                 room.attendance.roster.meet(user, session_id)
-            for session_id, user in self._expected.pop(name, {}).items():
+            for session_id, user in self._absence.room(name).items():
                 room.attendance.roster.expect(user, session_id)
         return room
 
@@ -469,15 +436,15 @@ class Hub:
 
     def _taken(self, input: inputs.Taken) -> None:
         session = self._by_id.get(input.session)
-        lingering = self._lingering.get(input.session)
+        absentee = self._absence.session(input.session)
         for name in input.rooms:
             room = self._rooms.get(name)
             if session is not None and name in session.rooms:
                 self._leave(self._rooms[name], session, Ending.MOVED)
-            elif lingering is not None and room is not None:
-                room.attendance.hand_over(lingering.user, input.session)
+            elif absentee is not None and room is not None:
+                room.attendance.hand_over(absentee.user, input.session)
                 self._close_if_idle(room)
-            self._expect_no_more(input.session, name)
+            self._absence.end(input.session, name)
         if session is not None:
             self._forget(session.connection, Ending.CLEAN)  # whatever was not taken
             self._effects.add(Close(session.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))

@@ -244,7 +244,8 @@ class Verdict:
                 "connections": hands.connections, "streams": hands.streams, "tasks": hands._tasks,
                 "followers": hands.followers, "rooms that are asked for": hands._asked, "beats": hands._beat._beats,
                 "strangers": mind._strangers, "sessions": mind._sessions, "ids": mind._by_id,
-                "graces": mind._lingering, "rooms": mind._rooms, "appointments": mind._agenda,
+                "absent": mind._absence._sessions, "awaited": mind._absence._rooms,
+                "rooms": mind._rooms, "appointments": mind._agenda,
             }  # fmt: skip
             for name, those in left.items():
                 if len(those):

@@ -105,7 +105,7 @@ class Watch:
                 if gone is not None:
                     self._left[gone.user.user_id] = self._world.loop.time()
             case Taken(id):  # from now on it is for the other server to show them
-                session, taken = None, mind._by_id.get(id) or mind._lingering.get(id)
+                session, taken = None, mind._by_id.get(id) or mind._absence.session(id)
                 if taken is not None:
                     self._taken[taken.user.user_id] = self._world.loop.time()
             case _:
