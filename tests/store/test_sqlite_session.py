@@ -8,15 +8,20 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.errors import ChangeFailed, Conflict, OutcomeUnknown, StoreError, Unavailable
+from holdfast.protocol.codec import Codec
 from holdfast.store import transaction
+from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import Transaction
+from holdfast.store.worker import InlineWorker
 from holdfast.testing.disk import Disk
-from store.conftest import Kept, OpenStore, take_note
+from holdfast.testing.virtual import Inline
+from store.conftest import NOTES, Deaf, Kept, OpenStore, take_note
 
 
 @pytest.fixture
@@ -266,3 +271,43 @@ async def test_what_could_not_be_synced_is_unknown_and_what_follows_is_kept(open
         assert kept.notes() == ["before", "after"]
         assert [record.offset for record in kept.said] == [1, 2]
         await kept.store.close()
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["at once", "when there is room again"])
+async def test_what_follows_is_kept_also_by_a_server_that_has_found_what_could_not_be_synced(
+    tmp_path: Path, is_full: bool
+) -> None:
+    """It is in the system's memory, and looks as if it were on the disk; no sync will ever write it there."""
+
+    async def start() -> Kept:
+        store = SqliteStore(tmp_path / "notes.db", Codec(), migrations=[NOTES], worker=InlineWorker(), reads=Inline())
+        await store.open(Deaf())
+        return Kept(store)
+
+    def kill(kept: Kept) -> None:
+        kept.store._housekeeping.cancel()
+        kept.store._lock.close()
+        disk.abandon()
+
+    with Disk(random.Random(3)) as disk:
+        first = await start()
+        await first.store.write(take_note, "before")
+        disk.fails_to_sync = True
+        with pytest.raises(OutcomeUnknown):
+            await first.store.write(take_note, "meanwhile")
+        disk.fails_to_sync, disk.is_full = False, is_full
+        kill(first)
+        second = await start()
+        if is_full:
+            with pytest.raises(Unavailable):
+                await second.store.write(take_note, "there is no room")
+            disk.is_full = False
+        for number in range(3):
+            await second.store.write(take_note, f"after {number}")
+        kill(second)
+        disk.lose_power()
+        third = await start()
+        notes = [row["text"] for row in await third.store.read(lambda tx: tx.all("SELECT text FROM note ORDER BY id"))]
+        assert notes[0] == "before"
+        assert notes[-3:] == [f"after {number}" for number in range(3)]
+        kill(third)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ from holdfast.store.commit import Committer, Job
 from holdfast.store.lock import Lock
 from holdfast.store.migrations import Migration, pending
 from holdfast.store.retention import keep_house
-from holdfast.store.sqlite_session import SqliteConnection, SqliteSession, is_failure_of_disk
+from holdfast.store.sqlite_session import SqliteConnection, SqliteSession, begin_log_anew, is_failure_of_disk
 from holdfast.store.store import Listener, Outcome, Retention, new_epoch, published
 from holdfast.store.threaded import ThreadedStore
 from holdfast.store.transaction import OpenReadTransaction
@@ -82,11 +82,12 @@ class SqliteStore(ThreadedStore):
                 self.path = Path(folder, "memory.db")
             self._lock = held.enter_context(closing(Lock(self.path)))
             self._connection = held.enter_context(closing(self._connect()))
-            self._prepare()
+            has_begun = self._prepare()
             self._migrate("holdfast", [files("holdfast.store.schema").joinpath(name).read_text() for name in _SCHEMA])
             self._migrate("app", self._migrations)
             self._identify()
-            self._committer = Committer(SqliteSession(self._connection, self.epoch, self._codec), self._wall)
+            session = SqliteSession(self._connection, self.epoch, self._codec, has_begun=has_begun)
+            self._committer = Committer(session, self._wall)
             self._lock.witness(self._committer.clock)
             self._local = threading.local()
             self._readers = held.enter_context(ExitStack())
@@ -113,11 +114,15 @@ class SqliteStore(ThreadedStore):
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open {self.path}: {error}") from None
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> bool:
+        """Have it as we need it; return whether its log has begun anew, which takes room on the disk."""
         execute = self._connection.execute
         try:
             execute("PRAGMA journal_mode = WAL")
             execute("PRAGMA synchronous = FULL")
+            has_begun = False
+            with suppress(sqlite3.Error):  # then what is there is served, and changes are not taken
+                has_begun = begin_log_anew(self._connection)
             execute("PRAGMA foreign_keys = ON")
             execute(
                 "CREATE TABLE IF NOT EXISTS holdfast_migration "
@@ -127,6 +132,7 @@ class SqliteStore(ThreadedStore):
                 execute("ALTER TABLE holdfast_migration ADD COLUMN hash TEXT")  # the file is of before there were any
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {self.path}: {error}") from None
+        return has_begun
 
     def _migrate(self, owner: str, scripts: Sequence[str]) -> None:
         """Run the scripts that have not been run on this file, each in a transaction."""

@@ -19,6 +19,9 @@ from holdfast.store import transaction
 from holdfast.store.commit import DISK_IS_FULL
 from holdfast.store.transaction import OpenTransaction, Published
 
+#: Milliseconds that a statement waits for other connections.
+BUSY_MS = 5_000
+
 
 class SqliteConnection:
     """Runs the statements of queries, and of changes."""
@@ -31,11 +34,26 @@ class SqliteConnection:
         return self._connection.execute(sql, tuple(parameters))
 
 
-class SqliteSession(SqliteConnection):
-    """The one connection that writes (see `Session`)."""
+def begin_log_anew(connection: sqlite3.Connection) -> bool:
+    """
+    Have in the file itself what is in the write-ahead log, and that begin anew; return whether nobody was in the way.
 
-    def __init__(self, connection: sqlite3.Connection, epoch: str, codec: Codec) -> None:
+    Whoever opens a file finds in its log also what the last one could not sync: the system has it in memory, and no
+    sync tries it again. What is written behind it would be lost with it when the power goes.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")  # for readers: they may be there for long
+    try:
+        return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+
+class SqliteSession(SqliteConnection):
+    """The one connection that writes (see `Session`), to a log that has begun with it, or is to."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: str, codec: Codec, *, has_begun: bool = False) -> None:
         super().__init__(connection)
+        self._has_begun = has_begun
         self._epoch = epoch
         self._codec = codec
         self._deadline: float | None = None  # of the change that is running
@@ -65,8 +83,11 @@ class SqliteSession(SqliteConnection):
     def begin(self) -> None:
         """Begin a transaction."""
         try:
+            self._has_begun = self._has_begun or begin_log_anew(self._connection)
             self._connection.execute(_BEGIN)
         except sqlite3.Error as error:
+            if _code(error) == sqlite3.SQLITE_FULL:
+                raise Unavailable(DISK_IS_FULL) from error
             raise StoreError(f"the change could not be committed: {error}") from error
 
     def open(self, clock: int, *, has_waited: bool) -> OpenTransaction:
