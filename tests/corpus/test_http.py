@@ -132,6 +132,17 @@ def test_two_handshakes_at_once_are_none(either: Target) -> None:
                 assert b'"connected"' not in peer.answer()
 
 
+def test_a_handshake_that_waits_behind_a_request_deafens_nobody(either: Target) -> None:
+    """Whatever follows it at once: others who say much are heard afterwards, too."""
+    sent = CHUNKED + b"1\r\nx\r\n" * 1_200 + b"0\r\n\r\n" + either.upgrade("/ws") + b"\0" * 20_000
+    with either.attacked(), ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(either.raw(sent))
+        time.sleep(0.3)
+        with either.raw(CHUNKED + b"1\r\nx\r\n" * 9_000 + b"0\r\n\r\n") as peer:
+            peer.until(b"HTTP/1.1 ", 5.0)
+
+
 def test_who_does_not_wait_for_the_answer_to_a_handshake_is_cut_off(either: Target) -> None:
     """RFC 6455 §4.1. What it goes on with is no input of the engine's yet, which would fail at it."""
     for path in ("/ws", "/echo"):

@@ -234,3 +234,46 @@ async def test_a_large_message_is_no_more_work_than_a_small_one() -> None:
     assert len(native.sips) <= 5
     assert len(native._engine.events_received()) == 4
     assert native.missing == 0
+
+
+@LOOPS
+def test_one_that_fails_is_cut_and_deafens_nobody(new_loop: NewLoop) -> None:
+    class Failing(Hearer):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if len(self.heard) == 4:
+                raise RuntimeError("a mistake of ours")
+
+    crowd: list[Hearer] = []
+    failures: list[str] = []
+
+    async def main() -> None:
+        def newcomer() -> Sips:
+            hearer = Failing() if not crowd else Hearer()
+            hearer.seconds = TURN_SECONDS
+            crowd.append(hearer)
+            return Sips(hearer)
+
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: failures.append(str(context["exception"])))
+        server = await loop.create_server(newcomer, "127.0.0.1", 0)
+        peers = []
+        for count in range(1, 9):
+            peers.append(await asyncio.open_connection(*server.sockets[0].getsockname()))
+            while len(crowd) < count:
+                await asyncio.sleep(0)
+        for _, writer in peers:
+            writer.write(DATA[: READ_BYTES // 4])
+        async with asyncio.timeout(20):
+            await crowd[0].ended
+            while any(sum(map(len, hearer.heard)) < READ_BYTES // 4 for hearer in crowd[1:]):
+                await asyncio.sleep(0.01)
+        for _, writer in peers:
+            writer.transport.abort()
+        for hearer in crowd[1:]:
+            await hearer.ended
+        server.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    assert failures[0] == "a mistake of ours"

@@ -27,17 +27,21 @@ class WebSocketRoad:
         self._tell = tell
         self._connection: ClientConnection | None = None
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(WAITING)
-        self._abandoned = False
+        self._abandoned = asyncio.Event()
+        self._dialing: asyncio.Task[None] | None = None
 
     async def run(self, url: str, token: str | None) -> None:
         """Dial, and tell what is heard until there is nothing more to hear."""
+        if self._abandoned.is_set():
+            return
+        self._dialing = asyncio.current_task()
         try:
             connection = await dial(url, token)
         except (OSError, WebSocketException, EOFError) as error:
             await self._tell(self, _refusal(error))
             return
         self._connection = connection
-        if self._abandoned:
+        if self._abandoned.is_set():
             await self.abandon(CloseCode.NORMAL)
             return
         writing = asyncio.create_task(self._write(connection))
@@ -63,8 +67,10 @@ class WebSocketRoad:
 
     async def abandon(self, code: int) -> None:
         """Let go of it: say goodbye if it can still be heard, and wait for nothing."""
-        self._abandoned = True
+        self._abandoned.set()
         if self._connection is None:
+            if self._dialing is not None:
+                self._dialing.cancel()  # a server that accepts, and says nothing, would be waited for for ever
             return
         try:
             async with asyncio.timeout(CLOSE_SECONDS):

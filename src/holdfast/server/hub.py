@@ -347,8 +347,9 @@ class Hub:
         await self._expel(user_id, None)
 
     async def _expel(self, user_id: str, room: str | None) -> None:
+        hands = self.opened.hands
         if self._store.others is None:
-            self.opened.hands.expel(user_id, room)
+            hands.expel(user_id, room)
         else:
             await self._store.others.expel(user_id, room)  # this server hears of it as all do
 

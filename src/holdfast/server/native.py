@@ -98,9 +98,6 @@ class NativeConnection(Connection, Sipping):
         if self._engine.eof_sent:
             self._transport.close()  # both close frames have passed (RFC 6455 §7.1.1); if it cannot, the abort will
 
-    def eof_received(self) -> None:
-        """The peer sends nothing more; `connection_lost` follows."""
-
     def connection_lost(self, error: Exception | None) -> None:
         """The link is gone; without a close frame, unclean."""
         self._closing = self._lost = True

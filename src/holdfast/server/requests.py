@@ -45,9 +45,8 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     def data_received(self, data: bytes) -> None:
         self._idle_bytes += len(data)
         super().data_received(data)
-        upgraded = self.transport.get_protocol()
+        upgraded = getattr(self.transport.get_protocol(), "inner", None)
         if isinstance(upgraded, WebSocketProtocol):
-            self.transport.set_protocol(Sips(upgraded))
             self._cancel_timer()
             is_last = (self._before + data).partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
             if not is_last and not upgraded.handshake_complete:
@@ -66,6 +65,9 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self.send_400_response("A WebSocket begins with HTTP/1.1.")
         else:
             super().handle_websocket_upgrade(*request)
+            upgraded = self.transport.get_protocol()
+            if isinstance(upgraded, WebSocketProtocol):  # also one that has waited behind another request
+                self.transport.set_protocol(Sips(upgraded))
 
     def send_400_response(self, reason: str) -> None:
         cycle = self.cycle

@@ -11,6 +11,7 @@ has been listened to for long enough in one turn, however many say it. What is s
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -25,8 +26,6 @@ SMALL_BYTES = 1024
 TURN_SECONDS = 0.002
 #: After this everybody's does. Half of it is kept for those who come anew.
 ALL_SECONDS = 0.016
-
-_buffer = memoryview(bytearray(READ_BYTES))  # one for all: what is read is copied before anything else is read
 
 
 class Sipping(asyncio.BufferedProtocol):
@@ -50,14 +49,19 @@ class Sipping(asyncio.BufferedProtocol):
         """Take something in."""
         raise NotImplementedError
 
+    def eof_received(self) -> bool | None:
+        """Take in, when what was said is told, that nothing more is (asyncio)."""
+        _attention().finish(self._transport)
+        return None
+
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where to what is read goes (asyncio)."""
-        return _buffer
+        return _attention().buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was read (asyncio)."""
-        data = bytes(_buffer[:nbytes])
         attention = _attention()
+        data = bytes(attention.buffer[:nbytes])
         if self._transport in attention.waiting:
             attention.wait(self._transport, data)
         elif nbytes < SMALL_BYTES:
@@ -71,10 +75,11 @@ class Sipping(asyncio.BufferedProtocol):
 class Attention:
     """What one turn of the loop has left for those who say much, and who waits for the next one."""
 
-    __slots__ = ("_began", "_is_marked", "_now", "loop", "waiting")
+    __slots__ = ("_began", "_is_marked", "_now", "buffer", "loop", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.buffer = memoryview(bytearray(READ_BYTES))  # for all: what is read is copied before anything else is read
         self._now = _clock()
         self._began = self._now()
         self._is_marked = False  # what was begun, was so in this turn
@@ -110,7 +115,11 @@ class Attention:
         for transport in tuple(self.waiting):
             if not self.is_left(0.5):
                 break
-            rest = _sip(transport, self.waiting.pop(transport))
+            try:
+                rest = _sip(transport, self.waiting.pop(transport))
+            except Exception as error:  # as the loop does with who fails: the others go on
+                self.loop.call_exception_handler({"message": "what came could not be taken in", "exception": error})
+                transport.abort()
             if transport.is_closing():
                 continue
             if rest:
@@ -129,15 +138,18 @@ class Attention:
             rest = _sip(transport, rest)
 
 
-_last: Attention | None = None
+class _OfThread(threading.local):
+    attention: Attention | None = None
+
+
+_here = _OfThread()
 
 
 def _attention() -> Attention:
-    global _last
-    loop = asyncio.get_running_loop()
-    if _last is None or _last.loop is not loop:
-        _last = Attention(loop)
-    return _last
+    loop, known = asyncio.get_running_loop(), _here.attention
+    if known is None or known.loop is not loop:
+        known = _here.attention = Attention(loop)
+    return known
 
 
 def _is_asyncio() -> bool:
@@ -191,7 +203,7 @@ class Sips(Sipping):
 
     def eof_received(self) -> bool | None:
         """Pass it on, after what was said before it."""
-        _attention().finish(self._transport)
+        super().eof_received()
         answer: bool | None = self.inner.eof_received()
         return answer
 
