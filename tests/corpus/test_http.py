@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 
 import pytest
@@ -136,9 +136,9 @@ def test_a_handshake_that_waits_behind_a_request_deafens_nobody(either: Target) 
     """Whatever follows it at once: others who say much are heard afterwards, too."""
     sent = CHUNKED + b"1\r\nx\r\n" * 1_200 + b"0\r\n\r\n" + either.upgrade("/ws") + b"\0" * 20_000
     with either.attacked(), ExitStack() as held:
-        for _ in range(3):
-            held.enter_context(either.raw(sent))
-        time.sleep(0.3)
+        for peer in [held.enter_context(either.raw(sent)) for _ in range(3)]:
+            with suppress(ConnectionError):
+                peer.sock.recv(1)  # it is answered, or ended
         with either.raw(CHUNKED + b"1\r\nx\r\n" * 9_000 + b"0\r\n\r\n") as peer:
             peer.until(b"HTTP/1.1 ", 5.0)
 

@@ -352,8 +352,20 @@ def test_a_payload_that_every_client_can_read_is_taken(data: Any) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [None, 5, "text", [1], [], {"a": object()}, {"a": "\ud800"}, {("a",): 1}, {"a": 10**5000}, nested(100_000)],
-    ids=["none", "number", "text", "list", "empty list", "object", "surrogate", "key", "huge", "deep"],
+    [
+        None,
+        5,
+        "text",
+        [1],
+        [],
+        {"a": object()},
+        {"a": "\ud800"},
+        {("a",): 1},
+        {"a": 10**5000},
+        {"a": msgspec.Raw(b"1" * 5000)},
+        nested(100_000),
+    ],
+    ids=["none", "number", "text", "list", "empty list", "object", "surrogate", "key", "huge", "raw and huge", "deep"],
 )
 def test_a_payload_that_is_no_json_object_is_refused(data: Any) -> None:
     with pytest.raises(Invalid) as refusal:

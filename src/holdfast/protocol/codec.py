@@ -154,13 +154,14 @@ class Codec:
             if isinstance(data, msgspec.Raw) or b"\n" in body or b"\r" in body:
                 body = msgspec.json.format(body, indent=-1)  # somebody else's JSON; here it is one line
             keys = data if isinstance(data, dict) else _decode(body)
+            is_huge = _is_huge(body)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Invalid(f"the data of {type!r} is not JSON: {error}", field="data") from None
         if not body.startswith(b"{"):
             raise Invalid(f"the data of {type!r} must be an object, for it becomes one flat event", field="data")
         if _is_deep(body):
             raise Invalid(f"the data of {type!r} is nested deeper than {MAX_DEPTH}", field="data")
-        if _is_huge(body):
+        if is_huge:
             raise Invalid(f"the data of {type!r} has a number beyond 1e308", field="data")
         for key in self._reserved_keys.intersection(keys):
             raise Invalid(f"the data of {type!r} has the field {key!r}, which the protocol uses itself", field=key)
