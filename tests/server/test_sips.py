@@ -61,6 +61,14 @@ async def told(hearer: Hearer) -> None:
     assert b"".join(hearer.heard) == DATA
 
 
+async def measure(turns: list[float]) -> None:
+    """Note how much of the processor each turn of the loop takes."""
+    while True:
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        turns.append(time.thread_time() - began)
+
+
 @LOOPS
 def test_what_costs_time_is_told_in_order_and_others_come_between(new_loop: NewLoop) -> None:
     class Laborious(Hearer):
@@ -69,13 +77,7 @@ def test_what_costs_time_is_told_in_order_and_others_come_between(new_loop: NewL
     turns: list[float] = []
 
     async def main() -> None:
-        async def others() -> None:
-            while True:
-                began = time.thread_time()
-                await asyncio.sleep(0)
-                turns.append(time.thread_time() - began)
-
-        waiting = asyncio.create_task(others())
+        waiting = asyncio.create_task(measure(turns))
         await told(Laborious())
         waiting.cancel()
 
@@ -94,12 +96,6 @@ def test_however_many_speak_at_once_nobody_waits_for_all_of_them(new_loop: NewLo
     crowd: list[Laborious] = []
 
     async def main() -> None:
-        async def others() -> None:
-            while True:
-                began = time.thread_time()
-                await asyncio.sleep(0)
-                turns.append(time.thread_time() - began)
-
         def newcomer() -> Sips:
             crowd.append(Laborious())
             return Sips(crowd[-1])
@@ -110,7 +106,7 @@ def test_however_many_speak_at_once_nobody_waits_for_all_of_them(new_loop: NewLo
         while len(crowd) < len(peers):
             await asyncio.sleep(0)
         *laborious, (_, honest) = peers
-        waiting = asyncio.create_task(others())
+        waiting = asyncio.create_task(measure(turns))
         for _, writer in laborious:
             writer.write(DATA[: READ_BYTES // 8])
         while not any(hearer.heard for hearer in crowd):
