@@ -221,6 +221,16 @@ async def test_who_is_written_down_here_and_is_not_here_is_struck_out(open_store
     await until(lambda: two.told_people == ["ann came to lobby", "ann left lobby"])
 
 
+async def test_who_is_asked_to_leave_before_a_node_that_begins_anew_has_looked_is_asked_there(
+    open_store: OpenStore,
+) -> None:
+    one, two = await open_store(), await open_store()
+    two.store.others._looking.cancel()  # it stands still
+    await one.store.others.expel("ann", None)
+    two.store.others.begin_anew()
+    await until(lambda: two.told_people == ["ann is to leave everything"])
+
+
 async def test_what_the_database_does_not_take_fails_alone_and_holds_nothing_up(
     open_store: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:

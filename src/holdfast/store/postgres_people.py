@@ -264,7 +264,6 @@ class People:
         self._claims.clear()
         self._departed.clear()
         self._theirs.clear()
-        self._looked = 0.0  # whom the other log has expelled has gone with everybody
         self._looking.cancel()  # what it is about to hear is of before
         self._ending.add(self._looking)  # it may have to wait for a connection, to hang it up
         self._looking.add_done_callback(self._ending.discard)
