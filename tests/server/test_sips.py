@@ -88,6 +88,32 @@ def test_what_costs_time_is_told_in_order_and_others_come_between(new_loop: NewL
 
 
 @LOOPS
+def test_who_was_read_and_not_heard_yet_is_known_to_wait(new_loop: NewLoop) -> None:
+    class Laborious(Hearer):
+        seconds = TURN_SECONDS
+
+    async def main() -> None:
+        hearer = Laborious()
+        sips = Sips(hearer)
+        server = await asyncio.get_running_loop().create_server(lambda: sips, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(DATA[:READ_BYTES])
+        waited = 0
+        while sum(map(len, hearer.heard)) < READ_BYTES:
+            await asyncio.sleep(0)
+            waited += sips.is_waiting
+        assert waited
+        await asyncio.sleep(0)
+        assert not sips.is_waiting
+        writer.transport.abort()
+        server.close()
+        await hearer.ended
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+@LOOPS
 def test_however_many_speak_at_once_nobody_waits_for_all_of_them(new_loop: NewLoop) -> None:
     class Laborious(Hearer):
         seconds = TURN_SECONDS

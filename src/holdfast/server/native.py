@@ -184,7 +184,7 @@ class NativeConnection(Connection, Sipping):
 
     def look(self) -> Seen:
         """Return what the socket shows."""
-        return Seen(self, self.heard, self._kernel.unread(), self._kernel.acknowledged())
+        return Seen(self, self.heard, self.is_waiting or self._kernel.unread(), self._kernel.acknowledged())
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and abort soon after, whatever the peer does."""

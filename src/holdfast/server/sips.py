@@ -45,6 +45,11 @@ class Sipping(asyncio.BufferedProtocol):
         """How many bytes come next that are no work, as they are inside of something."""
         return 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something was read that it has not been told."""
+        return self._transport in _attention().waiting
+
     def data_received(self, data: bytes) -> None:
         """Take something in."""
         raise NotImplementedError
