@@ -108,9 +108,9 @@ class Node:
         rooms = () if replaces is None else self.claim(replaces, user, link)
         replaces, rooms = (None, ()) if rooms is None else (replaces, rooms)
         self.tell(inputs.Opened(connection))
-        self.tell(
-            inputs.Identified(connection, f"s{self.table.sessions}", user, replaces=replaces, link=link, rooms=rooms)
-        )
+        if replaces is not None and rooms:
+            self.tell(inputs.Awaited(replaces, user, rooms))
+        self.tell(inputs.Identified(connection, f"s{self.table.sessions}", user, replaces=replaces, link=link))
         self.connections[connection] = next(
             said["session"] for said in reversed(self.said[connection]) if said["type"] == "connected"
         )

@@ -202,17 +202,7 @@ class Hub:
         if twin is not None:
             self._forget(twin.connection, Ending.UNCLEAN)
             self._effects.add(Close(twin.connection, CloseCode.TAKEN_OVER, "the session went on elsewhere"))
-        self._expect(wanted, input.user, input.link, input.rooms)
-        return wanted if known is not None or input.rooms else input.session
-
-    def _expect(self, session_id: str, user: User, link: int | None, rooms: tuple[str, ...]) -> None:
-        """Give a session that was in rooms on another node the time of a grace to join them here."""
-        if rooms:
-            self._absence.begin(session_id, user, link, rooms, self._now + self._rules.presence_grace)
-        for name in rooms:
-            self._departing.pop((name, session_id), None)
-            if name in self._rooms:
-                self._rooms[name].attendance.expect(user, session_id, self._now)
+        return input.session if known is None else wanted
 
     def _turn_away(self, connection: Connection, code: CloseCode, why: str) -> None:
         self._effects.say(connection, Error(f"Unauthorized: {why}", "unauthorized"))
@@ -451,7 +441,12 @@ class Hub:
 
     def _awaited(self, input: inputs.Awaited) -> None:
         if input.rooms:
-            self._expect(input.session, input.user, None, input.rooms)
+            until = self._now + self._rules.presence_grace
+            self._absence.begin(input.session, input.user, None, input.rooms, until)
+        for name in input.rooms:
+            self._departing.pop((name, input.session), None)
+            if name in self._rooms:
+                self._rooms[name].attendance.expect(input.user, input.session, self._now)
 
     def _departed(self, input: inputs.Departed) -> None:
         user_id = self._departing.pop((input.room, input.session), None)

@@ -40,8 +40,7 @@ class Identified(Struct, frozen=True):
     """
     It has: as `user`, until `expires`; it wants to go on as the session `replaces`.
 
-    `link` is the number of this link, if its client counts them. `rooms` are those in which another node had that
-    session of this user, and has given it up.
+    `link` is the number of this link, if its client counts them.
     """
 
     connection: Connection
@@ -51,7 +50,6 @@ class Identified(Struct, frozen=True):
     expires: float | None = None
     replaces: str | None = None
     link: int | None = None
-    rooms: tuple[str, ...] = ()
 
 
 class Entered(Struct, frozen=True):
@@ -178,7 +176,7 @@ class Taken(Struct, frozen=True):
 
 
 class Awaited(Struct, frozen=True):
-    """A session that was at another node in these rooms was taken over for somebody who has gone again meanwhile."""
+    """A session was taken over from another node, where it was in these rooms: its client is to join them here."""
 
     session: str
     user: User

@@ -17,12 +17,14 @@ import msgspec
 from msgspec import UNSET
 
 from holdfast.core import inputs
-from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized, Unavailable
+from holdfast.core.ready import Span
+from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized
 from holdfast.protocol import messages
 from holdfast.protocol.codec import problem
-from holdfast.protocol.cursor import decode_position
+from holdfast.protocol.cursor import Position, decode_position
 from holdfast.protocol.messages import Auth, ClientMessage, Error, Join, Leave, Message, Reply, Sync, User
 from holdfast.server import keyed
+from holdfast.server.auth import Identity
 from holdfast.server.connection import Connection
 from holdfast.server.gate import Gate
 from holdfast.server.hands import Hands
@@ -123,35 +125,38 @@ class Conversation:
                 await self._application(connection, message, session.user, session.id)
 
     async def _auth(self, connection: Connection, message: Auth) -> None:
+        identity, session = await self._hands.decide(self._identify, connection, message)
+        if connection in self._hands.connections:
+            self._gate.admit(connection, identity, session, message.link)
+
+    async def _identify(self, connection: Connection, message: Auth) -> tuple[Identity, str | None]:
+        """Return who somebody is, and the session that they go on with."""
         identity = connection.identity
         if message.token is not None or identity is None:
             identity = await self._gate.identify(message.token, None)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
         session = message.session
-        rooms: tuple[str, ...] | None = ()
-        if session is not None:
-            try:
-                rooms = await self._hands.take_over(session, identity.user.user_id, message.link)
-            except (Invalid, Unavailable):
-                rooms = None
-        if rooms is None:
-            session, rooms = None, ()  # it comes as a new one, and is seen to
-        if connection in self._hands.connections:
-            self._gate.admit(connection, identity, session, message.link, rooms)
-        if session is not None:
-            self._hands.await_return(session, identity.user, rooms)
+        if session is not None and not await self._hands.take_over(session, identity.user, message.link):
+            session = None  # it comes as a new one, and is seen to
+        return identity, session
 
     async def _join(self, connection: Connection, user: User, room: str, since: str | None) -> None:
         self._hands.codec.check_room(room)
         position = None if since is None else decode_position(since, room)
+        span = await self._hands.decide(self._ask_for_room, connection, user, room, position)
+        self._hands.tell(inputs.Entered(connection, room, position, span, self._hands.elsewhere(room)))
+
+    async def _ask_for_room(
+        self, connection: Connection, user: User, room: str, position: Position | None
+    ) -> Span | None:
+        """Return what the store has of a room, if that must be known, for somebody who may join it."""
         await self.authorize(user, room, "join")
         limit = self._hands.limits.rooms_per_connection
         session = self._hands.mind.session(connection)
         if session is not None and room not in session.rooms and len(session.rooms) >= limit:
             raise TooMany(f"a connection can be in at most {limit} rooms")
-        span = None if self._hands.mind.knows(room, position) else await self._hands.span(room)
-        self._hands.tell(inputs.Entered(connection, room, position, span, self._hands.elsewhere(room)))
+        return None if self._hands.mind.knows(room, position) else await self._hands.span(room)
 
     def _must_be_in(self, connection: Connection, room: str | None) -> None:
         session = self._hands.mind.session(connection)

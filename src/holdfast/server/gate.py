@@ -104,20 +104,13 @@ class Gate:
             origin = request.headers.get("origin", "other sites")[:200]
             raise Forbidden(f"pages from {origin} may not use this server unless it is told so (origins, --origin)")
 
-    def admit(
-        self,
-        connection: Connection,
-        identity: Identity,
-        session: str | None,
-        link: int | None = None,
-        rooms: tuple[str, ...] = (),
-    ) -> None:
-        """Tell the mind who a connection is, and which session it brings from where; it answers `connected`."""
+    def admit(self, connection: Connection, identity: Identity, session: str | None, link: int | None = None) -> None:
+        """Tell the mind who a connection is, and which session it brings; it answers `connected`."""
         now = self._hands.now()
         expires = None if identity.expires is None else now + identity.expires - time.time()
         token = self._guest_token(identity)
         user = identity.user
-        self._hands.tell(inputs.Identified(connection, new_session(), user, token, expires, session, link, rooms))
+        self._hands.tell(inputs.Identified(connection, new_session(), user, token, expires, session, link))
         known = self._hands.mind.session(connection)
         if known is not None and known.user == identity.user:  # else it stays who it was
             connection.identity = identity
@@ -144,59 +137,58 @@ class Gate:
     async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI endpoint of the WebSocket."""
         request = HTTPConnection(scope)
-        refusal = self.door.refusal(places=self._has_places())
-        identity: Identity | None = None
-        problem: Unauthorized | None = None
-        if refusal is None:
-            try:
-                identity = await self.identify(find_token(request), request)
-            except Unauthorized as error:
-                problem = error
-            if not self._has_places():  # others have come while it was found out who this is
-                refusal = self.door.refusal(places=False)
-        if problem is None:
-            try:
-                self.check_origin(request)
-            except Forbidden as forbidden:
-                await _deny(scope, receive, send, forbidden)
-                return
+        try:
+            self.check_origin(request)
+        except Forbidden as forbidden:
+            await _deny(scope, receive, send, forbidden)
+            return
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
         take_over = scope.get("extensions", {}).get(EXTENSION)
-        if take_over is not None:
+        if take_over is None:
+            self._warn()
+            await receive()  # websocket.connect
+            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        answer: Identity | Unauthorized | Goodbye | None = self._refusal()
+        if answer is None:
+            answer = await self._hands.decide(self._identify_upgrade, request)
+            if self._hands.refuses is not None or not self._has_places():  # while it was found out who this is
+                answer = self._refusal()
+        if take_over is None:
+            carried = AsgiConnection(self._hands, receive, send, knows_us=subprotocol is not None)
+            self._enter(carried, answer)
+            await carried.run()
+        else:
             connection = take_over(
                 lambda transport: NativeConnection(self._hands, transport, knows_us=subprotocol is not None),
                 subprotocol,
                 (),
             )
             if connection is not None:
-                self._enter(connection, identity, problem, refusal)
-            return
-        self._warn()
-        await receive()  # websocket.connect
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        carried = AsgiConnection(self._hands, receive, send, knows_us=subprotocol is not None)
-        self._enter(carried, identity, problem, refusal)
-        await carried.run()
+                self._enter(connection, answer)
+
+    def _refusal(self) -> Goodbye | None:
+        return self.door.refusal(places=self._has_places())
 
     def _has_places(self) -> bool:
         return len(self._hands.connections) < self._hands.limits.connections
 
-    def _enter(
-        self,
-        connection: Connection,
-        identity: Identity | None,
-        problem: Unauthorized | None,
-        refusal: Goodbye | None,
-    ) -> None:
-        if refusal is not None:
-            connection.say(refusal)
-            connection.close(CloseCode.TRY_LATER, refusal.reason)
+    async def _identify_upgrade(self, request: HTTPConnection) -> Identity | Unauthorized | None:
+        try:
+            return await self.identify(find_token(request), request)
+        except Unauthorized as problem:
+            return problem
+
+    def _enter(self, connection: Connection, answer: Identity | Unauthorized | Goodbye | None) -> None:
+        """Let somebody in, who may have said who they are, or tell them why not."""
+        if isinstance(answer, Goodbye):
+            connection.say(answer)
+            connection.close(CloseCode.TRY_LATER, answer.reason)
             return
         self._hands.opened(connection)
-        if problem is not None:
-            self.turn_away(connection, problem)
-        elif identity is not None:
-            self.admit(connection, identity, None)
+        if isinstance(answer, Unauthorized):
+            self.turn_away(connection, answer)
+        elif answer is not None:
+            self.admit(connection, answer, None)
 
     def turn_away(self, connection: Connection, problem: Unauthorized) -> None:
         """Say that nobody is known by these credentials, and close with 4001."""

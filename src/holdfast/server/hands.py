@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from holdfast.core import heartbeat, inputs
 from holdfast.core.effects import Attends, Close, Deliver, Departs, Effect, Read, Types
@@ -22,7 +22,7 @@ from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
 from holdfast.core.ready import Item, Span
-from holdfast.errors import Closed, Refused, Unavailable
+from holdfast.errors import Closed, Invalid, Refused, Unavailable
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
@@ -33,6 +33,9 @@ from holdfast.server.shared import Shared
 from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up.
 RETURNS_PER_SECOND = 500
@@ -116,6 +119,7 @@ class Hands:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._asked: dict[str, tuple[int, int]] = {}  # rooms the store is being asked about: by how many, and the news
         self._ask_span = Shared(self._look_into)  # a crowd that returns to a room is answered at once
+        self._expulsions = 0
         self._filled: list[Connection] = []
         self._carrying = False
         self._alarm = Alarm(self.loop, self._tick)
@@ -206,10 +210,19 @@ class Hands:
 
     def expel(self, user_id: str, room: str | None = None) -> None:
         """Put a user out of a room, or out of all and off the server."""
+        self._expulsions += 1
         self.tell(inputs.Expelled(user_id, room))
         for stream in tuple(self.streams):
             if stream.user_id == user_id and (room is None or room in stream.rooms):
                 stream.end("you were asked to leave")
+
+    async def decide(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what is said of somebody who wants in; it is asked again if anybody was put out meanwhile."""
+        while True:
+            expulsions = self._expulsions
+            answer = await ask(*args, **kwargs)
+            if self._expulsions == expulsions:
+                return answer
 
     def filled(self, connection: Connection) -> None:
         """The transport of a connection takes no more."""
@@ -275,18 +288,22 @@ class Hands:
         """Return who is in a room at other nodes."""
         return () if self._others is None else self._others.known(room)
 
-    async def take_over(self, session: str, user_id: str, link: int | None) -> tuple[str, ...] | None:
+    async def take_over(self, session: str, user: messages.User, link: int | None) -> bool:
         """
-        Have a session go on at this node; return the rooms that it was in at another one (see `Others`).
+        Have a session go on at this node, and await it in the rooms that it was in at another one.
 
-        That is asked even if this node has it: it may have been elsewhere meanwhile. Raises `Invalid` or `Unavailable`.
+        False: a later link has it, or nobody knows whose it is. That is asked even if this node has it: it may have
+        been elsewhere meanwhile.
         """
-        return () if self._others is None else await self._others.take_over(session, user_id, link)
-
-    def await_return(self, session: str, user: messages.User, rooms: Iterable[str]) -> None:
-        """Wait for a session that was taken over, where whoever brought it did not go on with it."""
-        if left := tuple(room for room in rooms if not self.mind.is_in(session, room)):
-            self.tell(inputs.Awaited(session, user, left))
+        if self._others is None:
+            return True
+        try:
+            rooms = await self._others.take_over(session, user.user_id, link)
+        except (Invalid, Unavailable):
+            return False
+        if awaited := tuple(room for room in rooms or () if not self.mind.is_in(session, room)):
+            self.tell(inputs.Awaited(session, user, awaited))
+        return rooms is not None
 
     def say(self, *word: Any) -> None:
         """Tell the other nodes something; it may be lost."""

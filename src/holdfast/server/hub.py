@@ -339,7 +339,12 @@ class Hub:
         return list(found.values())
 
     async def remove(self, user_id: str, room: str) -> None:
-        """Put a user out of a room, with all their tabs; `Unavailable`: perhaps nothing has happened, do it again."""
+        """
+        Put a user out of a room, with all their tabs; `Unavailable`: perhaps nothing has happened, do it again.
+
+        Take the right away first: whoever was just coming in is asked about again (`authorize`). The other servers
+        do it as soon as they hear of it, and may put out once more who was let in again there meanwhile.
+        """
         await self._expel(user_id, room)
 
     async def disconnect(self, user_id: str) -> None:

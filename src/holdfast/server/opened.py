@@ -125,6 +125,11 @@ class OpenHub:
             raise Malformed(f"1 to {self.limits.stream_rooms} rooms can be read at once")
         if len(rooms) > 1 and len(encode_cursor(self.store.epoch, dict.fromkeys(rooms, MAX_OFFSET))) > MAX_LENGTH:
             raise Malformed("the names of these rooms are too long for one cursor; read them in two parts")
+        identity = await self.hands.decide(self._identify_reader, request, rooms, multiplexed)
+        text = request.headers.get("last-event-id") or request.query_params.get("cursor")
+        return identity, decode_cursor(text) if text else None
+
+    async def _identify_reader(self, request: HTTPConnection, rooms: tuple[str, ...], multiplexed: bool) -> Identity:
         identity = await self.gate.identify_request(request)
         for room in rooms:
             try:
@@ -135,8 +140,7 @@ class OpenHub:
                 if multiplexed:
                     request.state.holdfast_refusal = self._refusal(room, error)
                 raise
-        text = request.headers.get("last-event-id") or request.query_params.get("cursor")
-        return identity, decode_cursor(text) if text else None
+        return identity
 
     def _refusal(self, room: str, error: Exception) -> bytes:
         """Return what a WebSocket would say of a room that may not be entered."""
