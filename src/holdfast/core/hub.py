@@ -441,8 +441,7 @@ class Hub:
 
     def _awaited(self, input: inputs.Awaited) -> None:
         if input.rooms:
-            until = self._now + self._rules.presence_grace
-            self._absence.begin(input.session, input.user, None, input.rooms, until)
+            self._absence.begin(input.session, input.user, None, input.rooms, self._now + self._rules.presence_grace)
         for name in input.rooms:
             self._departing.pop((name, input.session), None)
             if name in self._rooms:
