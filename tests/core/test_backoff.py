@@ -107,6 +107,21 @@ def test_the_servers_advice_goes_before_the_own_rule(after: float, spread: float
         assert delay == Delay(4, after + spread, max(0.25, after + spread * dice))
 
 
+@given(dice, st.integers(0, 12), st.none() | st.tuples(st.floats(0, 100), st.floats(0, 100)))
+def test_who_only_peeks_is_told_the_same_and_nothing_is_counted(
+    dice: float, attempts: int, advice: tuple[float, float] | None
+) -> None:
+    backoff = Backoff()
+    fail(backoff, attempts)
+    assert backoff.peek(dice, advice) == backoff.peek(dice, advice) == backoff.next(dice, advice)
+
+
+def test_what_is_tried_without_a_wait_counts_too() -> None:
+    backoff = Backoff()
+    backoff.tried()
+    assert backoff.next(0.5).attempt == 2
+
+
 def test_advice_counts_as_an_attempt() -> None:
     backoff = Backoff()
     backoff.next(0.5, (0.0, 1.0))

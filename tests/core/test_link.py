@@ -196,6 +196,19 @@ def test_advice_is_forgotten_when_the_link_lives_on(client: Client) -> None:
     assert client.link.status.delay == 1.0
 
 
+def test_a_move_is_an_attempt_when_it_is_tried_and_not_when_it_is_planned(client: Client) -> None:
+    attempts = []
+    client.told(Start())
+    for seconds in (0.0, 0.0, 0.0, 8.0, 0.0):
+        client.told(Authorized(), Opened(), WELCOME, Advised(0.0, 0.0))
+        client.waits(seconds)
+        client.told(Lost(1012))
+        attempts.append(client.link.status.attempt)
+        client.waits(client.link.status.delay)
+    assert client.did.count(Move()) == 1
+    assert attempts == [1, 2, 3, 5, 6]
+
+
 def test_a_nudge_ends_the_wait(client: Client) -> None:
     client.told(Start(), Authorized())
     client.waits(5.0)

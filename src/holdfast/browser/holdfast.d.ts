@@ -54,13 +54,23 @@ export declare class Backoff {
     welcomed(now: number): void;
     /** A link that died young twice in a row is still failing. @param {number} now */
     lost(now: number): void;
-    /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
-     * and sends away, again and again, makes nobody dial more often than by our own rule */
+    /** The next wait, as `peek` says; the attempt that comes after it is counted.
+     * @param {number} dice  @param {[number, number] | null} advice */
     next(dice: number, advice: [number, number] | null): {
         attempt: number;
         ceiling: number;
         delay: number;
     };
+    /** The next wait; nothing is counted: what is planned may not come to be tried.
+     * @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+     * and sends away, again and again, makes nobody dial more often than by our own rule */
+    peek(dice: number, advice: [number, number] | null): {
+        attempt: number;
+        ceiling: number;
+        delay: number;
+    };
+    /** Count an attempt. */
+    tried(): void;
 }
 /** The life of a link: [state, input] → state. What is not in it changes nothing. @type {Record<string, string>} */
 export declare const LIFE: Record<string, string>;

@@ -61,16 +61,30 @@ export class Backoff {
     if (this.#shortLived < 2) this.#failures = 0;
   }
 
-  /** @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
-   * and sends away, again and again, makes nobody dial more often than by our own rule */
+  /** The next wait, as `peek` says; the attempt that comes after it is counted.
+   * @param {number} dice  @param {[number, number] | null} advice */
   next(dice, advice) {
-    const attempt = ++this.#failures;
+    const delay = this.peek(dice, advice);
+    this.tried();
+    return delay;
+  }
+
+  /** The next wait; nothing is counted: what is planned may not come to be tried.
+   * @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+   * and sends away, again and again, makes nobody dial more often than by our own rule */
+  peek(dice, advice) {
+    const attempt = this.#failures + 1;
     const ceiling = CEILINGS[Math.min(attempt, CEILINGS.length) - 1];
     const own = { attempt, ceiling, delay: this.jitter ? Math.max(FLOOR, ceiling * dice) : ceiling };
     if (!advice) return own;
     const [after, spread] = advice;
     const advised = { attempt, ceiling: after + spread, delay: Math.max(FLOOR, after + spread * dice) };
     return this.#shortLived >= 2 && own.delay > advised.delay ? own : advised;
+  }
+
+  /** Count an attempt. */
+  tried() {
+    this.#failures += 1;
   }
 }
 
@@ -188,7 +202,7 @@ export class Link {
       case "advised":
         this.#advice = [input.after ?? 0, input.spread ?? 0];
         if (["live", "probing"].includes(this.state) && this.#roads.road === "websocket") {
-          this.#moveAt ??= now + this.#backoff.next(dice, this.#advice).delay; // however often it is told to
+          this.#moveAt ??= now + this.#backoff.peek(dice, this.#advice).delay; // however often it is told to
         }
         return [];
       case "welcomed":
@@ -227,6 +241,7 @@ export class Link {
       this.#moveAt = now + this.#again;
       this.#again = Math.min(2 * this.#again, 30);
       this.#advice = null; // heeded
+      this.#backoff.tried();
       return this.#dial({ type: "move" }, now);
     }
     if (this.#alarm === null || now < this.#alarm) return [];

@@ -51,20 +51,30 @@ class Backoff:
             self._failures = 0
 
     def next(self, dice: float, advice: tuple[float, float] | None = None) -> Delay:
+        """Return the next wait, as `peek` does, and count the attempt that comes after it."""
+        delay = self.peek(dice, advice)
+        self.tried()
+        return delay
+
+    def peek(self, dice: float, advice: tuple[float, float] | None = None) -> Delay:
         """
-        Return the next wait; `dice` is uniform in [0, 1).
+        Return the next wait; `dice` is uniform in [0, 1). Nothing is counted: what is planned may not come to be tried.
 
         `advice` is the server's word, (after, spread) in seconds, and goes before our own rule; but whoever welcomes
         and sends away, again and again, makes nobody dial more often than that.
         """
-        self._failures += 1
-        ceiling = CEILINGS[min(self._failures, len(CEILINGS)) - 1]
-        own = Delay(self._failures, ceiling, max(FLOOR, ceiling * dice) if self._jitter else ceiling)
+        attempt = self._failures + 1
+        ceiling = CEILINGS[min(attempt, len(CEILINGS)) - 1]
+        own = Delay(attempt, ceiling, max(FLOOR, ceiling * dice) if self._jitter else ceiling)
         if advice is None:
             return own
         after, spread = advice
-        advised = Delay(self._failures, after + spread, max(FLOOR, after + spread * dice))
+        advised = Delay(attempt, after + spread, max(FLOOR, after + spread * dice))
         return own if self._is_failing and own.delay > advised.delay else advised
+
+    def tried(self) -> None:
+        """Count an attempt."""
+        self._failures += 1
 
     @property
     def _is_failing(self) -> bool:

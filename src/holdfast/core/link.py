@@ -266,7 +266,7 @@ class Link:
                 self._advice = (after, spread)
                 carries = self.state in (State.LIVE, State.PROBING) and self._roads.road is Road.WEBSOCKET
                 if carries and self._move_at is None:  # else it is on its way already, however often it is told to go
-                    self._move_at = now + self._backoff.next(dice, self._advice).delay
+                    self._move_at = now + self._backoff.peek(dice, self._advice).delay
                 return []
             case Welcomed(interval, timeout):
                 self._silence = interval + timeout
@@ -296,6 +296,7 @@ class Link:
             self._move_at = now + self._again
             self._again = min(2 * self._again, CEILINGS[-1])
             self._advice = None  # heeded
+            self._backoff.tried()
             return self._dial(Move(), now)
         if self._alarm is None or now < self._alarm:
             return []
