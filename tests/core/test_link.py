@@ -189,11 +189,41 @@ def test_the_servers_advice_is_followed_once(live: Client) -> None:
     assert live.link.status.delay == 2.0
 
 
-def test_advice_is_forgotten_when_the_link_lives_on(client: Client) -> None:
-    client.told(Start(), Authorized(), Opened(), Advised(60.0, 0.0), WELCOME)
-    client.waits(20)
-    client.told(Lost())
-    assert client.link.status.delay == 1.0
+@pytest.mark.parametrize("is_lost", [False, True])
+@pytest.mark.parametrize("is_moving", [False, True])
+def test_advice_before_the_welcome_is_heeded_as_if_it_had_come_after(*, is_moving: bool, is_lost: bool) -> None:
+    clients = Client(), Client()
+    for client, told in zip(clients, ((Advised(3.0, 4.0), WELCOME), (WELCOME, Advised(3.0, 4.0))), strict=True):
+        client.told(Start(), Authorized(), Opened())
+        if is_moving:
+            client.told(WELCOME, Moved())
+        client.told(*told, dice=0.25)
+        client.waits(3.5)
+        assert Move() not in client.did
+        if is_lost:
+            client.told(Lost(1012), dice=0.25)
+            assert client.link.status.delay == 4.0
+        else:
+            assert client.waits(0.5) == [Move()]
+    one, other = clients
+    assert one.link.status == other.link.status
+    assert one.dialed == other.dialed
+
+
+@pytest.mark.parametrize("after", [Opened(), Moved()])
+def test_advice_is_forgotten_with_the_link_that_it_came_on(live: Client, after: LinkInput) -> None:
+    live.waits(20)
+    live.told(Advised(0.0, 0.0))
+    assert live.waits(0.25) == [Move()]
+    live.told(Advised(0.0, 0.0))
+    if after == Opened():
+        live.told(Lost(1012))
+        assert live.waits(0.25) == [Authorize(fresh=False)]
+        live.told(Authorized())
+    live.told(after, WELCOME)
+    assert live.waits(10) == []
+    live.told(Lost())
+    assert live.link.status.delay == 1.0
 
 
 def test_a_move_is_an_attempt_when_it_is_tried_and_not_when_it_is_planned(client: Client) -> None:

@@ -391,8 +391,8 @@ BUGS = (
     Bug(
         "who is told to move, and told again, dials as often",
         "core/link.py",
-        "if carries and self._move_at is None:",
-        "if carries:",
+        "if carries and self._advice is not None and self._move_at is None:",
+        "if carries and self._advice is not None:",
         "tests/spec",
     ),
     Bug(
@@ -794,8 +794,8 @@ BUGS = (
     Bug(
         "in a page, who is told to move, and told again, dials as often",
         "browser/holdfast.js",
-        "          this.#moveAt ??= now",
-        "          this.#moveAt = now",
+        "      this.#moveAt ??= now",
+        "      this.#moveAt = now",
         "tests/spec",
     ),
     Bug(

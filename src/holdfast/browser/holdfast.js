@@ -201,9 +201,7 @@ export class Link {
         break;
       case "advised":
         this.#advice = [input.after ?? 0, input.spread ?? 0];
-        if (["live", "probing"].includes(this.state) && this.#roads.road === "websocket") {
-          this.#moveAt ??= now + this.#backoff.peek(dice, this.#advice).delay; // however often it is told to
-        }
+        this.#planMove(now, dice);
         return [];
       case "welcomed":
         this.#silence = (input.interval ?? 0) + (input.timeout ?? 0);
@@ -240,7 +238,6 @@ export class Link {
     if (this.#moveAt !== null && now >= this.#moveAt) {
       this.#moveAt = now + this.#again;
       this.#again = Math.min(2 * this.#again, 30);
-      this.#advice = null; // heeded
       this.#backoff.tried();
       return this.#dial({ type: "move" }, now);
     }
@@ -298,6 +295,7 @@ export class Link {
         break;
       case "moving":
         this.#backoff.lost(now); // the link that was; whoever is sent on from one to the next takes their time
+        this.#advice = null; // and what it said of itself
         this.#alarm = now + GREETING_SECONDS;
       // as then
       case "greeting":
@@ -312,8 +310,8 @@ export class Link {
         this.#backoff.welcomed(now);
         this.#roads.welcomed(now);
         this.#refused = false;
-        this.#advice = null;
         this.#again = MOVE_AGAIN_SECONDS;
+        this.#planMove(now, dice); // it may have been told to before it was welcomed
         effects.push({ type: "rejoin" });
         break;
       case "probing":
@@ -342,9 +340,18 @@ export class Link {
     return effects;
   }
 
-  /** Dial, by either: nobody does it twice within `FLOOR`. @param {Effect} effect  @param {number} now */
+  /** Plan to move if that is advised: once, however often it is told to. @param {number} now  @param {number} dice */
+  #planMove(now, dice) {
+    if (this.#advice && ["live", "probing"].includes(this.state) && this.#roads.road === "websocket") {
+      this.#moveAt ??= now + this.#backoff.peek(dice, this.#advice).delay;
+    }
+  }
+
+  /** Dial, by either: nobody does it twice within `FLOOR`. What was advised is heeded with it.
+   * @param {Effect} effect  @param {number} now */
   #dial(effect, now) {
     this.#dialedAt = now;
+    this.#advice = null;
     return [effect];
   }
 

@@ -264,9 +264,7 @@ class Link:
                     return []  # the alarm finds out by itself
             case Advised(after, spread):
                 self._advice = (after, spread)
-                carries = self.state in (State.LIVE, State.PROBING) and self._roads.road is Road.WEBSOCKET
-                if carries and self._move_at is None:  # else it is on its way already, however often it is told to go
-                    self._move_at = now + self._backoff.peek(dice, self._advice).delay
+                self._plan_move(now, dice)
                 return []
             case Welcomed(interval, timeout):
                 self._silence = interval + timeout
@@ -295,7 +293,6 @@ class Link:
         if self._move_at is not None and now >= self._move_at:
             self._move_at = now + self._again
             self._again = min(2 * self._again, CEILINGS[-1])
-            self._advice = None  # heeded
             self._backoff.tried()
             return self._dial(Move(), now)
         if self._alarm is None or now < self._alarm:
@@ -371,6 +368,7 @@ class Link:
 
     def _go_over(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
         self._backoff.lost(now)  # the link that was; whoever is sent on from one to the next takes their time
+        self._advice = None  # and what it said of itself
         self._alarm = now + GREETING_SECONDS
         self._set(State.MOVING)
         return [Introduce()]
@@ -383,8 +381,8 @@ class Link:
         self._backoff.welcomed(now)
         self._roads.welcomed(now)
         self._refused = False
-        self._advice = None
         self._again = MOVE_AGAIN_SECONDS
+        self._plan_move(now, dice)  # it may have been told to before it was welcomed
         return [Rejoin()]
 
     def _probe(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
@@ -415,9 +413,16 @@ class Link:
         self.status = Status(State.CLOSED, code=code, reason=reason, road=self._roads.road)
         return []
 
+    def _plan_move(self, now: float, dice: float) -> None:
+        """Plan to move if that is advised: once, however often it is told to."""
+        carries = self.state in (State.LIVE, State.PROBING) and self._roads.road is Road.WEBSOCKET
+        if carries and self._advice is not None and self._move_at is None:
+            self._move_at = now + self._backoff.peek(dice, self._advice).delay
+
     def _dial(self, effect: Dial | Move, now: float) -> list[LinkEffect]:
-        """Dial, by either: nobody does it twice within `FLOOR`."""
+        """Dial, by either: nobody does it twice within `FLOOR`. What was advised is heeded with it."""
         self._dialed_at = now
+        self._advice = None
         return [effect]
 
     def _set(self, state: State) -> None:
