@@ -306,13 +306,13 @@ BUGS = (
         "a person is counted once for each tab",
         "core/roster.py",
         "        return len(self._people)\n",
-        "        return sum(len(person.sessions) + len(person.grace) for person in self._people.values())\n",
+        "        return sum(len(person.sessions) for person in self._people.values())\n",
     ),
     Bug(
         "a person leaves with the first of their tabs",
         "core/roster.py",
-        "return not (self.sessions or self.grace or self.elsewhere)",
-        "return not (self.grace or self.elsewhere)",
+        "        if person.sessions:\n            return None\n",
+        "        if _Place.GRACE in person.sessions.values():\n            return None\n",
     ),
     Bug(
         "who has stopped typing without a word types for ever",

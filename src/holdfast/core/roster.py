@@ -8,6 +8,7 @@ short reconnect; when the grace is over, the mind says `leave` again, without it
 
 from __future__ import annotations
 
+from enum import Enum
 from itertools import islice
 
 from holdfast.protocol.messages import User
@@ -16,18 +17,20 @@ from holdfast.protocol.messages import User
 USERS_SHOWN = 100
 
 
+class _Place(Enum):
+    """Where a session is."""
+
+    HERE = "here"
+    GRACE = "grace"  # it broke off, and may return
+    ELSEWHERE = "elsewhere"  # on another node
+
+
 class _Person:
-    __slots__ = ("elsewhere", "grace", "sessions", "user")
+    __slots__ = ("sessions", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
-        self.sessions: set[str] = set()  # that are here
-        self.grace: set[str] = set()  # that broke off and may return
-        self.elsewhere: set[str] = set()  # that are on other nodes
-
-    @property
-    def is_gone(self) -> bool:
-        return not (self.sessions or self.grace or self.elsewhere)
+        self.sessions: dict[str, _Place] = {}
 
 
 class Roster:
@@ -61,32 +64,32 @@ class Roster:
     def connected(self, user_id: str) -> bool:
         """Whether a person has a session on this node right now, and not only a grace period."""
         person = self._people.get(user_id)
-        return person is not None and bool(person.sessions)
+        return person is not None and _Place.HERE in person.sessions.values()
 
     def enter(self, user: User, session: str) -> bool:
         """Note that a session is here; return whether its person has just arrived."""
         person, arrived = self._person(user)
-        self._put(person, session, person.sessions)
+        self._put(person, session, _Place.HERE)
         return arrived
 
     def meet(self, user: User, session: str) -> bool:
         """Note that a session is on another node; return whether its person has just arrived."""
         person, arrived = self._person(user)
-        self._put(person, session, person.elsewhere)
+        self._put(person, session, _Place.ELSEWHERE)
         return arrived
 
     def expect(self, user: User, session: str) -> bool:
         """Note that a session may come here, or come back; return whether its person has just arrived."""
         person, arrived = self._person(user)
-        if session not in person.sessions:
-            self._put(person, session, person.grace)
+        if person.sessions.get(session) is not _Place.HERE:
+            self._put(person, session, _Place.GRACE)
         return arrived
 
     def break_off(self, user_id: str, session: str) -> None:
         """Note that a session that was here ended, and may return."""
         person = self._people.get(user_id)
         if person is not None:
-            self._put(person, session, person.grace)
+            self._put(person, session, _Place.GRACE)
 
     def leave(self, user_id: str, session: str) -> User | None:
         """Note that a session ended, wherever it was; return its person, if they have left with it."""
@@ -94,7 +97,7 @@ class Roster:
         if person is None:
             return None
         self._put(person, session, None)
-        if not person.is_gone:
+        if person.sessions:
             return None
         del self._people[user_id]
         return person.user
@@ -102,14 +105,14 @@ class Roster:
     def grace_over(self, user_id: str, session: str) -> User | None:
         """Note that a session has not come back in time; return its person, if they have left with it."""
         person = self._people.get(user_id)
-        if person is None or session not in person.grace:
+        if person is None or person.sessions.get(session) is not _Place.GRACE:
             return None
         return self.leave(user_id, session)
 
     def part(self, user_id: str, session: str) -> User | None:
         """Note that a session is on no other node any more; return its person, if they have left with it."""
         person = self._people.get(user_id)
-        if person is None or session not in person.elsewhere:
+        if person is None or person.sessions.get(session) is not _Place.ELSEWHERE:
             return None
         return self.leave(user_id, session)
 
@@ -118,7 +121,7 @@ class Roster:
         person = self._people.pop(user_id, None)
         if person is None:
             return None
-        self._here -= len(person.sessions) + len(person.grace)
+        self._here -= sum(place is not _Place.ELSEWHERE for place in person.sessions.values())
         return person.user
 
     def _person(self, user: User) -> tuple[_Person, bool]:
@@ -129,13 +132,9 @@ class Roster:
         person.user = user
         return person, arrived
 
-    def _put(self, person: _Person, session: str, where: set[str] | None) -> None:
-        """Have a session stand in one of its person's sets, or in none."""
-        for kind in (person.sessions, person.grace):
-            if session in kind:
-                kind.remove(session)
-                self._here -= 1
-        person.elsewhere.discard(session)
-        if where is not None:
-            where.add(session)
-            self._here += where is not person.elsewhere
+    def _put(self, person: _Person, session: str, place: _Place | None) -> None:
+        """Note where a session is; None: nowhere."""
+        self._here -= person.sessions.pop(session, _Place.ELSEWHERE) is not _Place.ELSEWHERE
+        if place is not None:
+            person.sessions[session] = place
+            self._here += place is not _Place.ELSEWHERE

@@ -9,7 +9,6 @@ and a client that asks faster than it is answered runs into a limit and not into
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ class Connection:
         self.heard: float | None = None  # when the last byte came
         limits = hands.limits
         self._allowance = Allowance(limits.messages_per_second, limits.message_burst, hands.now())
-        self._waiting: deque[tuple[ClientMessage | Error, int]] = deque()
+        self._waiting: list[tuple[ClientMessage | Error, int]] = []  # a deque that is empty is ten times as large
         self._waiting_bytes = 0
         self._unknown_bytes = 0  # from nobody, so far
         self._handling: asyncio.Task[None] | None = None
@@ -159,7 +158,7 @@ class Connection:
                     self._drained = self.hands.loop.create_future()
                     await self._drained  # it is to read our answers before it asks again
                     continue
-                message, size = self._waiting.popleft()
+                message, size = self._waiting.pop(0)
                 self._waiting_bytes -= size
                 if isinstance(message, Error):
                     self.say(message)
