@@ -333,9 +333,9 @@ def test_where_nothing_is_known_of_acknowledgements_the_timeout_runs_from_the_pi
     beat.receive(Opened("peer", 1.0), 0.0)
     assert beat.tick(30.0) == [Ping("peer")]
     beat.receive(Pinged("peer", 100, 50), 30.0)
-    assert beat.tick(30.2) == [Look("peer")]
+    assert beat.tick(30.2) == [Look("peer", 30.0)]
     assert beat.receive(Seen("peer", None, acknowledged=None), 30.2) == []
-    assert beat.tick(40.0) == [Look("peer")]
+    assert beat.tick(40.0) == [Look("peer", 30.0)]
     assert beat.receive(Seen("peer", None, acknowledged=None), 40.0) == [Dead("peer")]
 
 
@@ -374,7 +374,7 @@ def test_where_unread_input_cannot_be_seen_what_is_read_before_the_tick_counts()
     assert next_effects(beat) == ([Ping("peer")], 30.0)
     assert beat.deadline() == 30.0 + CADENCE
     assert beat.tick(120.0) == []  # 89 s that do not count
-    assert next_effects(beat) == ([Look("peer")], pytest.approx(129.0, abs=SLACK))
+    assert next_effects(beat) == ([Look("peer", 30.0)], pytest.approx(129.0, abs=SLACK))
     assert beat.receive(Seen("peer", 120.0), 129.0) == []
     assert next_effects(beat) == ([Ping("peer")], pytest.approx(149.0, abs=SLACK))
 

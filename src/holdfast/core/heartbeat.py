@@ -35,9 +35,10 @@ class Ping(Struct, frozen=True):
 
 
 class Look(Struct, frozen=True):
-    """Look at the socket; answer with `Seen`."""
+    """Look at the socket, unless something has come `since`; answer with `Seen`."""
 
     connection: Connection
+    since: float
 
 
 class Dead(Struct, frozen=True):
@@ -153,7 +154,7 @@ class Heartbeat:
                 effects.append(Ping(connection))
             else:
                 self._agenda.set(connection, running + self._grain)
-                effects.append(Look(connection))
+                effects.append(Look(connection, beat.pinged))
         return effects
 
     def deadline(self) -> float | None:

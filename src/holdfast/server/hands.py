@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from holdfast.core import heartbeat, inputs
 from holdfast.core.effects import Attends, Close, Deliver, Departs, Effect, Read, Types
-from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping
+from holdfast.core.heartbeat import Dead, Heartbeat, HeartbeatEffect, Look, Ping, Seen
 from holdfast.core.hub import Hub as Mind
 from holdfast.core.inputs import Ending, Input
 from holdfast.core.ready import Item, Span
@@ -461,8 +461,10 @@ class Hands:
                 pinged = connection.ping()
                 if pinged is not None:
                     self._beat.receive(pinged, self.now())
-            case Look():
-                self._carry_beat(self._beat.receive(connection.look(), self.now()))
+            case Look(_, since):
+                heard = connection.heard
+                seen = connection.look() if heard is None or heard < since else Seen(connection, heard)
+                self._carry_beat(self._beat.receive(seen, self.now()))
             case Dead():
                 self.deaths += 1
                 logger.info("a peer fell silent and was dropped")

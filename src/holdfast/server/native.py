@@ -20,7 +20,7 @@ from websockets.protocol import SERVER, State
 from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
-from holdfast.protocol.codec import Frame
+from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Error, Ping
 from holdfast.protocol.strict import Strict
@@ -38,6 +38,7 @@ HIGH_WATER = CHUNK_BYTES
 LOW_WATER = CHUNK_BYTES // 4
 
 _PING = b"\x89\x00"
+_PING_TOO_IN_WORDS = _PING + Codec().encode(Ping()).wire
 _CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
 
 # The engine says "connection closed" at INFO for each of ten thousand.
@@ -174,13 +175,9 @@ class NativeConnection(Connection, Sipping):
     def ping(self) -> Pinged | None:
         """Send a ping; return where in the stream it is, if anything is before it."""
         waiting = self._unacknowledged()
-        self._transport.write(_PING)
-        if self.knows_us and self.identity is not None:
-            self.say(Ping())
-        acknowledged = self._kernel.acknowledged()
-        if not waiting or acknowledged is None:
-            return None
-        return Pinged(self, acknowledged + self._unacknowledged(), acknowledged)
+        self._transport.write(_PING_TOO_IN_WORDS if self.knows_us and self.identity is not None else _PING)
+        acknowledged = self._kernel.acknowledged() if waiting else None
+        return None if acknowledged is None else Pinged(self, acknowledged + self._unacknowledged(), acknowledged)
 
     def look(self) -> Seen:
         """Return what the socket shows."""
