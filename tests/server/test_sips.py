@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER
 
 from holdfast.protocol.strict import Strict
-from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips
+from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips, attention
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -238,6 +238,7 @@ async def test_a_large_message_is_no_more_work_than_a_small_one() -> None:
         def __init__(self) -> None:
             self._engine = Strict(SERVER)
             self._transport = Link(self)  # type: ignore[assignment]
+            self._attention = attention()
             self.sips: list[int] = []
 
         @property

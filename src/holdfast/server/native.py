@@ -28,7 +28,7 @@ from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 from holdfast.server.kernel import kernel_of
 from holdfast.server.rate import Allowance
-from holdfast.server.sips import Sipping
+from holdfast.server.sips import Sipping, attention
 
 #: Under this name the ASGI scope of a WebSocket offers to hand its connection over.
 EXTENSION = "holdfast.takeover"
@@ -50,13 +50,15 @@ class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
     __slots__ = (
-        "_aborting", "_closing", "_control", "_engine", "_fragments", "_kernel", "_lost", "_on_server", "_transport",
+        "_aborting", "_attention", "_closing", "_control", "_engine", "_fragments", "_kernel", "_lost", "_on_server",
+        "_transport",
     )  # fmt: skip
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
         super().__init__(hands, knows_us=knows_us)
         limits = hands.limits
         self._transport = transport
+        self._attention = attention()
         self._engine = Strict(SERVER, max_size=limits.message_bytes, logger=engine_logger)
         self._fragments: list[bytes] | None = None
         self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, cast
 
 #: What is read at once: as much as asyncio does.
@@ -34,6 +33,7 @@ class Sipping(asyncio.BufferedProtocol):
     __slots__ = ()
 
     _transport: asyncio.Transport
+    _attention: Attention
 
     @property
     def is_held(self) -> bool:
@@ -48,7 +48,7 @@ class Sipping(asyncio.BufferedProtocol):
     @property
     def is_waiting(self) -> bool:
         """Whether something was read that it has not been told."""
-        return self._transport in _attention().waiting
+        return self._transport in self._attention.waiting
 
     def data_received(self, data: bytes) -> None:
         """Take something in."""
@@ -56,16 +56,16 @@ class Sipping(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool | None:
         """Take in, when what was said is told, that nothing more is (asyncio)."""
-        _attention().finish(self._transport)
+        self._attention.finish(self._transport)
         return None
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where to what is read goes (asyncio)."""
-        return _attention().buffer
+        return self._attention.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was read (asyncio)."""
-        attention = _attention()
+        attention = self._attention
         data = bytes(attention.buffer[:nbytes])
         if self._transport in attention.waiting:
             attention.wait(self._transport, data)
@@ -73,19 +73,20 @@ class Sipping(asyncio.BufferedProtocol):
             self.data_received(data)
         elif not attention.is_left():
             attention.wait(self._transport, data)
-        elif (rest := _sip(self._transport, data)) or (nbytes == READ_BYTES and not _is_asyncio()):
-            attention.wait(self._transport, rest)  # uvloop reads on at once, 32 times
+        elif (rest := attention.sip(self._transport, data)) or (nbytes == READ_BYTES and attention.reads_on):
+            attention.wait(self._transport, rest)
 
 
 class Attention:
     """What one turn of the loop has left for those who say much, and who waits for the next one."""
 
-    __slots__ = ("_began", "_is_marked", "_now", "buffer", "loop", "waiting")
+    __slots__ = ("_began", "_is_marked", "_now", "buffer", "reads_on", "loop", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.buffer = memoryview(bytearray(READ_BYTES))  # for all: what is read is copied before anything else is read
-        self._now = _clock()
+        self.reads_on = not isinstance(loop, asyncio.BaseEventLoop)  # uvloop reads on at once, 32 times
+        self._now = time.monotonic if self.reads_on else loop.time  # in a turn, uvloop's clock stands still
         self._began = self._now()
         self._is_marked = False  # what was begun, was so in this turn
         self.waiting: dict[asyncio.Transport, bytes] = {}  # with what was read of them, in the order of their turns
@@ -121,7 +122,7 @@ class Attention:
             if not self.is_left(0.5):
                 break
             try:
-                rest = _sip(transport, self.waiting.pop(transport))
+                rest = self.sip(transport, self.waiting.pop(transport))
             except Exception as error:  # as the loop does with who fails: the others go on
                 self.loop.call_exception_handler({"message": "what came could not be taken in", "exception": error})
                 transport.abort()
@@ -140,7 +141,18 @@ class Attention:
         """Tell what waits of somebody who says nothing more."""
         rest = self.waiting.pop(transport, b"")
         while rest and not transport.is_closing():
-            rest = _sip(transport, rest)
+            rest = self.sip(transport, rest)
+
+    def sip(self, transport: asyncio.Transport, data: bytes) -> bytes:
+        """Tell of as much of it as there is time for in one turn, and return the rest."""
+        until = self._now() + TURN_SECONDS
+        start = 0
+        while start < len(data) and self._now() < until and not transport.is_closing():
+            protocol = cast(Sipping, transport.get_protocol())  # perhaps another one than that of the sip before
+            end = start + protocol.missing + SIP_BYTES
+            protocol.data_received(data[start:end])
+            start = end
+        return data[start:]
 
 
 class _OfThread(threading.local):
@@ -150,42 +162,22 @@ class _OfThread(threading.local):
 _here = _OfThread()
 
 
-def _attention() -> Attention:
+def attention() -> Attention:
+    """Return that of the loop that runs here."""
     loop, known = asyncio.get_running_loop(), _here.attention
     if known is None or known.loop is not loop:
         known = _here.attention = Attention(loop)
     return known
 
 
-def _is_asyncio() -> bool:
-    return isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
-
-
-def _clock() -> Callable[[], float]:
-    # In a turn, uvloop's clock stands still.
-    return asyncio.get_running_loop().time if _is_asyncio() else time.monotonic
-
-
-def _sip(transport: asyncio.Transport, data: bytes) -> bytes:
-    """Tell of as much of it as there is time for in one turn, and return the rest."""
-    now = _clock()
-    until = now() + TURN_SECONDS
-    start = 0
-    while start < len(data) and now() < until and not transport.is_closing():
-        protocol = cast(Sipping, transport.get_protocol())  # perhaps another one than that of the sip before
-        end = start + protocol.missing + SIP_BYTES
-        protocol.data_received(data[start:end])
-        start = end
-    return data[start:]
-
-
 class Sips(Sipping):
     """Tells another protocol, one of uvicorn's, what comes in."""
 
-    __slots__ = ("_transport", "inner")
+    __slots__ = ("_attention", "_transport", "inner")
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+        self._attention = attention()
         self._transport = inner.transport
 
     @property
