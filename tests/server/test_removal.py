@@ -9,6 +9,10 @@ from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from holdfast import Hub, User
 
@@ -109,6 +113,69 @@ async def test_who_comes_while_they_are_disconnected_is_asked_again_who_they_are
         said = await bob.until("connected", "closed")
         assert said == {"type": "closed", "code": 4001}
         assert house.asks == 2
+
+
+async def test_who_comes_while_others_are_put_out_is_asked_about_once(house: House) -> None:
+    async with house.hub as hub:
+        house.slow = "authenticate"
+        bob = Visitor(hub, "bob")
+        await house.asked.wait()
+        await hub.disconnect("mallory")
+        await hub.remove("mallory", "lobby")
+        house.answer.set()
+        assert (await bob.until("connected"))["user"]["userId"] == "bob"
+        assert house.asks == 1  # a ticket is good for one
+
+
+async def test_who_is_put_out_while_the_store_is_asked_reads_nothing_of_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house.hub as hub:
+        cursor = (await hub.publish("lobby", "said", {})).id
+        asked, answer = asyncio.Event(), asyncio.Event()
+        look = hub.opened.store.span
+
+        async def slow(room: str) -> Any:
+            asked.set()
+            await answer.wait()
+            return await look(room)
+
+        monkeypatch.setattr(hub.opened.store, "span", slow)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(hub.app), base_url="http://house") as http:
+            path = f"/poll?room=lobby&wait=0&cursor={cursor}"
+            reading = asyncio.create_task(http.get(path, headers={"authorization": "Bearer bob"}))
+            await asked.wait()
+            await hub.disconnect("bob")
+            await hub.publish("lobby", "secret", {})
+            answer.set()
+            assert (await asyncio.wait_for(reading, 5)).json() == {"data": [], "cursor": cursor, "timeout": True}
+
+
+async def test_nothing_is_said_to_whom_the_connection_was_closed(house: House) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(house.hub.app, ws="holdfast.server.websocket:WebSocketProtocol", log_level="error", port=0)
+    )
+    async with house.hub as hub:
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        _, port = server.servers[0].sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        house.slow = "authorize"
+        engine = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws?token=bob"))
+        engine.send_request(engine.connect())
+        writer.writelines(engine.data_to_send())
+        while engine.state is not State.OPEN:
+            engine.receive_data(await reader.read(4096))
+        engine.send_text(b'{"type":"join","room":"lobby"}')
+        writer.writelines(engine.data_to_send())
+        await house.put_out(lambda: hub.disconnect("bob"))
+        await asyncio.sleep(0.1)
+        said = await reader.read(4096)
+        assert said.endswith(b"you were asked to leave")  # the reason, in the close frame
+        writer.close()
+        server.should_exit = True
+        await serving
 
 
 @pytest.mark.parametrize("question", ["authenticate", "authorize"])

@@ -125,26 +125,36 @@ class Conversation:
                 await self._application(connection, message, session.user, session.id)
 
     async def _auth(self, connection: Connection, message: Auth) -> None:
-        identity, session = await self._hands.decide(self._identify, connection, message)
+        identity, session = await self._hands.decide(
+            lambda met: met[0].user.user_id, lambda: self._meet(connection, message)
+        )
         if connection in self._hands.connections:
             self._gate.admit(connection, identity, session, message.link)
 
-    async def _identify(self, connection: Connection, message: Auth) -> tuple[Identity, str | None]:
+    async def _meet(self, connection: Connection, message: Auth) -> tuple[Identity, str | None]:
         """Return who somebody is, and the session that they go on with."""
-        identity = connection.identity
-        if message.token is not None or identity is None:
-            identity = await self._gate.identify(message.token, None)
-        if identity is None:
-            raise Unauthorized("Unauthorized: sign in first")
+        identity = await self._hands.decide(
+            lambda identity: identity.user.user_id, lambda: self._identify(connection, message)
+        )
         session = message.session
         if session is not None and not await self._hands.take_over(session, identity.user, message.link):
             session = None  # it comes as a new one, and is seen to
         return identity, session
 
+    async def _identify(self, connection: Connection, message: Auth) -> Identity:
+        identity = connection.identity
+        if message.token is not None or identity is None:
+            identity = await self._gate.identify(message.token, None)
+        if identity is None:
+            raise Unauthorized("Unauthorized: sign in first")
+        return identity
+
     async def _join(self, connection: Connection, user: User, room: str, since: str | None) -> None:
         self._hands.codec.check_room(room)
         position = None if since is None else decode_position(since, room)
-        span = await self._hands.decide(self._ask_for_room, connection, user, room, position)
+        span = await self._hands.decide(
+            lambda _: user.user_id, lambda: self._ask_for_room(connection, user, room, position)
+        )
         self._hands.tell(inputs.Entered(connection, room, position, span, self._hands.elsewhere(room)))
 
     async def _ask_for_room(

@@ -169,7 +169,9 @@ class Follow:
         return []
 
     async def take(self) -> list[Event | Gap]:
-        """Return a page of what there is, without waiting for news."""
+        """Return a page of what there is, without waiting for news; nothing at its end."""
+        if self.ended is not None:
+            return []
         if self._gaps:
             gaps, self._gaps = self._gaps, []
             return list(gaps)
@@ -187,6 +189,8 @@ class Follow:
         if ready is not None:
             return self._seen(room.name, ready)
         items = self._hands.items(await self._hands.page(room.name, offset))
+        if self.ended is not None:
+            return []
         if not items or items[0].offset != offset + 1:
             self._offsets[room.name] = room.head
             return [Gap(room.name, "trimmed", self.cursor)]

@@ -40,6 +40,10 @@ SUBPROTOCOL = "holdfast.1"
 Authenticate = Callable[[str | None, HTTPConnection | None], Awaitable[User | Identity | None] | User | Identity | None]
 
 
+#: Who somebody is, if they have said so, or why they are not let in.
+Answer = Identity | Unauthorized | Goodbye | None
+
+
 class Gate:
     """The way in to one Hub."""
 
@@ -137,23 +141,30 @@ class Gate:
     async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI endpoint of the WebSocket."""
         request = HTTPConnection(scope)
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
+        take_over = scope.get("extensions", {}).get(EXTENSION)
+        is_accepted = False
+
+        async def meet() -> Answer:
+            nonlocal is_accepted
+            answer = self._refusal() or await self._identify_upgrade(request)
+            if not isinstance(answer, Unauthorized):  # of which a page is told, whoever made it
+                self.check_origin(request)
+            if take_over is None and not is_accepted:
+                is_accepted = True
+                await receive()  # websocket.connect
+                await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            return answer
+
         try:
-            self.check_origin(request)
+            answer = await self._hands.decide(_user_id, meet)
         except Forbidden as forbidden:
             await _deny(scope, receive, send, forbidden)
             return
-        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
-        take_over = scope.get("extensions", {}).get(EXTENSION)
+        if self._hands.refuses is not None or not self._has_places():  # since it was asked
+            answer = self._refusal()
         if take_over is None:
             self._warn()
-            await receive()  # websocket.connect
-            await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        answer: Identity | Unauthorized | Goodbye | None = self._refusal()
-        if answer is None:
-            answer = await self._hands.decide(self._identify_upgrade, request)
-            if self._hands.refuses is not None or not self._has_places():  # while it was found out who this is
-                answer = self._refusal()
-        if take_over is None:
             carried = AsgiConnection(self._hands, receive, send, knows_us=subprotocol is not None)
             self._enter(carried, answer)
             await carried.run()
@@ -178,7 +189,7 @@ class Gate:
         except Unauthorized as problem:
             return problem
 
-    def _enter(self, connection: Connection, answer: Identity | Unauthorized | Goodbye | None) -> None:
+    def _enter(self, connection: Connection, answer: Answer) -> None:
         """Let somebody in, who may have said who they are, or tell them why not."""
         if isinstance(answer, Goodbye):
             connection.say(answer)
@@ -203,6 +214,10 @@ class Gate:
                 "one is not, rests with it; `holdfast serve` and `uvicorn --ws holdfast.server.websocket:"
                 "WebSocketProtocol` do"
             )
+
+
+def _user_id(answer: Answer) -> str | None:
+    return answer.user.user_id if isinstance(answer, Identity) else None
 
 
 async def _deny(scope: Scope, receive: Receive, send: Send, refusal: Forbidden | Unavailable) -> None:

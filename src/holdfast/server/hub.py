@@ -342,7 +342,8 @@ class Hub:
         """
         Put a user out of a room, with all their tabs; `Unavailable`: perhaps nothing has happened, do it again.
 
-        Take the right away first: whoever was just coming in is asked about again (`authorize`). The other servers
+        Take the right away first: if they were just coming in, they are asked about again (`authenticate`, `authorize`),
+        and nobody else is. The other servers
         do it as soon as they hear of it, and may put out once more who was let in again there meanwhile.
         """
         await self._expel(user_id, room)

@@ -22,7 +22,7 @@ from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Error, Ping
+from holdfast.protocol.messages import Error, Ping, ServerMessage
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
@@ -173,6 +173,11 @@ class NativeConnection(Connection, Sipping):
     def write(self, wire: bytes, frames: Sequence[Frame]) -> None:
         """Send frames."""
         self._transport.write(wire)
+
+    def say(self, message: ServerMessage) -> None:
+        """Tell it something, unless a close frame was said (RFC 6455 §5.5.1)."""
+        if not self._closing:
+            super().say(message)
 
     def ping(self) -> Pinged | None:
         """Send a ping; return where in the stream it is, if anything is before it."""
