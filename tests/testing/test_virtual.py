@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -126,16 +127,28 @@ def test_what_is_left_of_a_process_ends_when_it_is_buried_and_not_when_its_memor
         async for _ in items():
             pass
 
+    @asynccontextmanager
+    async def held() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await wait("manager")
+
+    async def hold() -> None:
+        async with held():
+            await loop.create_future()
+
     process.run(lambda: loop.create_task(wait("task"), name="a"))
     process.run(lambda: loop.create_task(read(), name="b"))
+    process.run(lambda: loop.create_task(hold(), name="c"))
     loop.call_at(1.5, process.kill)
     loop.run_until_complete(asyncio.sleep(9))
     bury(loop, [process])
-    assert ended == ["task of a", "generator of b"]
+    assert ended == ["task of a", "generator of b", "manager of c"]
     process.tasks.clear()
     loop.close()
     gc.collect()
-    assert ended == ["task of a", "generator of b"]
+    assert ended == ["task of a", "generator of b", "manager of c"]
     assert complaints == []
 
 

@@ -11,7 +11,6 @@ ever runs again, no `finally`, no `except`, as after SIGKILL.
 from __future__ import annotations
 
 import asyncio
-import gc
 import heapq
 import logging
 import random
@@ -23,7 +22,6 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
-from types import AsyncGeneratorType, CoroutineType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -279,8 +277,9 @@ def bury(loop: asyncio.AbstractEventLoop, processes: Iterable[Process]) -> None:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             asyncio.tasks._enter_task(loop, task)
             try:
-                for work in _chain(task.get_coro()):
-                    _close(work)
+                with suppress(BaseException):
+                    for _ in range(PARTING):
+                        task.get_coro().throw(_Buried())
             finally:
                 asyncio.tasks._leave_task(loop, task)
     finally:
@@ -288,30 +287,8 @@ def bury(loop: asyncio.AbstractEventLoop, processes: Iterable[Process]) -> None:
         logging.disable(disabled)
 
 
-def _chain(work: Any) -> list[CoroutineType[Any, Any, Any]]:
-    """Return a coroutine, that for which it waits, and so on: a generator between them would hand nothing on."""
-    found: list[CoroutineType[Any, Any, Any]] = []
-    while work is not None:
-        match work:
-            case CoroutineType():
-                found.append(work)
-                work = work.cr_await
-            case AsyncGeneratorType():
-                work = work.ag_await
-            case _:  # one step of either
-                steps = (
-                    each for each in gc.get_referents(work) if isinstance(each, CoroutineType | AsyncGeneratorType)
-                )
-                work = next(steps, None)
-    return found
-
-
-def _close(work: CoroutineType[Any, Any, Any]) -> None:
-    for _ in range(PARTING):
-        if work.cr_frame is None:
-            return
-        with suppress(BaseException):
-            work.close()
+class _Buried(BaseException):
+    """What all that is left of a process ends by; asynchronous generators do not hand on a `GeneratorExit`."""
 
 
 def _ahead() -> float:
