@@ -1,7 +1,8 @@
-// What a client in JavaScript makes of a server: node bad_answers.mjs …/browser http://… ['["frame", …]' for each dial]
+// What a client in JavaScript makes of a server: its URL, and '["frame", …]' for each dial, are the arguments.
 // With frames they are what each WebSocket says; without, no WebSocket gets through. Prints what happens, one JSON a line.
-const [folder, url, ...dials] = process.argv.slice(2);
-const { connect } = await import(`${folder}/holdfast.js`);
+import { connect } from "./holdfast.js"; // it runs in that folder
+
+const [, url, ...dials] = process.argv;
 
 const print = (...what) => console.log(JSON.stringify(what));
 let dialed = 0;

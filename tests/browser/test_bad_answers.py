@@ -6,21 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser.node import Script, needs_node, running
 from hostile import CONNECTED, SSE, Answer, endless, hostile, refused, stream
 from peers import WELCOME
 
-ROOT = Path(__file__).parents[2]
-NODE = shutil.which("node")
-pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node")
+pytestmark = needs_node
+CLIENT = Path(__file__).with_name("bad_answers.mjs").read_text()
 
 START = "id: k:lobby=0"
 GOOD = stream(START, 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"k:1"}')
@@ -28,51 +26,26 @@ GAP = 'event: resync\ndata: {"type":"resync","room":"lobby","reason":"epoch","cu
 MIB = 1 << 20
 
 
-class Script:
-    """A client in JavaScript, and what happens to it."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def until(self, what: str, seconds: float = 10.0) -> list[Any]:
-        """Return the next of these."""
-        assert self._process.stdout is not None
-        async with asyncio.timeout(seconds):
-            while True:
-                line = await self._process.stdout.readline()
-                assert line, "it has ended"
-                happened = json.loads(line)
-                assert happened[0] != "reported", happened
-                if happened[0] == what:
-                    return happened[1:]
-
-    def retry_now(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"now\n")
+def client_of(url: str, *dials: list[str]) -> AbstractAsyncContextManager[Script]:
+    return running(CLIENT, url, *map(json.dumps, dials))
 
 
-@asynccontextmanager
-async def script(url: str, *dials: list[str]) -> AsyncIterator[Script]:
-    assert NODE is not None
-    process = await asyncio.create_subprocess_exec(
-        NODE, "--max-old-space-size=600", str(Path(__file__).with_name("bad_answers.mjs")),
-        str(ROOT / "src" / "holdfast" / "browser"), url, *map(json.dumps, dials),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield Script(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+async def until(what: str, client: Script, seconds: float = 10.0) -> list[Any]:
+    """Return the next of these that happens to a client."""
+    async with asyncio.timeout(seconds):
+        async for name, *happened in client:
+            assert name != "reported", happened
+            if name == what:
+                return happened
+    raise AssertionError("it has ended")
 
 
 async def lost_and_back(answers: dict[str, list[Answer]], seconds: float = 5.0) -> str:
     """See that the first link is lost within this, and all is told on the next; return why it was."""
-    async with hostile(**{name: [*given] for name, given in answers.items()}) as peer, script(peer.url) as client:
-        reason: str = (await client.until("waiting", seconds))[0]
-        client.retry_now()
-        assert await client.until("event") == ["k:1"]
+    async with hostile(**{name: [*given] for name, given in answers.items()}) as peer, client_of(peer.url) as client:
+        reason: str = (await until("waiting", client, seconds))[0]
+        client.say("now")
+        assert await until("event", client) == ["k:1"]
         return reason
 
 
@@ -118,8 +91,8 @@ READ: dict[str, dict[str, list[Answer]]] = {
 
 async def lost(answers: dict[str, list[Answer]], seconds: float) -> str:
     """See that the first link is lost within this; return why it was."""
-    async with hostile(**{road: [*given] for road, given in answers.items()}) as peer, script(peer.url) as client:
-        return str((await client.until("waiting", seconds))[0])
+    async with hostile(**{road: [*given] for road, given in answers.items()}) as peer, client_of(peer.url) as client:
+        return str((await until("waiting", client, seconds))[0])
 
 
 @pytest.mark.parametrize("answers", READ.values(), ids=READ)
@@ -148,8 +121,8 @@ async def test_an_answer_without_end_is_a_lost_link(answers: dict[str, list[Answ
 @pytest.mark.parametrize("after", ["9" * 9, "9" * 400, "-5", "soon"])
 async def test_whoever_is_sent_away_for_an_age_is_back_in_hours_or_by_its_own_rule(after: str) -> None:
     busy = refused("503 Service Unavailable", **{"retry-after": after})
-    async with hostile(send=[busy]) as peer, script(peer.url) as client:
-        _, delay, _ = await client.until("waiting")
+    async with hostile(send=[busy]) as peer, client_of(peer.url) as client:
+        _, delay, _ = await until("waiting", client)
         assert 3600 <= delay <= 7200 if after.startswith("9") else delay == 1
 
 
@@ -167,9 +140,9 @@ BAD = {
 @pytest.mark.parametrize("said", BAD.values(), ids=BAD)
 async def test_the_same_on_a_websocket(said: str) -> None:
     frames = said.split("|")
-    async with script("http://localhost/ws", frames, frames, [WELCOME, JOINED]) as client:
-        times = [(await client.until("dial"))[0] for _ in range(3)]
-        assert await client.until("resync") == ["k:0"]
+    async with client_of("http://localhost/ws", frames, frames, [WELCOME, JOINED]) as client:
+        times = [(await until("dial", client))[0] for _ in range(3)]
+        assert await until("resync", client) == ["k:0"]
     first, second = (after - before for before, after in pairwise(times))
     assert first > 0.9
     assert second > 1.9
@@ -177,7 +150,7 @@ async def test_the_same_on_a_websocket(said: str) -> None:
 
 async def test_whoever_is_told_to_move_again_and_again_dials_no_more_often_for_it() -> None:
     goodbye = '{"type":"goodbye","reason":"x","after_ms":0,"spread_ms":0}'
-    async with script("http://localhost/ws", [WELCOME, *[goodbye] * 100]) as client:
-        times = [(await client.until("dial"))[0] for _ in range(4)]
+    async with client_of("http://localhost/ws", [WELCOME, *[goodbye] * 100]) as client:
+        times = [(await until("dial", client))[0] for _ in range(4)]
     gaps = [after - before for before, after in pairwise(times)]
     assert all(gap > least for gap, least in zip(gaps, (0.24, 0.24, 1.99), strict=True)), gaps

@@ -5,18 +5,15 @@ The page, and `holdfast.js`, behind a proxy that lets no WebSocket through.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, Route
 
+from browser.node import needs_node, printed, running
 from faults import Middlebox
-from peers import SRC, StartBoard
+from peers import StartBoard
 
 WAYS: dict[str, dict[str, Any]] = {
     "refused": {"websocket": "refused"},
@@ -110,10 +107,9 @@ async def test_a_snapshot_that_overtakes_the_answer_to_a_join_makes_the_page_dea
         await page.wait_for_selector(f"[data-task-id={task['id']}]")
 
 
-NODE = shutil.which("node")
 SCRIPT = """
-import { connect } from "%s/holdfast.js";
-const client = connect("%s", { roomKey: "boardId" });
+import { connect } from "./holdfast.js";
+const client = connect(process.argv[1], { roomKey: "boardId" });
 const room = client.join("board-1");
 const said = [];
 room.on("resync", ({ reason }) => said.push(reason));
@@ -126,20 +122,17 @@ room.on("resync", () => room.command("create_task", { listId: "list-todo", title
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="there is no node")
-async def test_holdfast_js_in_node_needs_no_websocket_at_all(start_board: StartBoard, tmp_path: Path) -> None:
-    assert NODE is not None
-    script = tmp_path / "script.mjs"  # node 20 has no WebSocket of its own
-    script.write_text(SCRIPT % (SRC / "holdfast" / "browser", f"{start_board().url}/ws"))
-    done = await asyncio.to_thread(
-        subprocess.run, [NODE, str(script)], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert (done.stdout.strip(), done.stderr) == ('["new","task_created","http"]', "")
+@needs_node
+async def test_holdfast_js_in_node_needs_no_websocket_at_all(
+    start_board: StartBoard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = await printed(SCRIPT, f"{start_board().url}/ws")  # node 20 has no WebSocket of its own
+    assert (told, capfd.readouterr().err) == ([["new", "task_created", "http"]], "")
 
 
 SEVERAL = """
-import { connect } from "%s/holdfast.js";
-const client = connect("%s", { roomKey: "boardId", jitter: false });
+import { connect } from "./holdfast.js";
+const client = connect(process.argv[1], { roomKey: "boardId", jitter: false });
 const print = (...what) => console.log(JSON.stringify(what));
 for (const name of ["board-1", "nowhere", "board-2"]) {
   const room = client.join(name);
@@ -152,26 +145,19 @@ client.on("status", ({ detail, code }) => detail === "closed" && print(detail, c
 ROADS = {name: WAYS[way] for name, way in {"stream": "refused", "held": "held back", "short": "impatient"}.items()}
 
 
-@pytest.mark.skipif(NODE is None, reason="there is no node")
+@needs_node
 @pytest.mark.parametrize("road", ROADS)
-async def test_of_several_rooms_one_is_refused_and_the_others_go_on(
-    start_board: StartBoard, tmp_path: Path, road: str
-) -> None:
-    assert NODE is not None
+async def test_of_several_rooms_one_is_refused_and_the_others_go_on(start_board: StartBoard, road: str) -> None:
     server = start_board()
-    script = tmp_path / "script.mjs"
     async with Middlebox(server.port, **ROADS[road]) as box:
-        script.write_text(SEVERAL % (SRC / "holdfast" / "browser", f"http://127.0.0.1:{box.port}/ws"))
-        process = await asyncio.create_subprocess_exec(NODE, str(script), stdout=asyncio.subprocess.PIPE)
         said: list[list[Any]] = []
 
         async def until(*what: Any) -> None:
-            assert process.stdout is not None
             async with asyncio.timeout(30):
                 while [*what] not in said:
-                    said.append(json.loads(await process.stdout.readline()))
+                    said.append(await anext(node))
 
-        try:
+        async with running(SEVERAL, f"http://127.0.0.1:{box.port}/ws") as node:
             await until("nowhere", "not_found", "nowhere")
             await until("board-1", "new")
             await until("board-2", "new")
@@ -188,16 +174,13 @@ async def test_of_several_rooms_one_is_refused_and_the_others_go_on(
             await until("board-2", "not_found", "board-2")
             await server.new_task("three")
             await until("board-1", "task_created", "three")
-        finally:
-            process.kill()
-            await process.wait()
     told = [what for room, *what in said if room == "board-1"]
     assert told == [["new"], *(["task_created", title] for title in ("one", "two", "three"))]
     assert not any(happened[0] == "closed" for happened in said)
 
 
 SILENT = """
-import { HttpSocket, Reader } from "%s/holdfast-http.js";
+import { HttpSocket, Reader } from "./holdfast-http.js";
 AbortSignal.timeout = (seconds) => {
   const patience = new AbortController();
   setTimeout(() => patience.abort(new Error(`no answer within ${seconds}`)));
@@ -212,17 +195,13 @@ socket.onclose = (event) => console.log(JSON.stringify(event));
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="there is no node")
-def test_a_link_on_which_nothing_that_is_said_is_answered_is_given_up(tmp_path: Path) -> None:
-    assert NODE is not None
-    script = tmp_path / "script.mjs"
-    script.write_text(SILENT % (SRC / "holdfast" / "browser"))
-    done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
-    assert done.stdout.strip() == '{"code":1006,"reason":"Error: no answer within 30000"}', done.stderr
+@needs_node
+async def test_a_link_on_which_nothing_that_is_said_is_answered_is_given_up() -> None:
+    assert await printed(SILENT) == [{"code": 1006, "reason": "Error: no answer within 30000"}]
 
 
 HALF = """
-import { HttpSocket, Reader } from "%s/holdfast-http.js";
+import { HttpSocket, Reader } from "./holdfast-http.js";
 globalThis.fetch = async (url) => {
   if (url.pathname.endsWith("/events")) return new Promise(() => {});
   return Response.json({ type: "reply", ref: "1", ok: true });
@@ -241,10 +220,6 @@ setTimeout(() => process.exit(), 500);
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="there is no node")
-def test_while_something_is_read_only_what_is_read_is_a_sign_of_life(tmp_path: Path) -> None:
-    assert NODE is not None
-    script = tmp_path / "script.mjs"
-    script.write_text(HALF % (SRC / "holdfast" / "browser"))
-    done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
-    assert done.stdout.strip() == "[true,false]", done.stderr
+@needs_node
+async def test_while_something_is_read_only_what_is_read_is_a_sign_of_life() -> None:
+    assert await printed(HALF) == [[True, False]]

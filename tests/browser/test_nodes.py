@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
-from peers import SRC, Balancer, Server
-
-NODE = shutil.which("node")
+from browser.node import needs_node, printed
+from peers import Balancer, Server
 
 
 @pytest.fixture
@@ -82,7 +79,7 @@ async def test_the_page_moves_to_another_server_and_shows_everything(servers: li
 
 
 BESIDE = """
-import { connect } from "%s/holdfast.js";
+import { connect } from "./holdfast.js";
 const sockets = [];
 class Socket {
   readyState = 0;
@@ -113,17 +110,13 @@ class Socket {
 const client = connect("ws://localhost/ws", { WebSocket: Socket, token: "t" });
 client.on("connected", () => {
   if (sockets.length === 1) return sockets[0].say({ type: "goodbye", reason: "restart", after_ms: 0, spread_ms: 0 });
-  console.log(sockets.map(({ readyState }) => readyState).join(" "));
+  console.log(JSON.stringify(sockets.map(({ readyState }) => readyState)));
   process.exit();
 });
 setTimeout(() => process.exit(1), 9000);
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="there is no node")
-def test_a_link_that_ends_while_another_is_opened_beside_it_ends_with_that(tmp_path: Path) -> None:
-    assert NODE is not None
-    script = tmp_path / "script.mjs"
-    script.write_text(BESIDE % (SRC / "holdfast" / "browser"))
-    done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=20, check=False)
-    assert done.stdout.strip() == "3 3 1", done.stderr
+@needs_node
+async def test_a_link_that_ends_while_another_is_opened_beside_it_ends_with_that() -> None:
+    assert await printed(BESIDE) == [[3, 3, 1]]
