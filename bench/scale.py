@@ -42,6 +42,8 @@ from databases import Cluster, binaries, create  # noqa: E402
 from peers import Server  # noqa: E402
 
 LIMIT_SECONDS = 290
+#: Those that this process may use, before it keeps to the last of them.
+CORES = sorted(os.sched_getaffinity(0))
 #: Connections to PostgreSQL of which a server says which process serves them.
 ROLES = ("writer", "caller", "asker", "looker")
 TEXT = "x" * 100
@@ -354,8 +356,7 @@ class Bench:
         nodes = [
             {key: late[key] - early.get(key, 0.0) for key in late} for early, late in zip(before, after, strict=True)
         ]
-        cores = sorted(os.sched_getaffinity(self.nodes[0].server.pid) | os.sched_getaffinity(0))
-        first, last = ((late[core] - worked[core]) / seconds for core in (cores[0], cores[-1]))
+        first, last = ((late[core] - worked[core]) / seconds for core in (CORES[0], CORES[-1]))
         foreign = first - sum(node["cpu"] for node in nodes) / seconds, last - (spent + heard) / seconds
         self.foreign.append(max(0.0, sum(foreign) / 2))
         return Window(seconds, nodes, spent, heard, (max(0.0, foreign[0]), max(0.0, foreign[1])))
@@ -371,7 +372,6 @@ BEGAN = time.monotonic()
 @contextmanager
 def serving(cluster: Cluster, name: str, count: int) -> Iterator[Bench]:
     """Have so many servers on a database of their own."""
-    cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as held:
         dsn = create(cluster.dsn("postgres"), name)
         nodes = []
@@ -379,11 +379,11 @@ def serving(cluster: Cluster, name: str, count: int) -> Iterator[Bench]:
             folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
             (folder / "scale_app.py").write_text(APP)
             server = Server(folder, "serve", "scale_app:app", "--speed", "--log-level", "error", env={"DSN": dsn})
-            os.sched_setaffinity(0, {cores[0]})  # which a server that is started now inherits
+            os.sched_setaffinity(0, {CORES[0]})  # which a server that is started now inherits
             try:
                 held.enter_context(server)
             finally:
-                os.sched_setaffinity(0, {cores[-1]})
+                os.sched_setaffinity(0, {CORES[-1]})
             nodes.append(Node(server))
             note(f"server {number + 1} of {count} is up")
         yield Bench(cluster, dsn, nodes)
@@ -777,8 +777,7 @@ async def measure(scale: float) -> dict[str, Any]:
     if programs is None:
         sys.exit("there is no PostgreSQL (Debian: apt install postgresql)")
     allow_files()
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
+    os.sched_setaffinity(0, {CORES[-1]})
     costs: Costs = {}
     points: dict[str, dict[str, float]] = {}
     shares: list[float] = []
@@ -813,7 +812,7 @@ async def measure(scale: float) -> dict[str, Any]:
             points["mix"] = await point_mix(bench)
             shares += bench.foreign
     return {
-        "machine": f"{len(cores)} cores, {processor_name()}, Python {platform.python_version()}, PostgreSQL 15",
+        "machine": f"{len(CORES)} cores, {processor_name()}, Python {platform.python_version()}, PostgreSQL 15",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "foreign": round(sum(shares) / len(shares), 2),
         "costs": {key: value if isinstance(value, list) else float(f"{value:.4g}") for key, value in costs.items()},
