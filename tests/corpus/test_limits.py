@@ -12,17 +12,15 @@ from typing import Any
 import pytest
 
 from corpus.target import PING, Strict, Target, frame, request, say, works
-from holdfast import Hub, Limits
+from holdfast import Hub
 from holdfast.store.retention import Retention
-
-LIMITS = Limits()
 
 
 async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_back() -> None:
     """Ten thousand sockets are not opened for this: what is counted is."""
     async with Hub("memory:") as hub:
         hands: Any = hub.opened.hands
-        for taken, count in ((hands.connections, LIMITS.connections), (hands.streams, LIMITS.streams)):
+        for taken, count in ((hands.connections, 10_000), (hands.streams, 5_000)):
             taken.update(dict.fromkeys(range(count - 1)))
         assert hub.opened.gate._has_places()
         hands.connections[-1] = hands.streams[-1] = None
@@ -37,7 +35,7 @@ async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_back() -
             said.append(message)
 
         async def receive() -> Any:
-            return {"type": "http.request"}
+            await asyncio.Event().wait()  # it stays
 
         async with asyncio.timeout(2):
             await hub.app(scope, receive, send)
@@ -60,7 +58,7 @@ def test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second(target: Tar
         peer.says_goodbye = False
         assert peer.closed() == 4129
         peer.answer()
-        assert time.monotonic() - began < LIMITS.close_seconds + 1.0
+        assert time.monotonic() - began < 2.0
 
 
 @pytest.mark.long
@@ -103,8 +101,8 @@ def slow_handshakes(target: Target) -> None:
             assert time.monotonic() - knocking < 1.0
             time.sleep(max(0.0, second + 1 - (time.monotonic() - began)))
         assert len(ended) == len(slow)
-        assert LIMITS.request_seconds - 1.0 < min(ended.values())
-        assert max(ended.values()) < LIMITS.request_seconds + 3.0
+        assert min(ended.values()) > 9.0
+        assert max(ended.values()) < 13.0
 
 
 @pytest.mark.long
@@ -114,10 +112,10 @@ def test_a_poll_is_answered_and_a_stream_commented_on_in_time(target: Target) ->
         target.raw(request("GET", "/events?room=attic")) as stream,
     ):
         began = time.monotonic()
-        stream.until(b": heartbeat\n\n", LIMITS.stream_heartbeat + 2.0)
-        assert time.monotonic() - began > LIMITS.stream_heartbeat - 1.0
-        poll.until(b'"timeout":true', LIMITS.poll_seconds + 2.0)
-        assert time.monotonic() - began > LIMITS.poll_seconds - 1.0
+        stream.until(b": heartbeat\n\n", 17.0)
+        assert time.monotonic() - began > 14.0
+        poll.until(b'"timeout":true', 17.0)
+        assert time.monotonic() - began > 29.0
 
 
 @pytest.mark.long
@@ -132,6 +130,6 @@ def test_three_hundred_who_are_nobody_and_say_nothing_are_all_ended_in_time(tmp_
         for peer in silent:
             peer.send(say(type="pong")[:3])
         for peer in silent:
-            assert peer.closed(LIMITS.auth_seconds + 3.0) in (4108, 1006)
-            assert time.monotonic() - came > LIMITS.auth_seconds - 0.5
-        assert time.monotonic() - began < LIMITS.auth_seconds + 3.0
+            assert peer.closed(13.0) in (4108, 1006)
+            assert time.monotonic() - came > 9.5
+        assert time.monotonic() - began < 13.0
