@@ -33,7 +33,7 @@ TESTS = {
     "request_seconds": "test_a_thousand_slow_handshakes_are_all_ended_in_time",
     "head_bytes": "test_CVE_2025_67725_a_head_without_end_is_not_kept",
     "close_seconds": "test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second",
-    "body_bytes": "test_CVE_2026_70399_the_limits_that_are_documented_are_those_of_the_server",
+    "body_bytes": "test_a_body_is_at_most_64_kib",
     "stream_rooms": "test_a_stream_carries_at_most_32_rooms",
     "poll_seconds": "test_a_poll_is_answered_and_a_stream_commented_on_in_time",
     "stream_heartbeat": "test_a_poll_is_answered_and_a_stream_commented_on_in_time",
@@ -45,12 +45,12 @@ TESTS = {
 }
 
 
-def found(name: str) -> str:
-    """Return where such a test is, as a link of the documentation."""
+def test_of(limit: str) -> tuple[Path, str]:
+    """Return where the test of a limit's default is, and its name."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        if re.search(rf"def {name}\w*\(", path.read_text()):
-            return f"[{path.stem}](../{path.relative_to(ROOT)})"
-    raise LookupError(f"there is no test {name}")
+        if found := re.search(rf"def ({TESTS[limit]}\w*)\(", path.read_text()):
+            return path.relative_to(ROOT), found[1]
+    raise LookupError(f"there is no test {TESTS[limit]}")
 
 
 def reasons() -> dict[str, str]:
@@ -76,14 +76,16 @@ def document() -> str:
         "",
         "Every limit of a server, with its default, which is enforced unless you say otherwise:",
         "`Hub(limits=Limits(…))`. Bytes and seconds. What a client can run into is told to it when it connects",
-        "([PROTOCOL.md](../PROTOCOL.md)).",
+        "([PROTOCOL.md](../PROTOCOL.md)). Each test is [seen to fail](simulation.md#would-it-see-a-mistake)",
+        "where its default is a thousand times as much: `python tests/planted/run.py --only server/limits.py`.",
         "",
         "| | default | | tested by |",
         "|---|--:|---|---|",
     ]  # fmt: skip
     defaults = Limits()
     for name, why in reasons().items():
-        lines.append(f"| `{name}` | {getattr(defaults, name):,g} | {why} | {found(TESTS[name])} |")
+        path, _ = test_of(name)
+        lines.append(f"| `{name}` | {getattr(defaults, name):,g} | {why} | [{path.stem}](../{path}) |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,12 @@ Each of these is a mistake that somebody might make, small, and not seen by mere
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import dataclass
+
+from corpus.defaults import TESTS, test_of
+from holdfast import Limits
 
 #: The simulation (`python -m holdfast.testing.simulate`): wherever it can see a mistake, it is what must catch it.
 SEA = "sea"
@@ -37,6 +42,14 @@ class Bug:
     new: str
     by: str = SEA
     also: tuple[tuple[str, str, str], ...] = ()
+
+
+def boundless(limit: str) -> Bug:
+    """Return the mistake that a limit has a default which is as good as none; the test of that must catch it."""
+    (line,) = re.findall(rf"^    {limit}: .+\n", inspect.getsource(Limits), re.MULTILINE)
+    path, test = test_of(limit)
+    much = line.replace("\n", " * 1000\n")
+    return Bug(f"{limit} is a thousand times as much by default", "server/limits.py", line, much, f"{path}::{test}")
 
 
 BUGS = (
@@ -1037,4 +1050,6 @@ BUGS = (
         "        self._claims.clear()\n",
         SEA_OF_THREE,
     ),
+    # The limits.
+    *map(boundless, TESTS),
 )
