@@ -342,9 +342,8 @@ class Hub:
         """
         Put a user out of a room, with all their tabs; `Unavailable`: perhaps nothing has happened, do it again.
 
-        Take the right away first: if they were just coming in, they are asked about again (`authenticate`, `authorize`),
-        and nobody else is. The other servers
-        do it as soon as they hear of it, and may put out once more who was let in again there meanwhile.
+        Take the right away first: if they are just coming in, they are asked about again (`authenticate`, `authorize`).
+        The other servers do it as soon as they hear of it, and may put out once more whom they let in again meanwhile.
         """
         await self._expel(user_id, room)
 
