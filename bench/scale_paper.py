@@ -304,7 +304,9 @@ def size(value: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Return a time as it is read: 3.1 ms, 0.5 ms, 72 µs."""
+    """Return a time as it is read: 3.1 ms, 0.5 ms, 72 µs; none where it is hidden in what it was fitted beside."""
+    if value == 0:
+        return "not told apart"
     return f"{1000 * value:.3g} ms" if value >= 0.0005 else f"{float(f'{1e6 * value:.2g}'):g} µs"
 
 
