@@ -434,6 +434,7 @@ BUGS = (
         "core/backoff.py",
         "max(FLOOR, ceiling * dice) if self._jitter",
         "ceiling * dice if self._jitter",
+        "tests/core/test_backoff.py",
     ),
     Bug(
         "the delays do not grow",

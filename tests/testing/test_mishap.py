@@ -63,10 +63,10 @@ def test_a_bad_disk_is_felt_by_whoever_writes(fail: Callable[[Disk, Felt], None]
         connection = connect()
         fail(disk, felt)
         connection.execute("SELECT * FROM t").fetchall()
-        assert (felt.count, disk.failures) == (0, [])
+        assert felt.count == 0
         with pytest.raises(sqlite3.OperationalError):
             connection.execute("INSERT INTO t VALUES (randomblob(9000))")
-        assert felt.count == len(disk.failures) > 0
+        assert felt.count
         disk.recover()
         connection.execute("INSERT INTO t VALUES (1)")
 

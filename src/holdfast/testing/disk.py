@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import random
-import time
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 from dataclasses import dataclass, field
 from functools import cache
@@ -149,7 +148,6 @@ class Disk:
         is_full: Whether nothing more can be written.
         fails_to_sync: Whether a sync fails, of which nobody knows what it has written, and which the next does not
             make up for.
-        failures: When something could not be written, or synced, by the clock of this process.
         delay: Seconds that a sync takes: between these two. A thread of the sea waits for so long; others do not.
     """
 
@@ -159,7 +157,6 @@ class Disk:
         self.refused: Felt = unfelt  # called when there was no room for something
         self.not_synced: Felt = unfelt  # called when a sync has failed
         self.delay = (0.0, 0.0)
-        self.failures: list[float] = []
         self.writes = 0
         self.dice = dice
         self.files: dict[str, File] = {}
@@ -188,11 +185,6 @@ class Disk:
     def fail_syncs(self, felt: Felt = unfelt) -> None:
         """Have no sync succeed from now on."""
         self.fails_to_sync, self.not_synced = True, felt
-
-    def fail(self, felt: Felt) -> None:
-        """Note that something could not be done."""
-        self.failures.append(time.monotonic())
-        felt()
 
     def recover(self) -> None:
         """Be as good as new."""
@@ -324,7 +316,7 @@ class _System:
         if file is None:
             return IOERR
         if self._disk.is_full and offset + size > len(file.now):
-            self._disk.fail(self._disk.refused)
+            self._disk.refused()
             return FULL
         self._disk.writes += 1
         file.write(offset, ctypes.string_at(data, size))
@@ -347,7 +339,7 @@ class _System:
             return IOERR
         if self._disk.fails_to_sync:
             file.fail_to_sync(self._disk.dice)
-            self._disk.fail(self._disk.not_synced)
+            self._disk.not_synced()
             return IOERR_FSYNC
         file.sync()
         return OK

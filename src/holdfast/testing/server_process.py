@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from holdfast import Hub
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, OutcomeUnknown, Unavailable
 from holdfast.protocol.codec import Codec
 from holdfast.server.conversation import Request
 from holdfast.server.hub import open_hubs
@@ -139,6 +139,7 @@ class ServerProcess:
         process: The one that runs, if any does.
         hub: Its hub, once that is open.
         starts: How often it was started.
+        put_off: The texts that it could not write down for now. Whoever is not told so asks for them again.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class ServerProcess:
         self.hub: Hub | None = None
         self.dead: list[Process] = []
         self.starts = 0
+        self.put_off: set[str] = set()
         self._running: asyncio.Task[None] | None = None
         self._told_to_end = asyncio.Event()
 
@@ -207,7 +209,7 @@ class ServerProcess:
 
     async def _serve(self) -> None:
         hub = Hub(self.keeping.open(Codec("room")), limits=self._limits)
-        hub.on("add")(_adding(hub))
+        hub.on("add")(_adding(hub, self.put_off))
         hub.snapshot(entries)
         hub.authorize(lambda user, room, action: room != LOCKED)
         config = configure(hub.app, self._limits, speed=False, log_level="critical")
@@ -224,9 +226,14 @@ class ServerProcess:
             await server.shutdown()
 
 
-def _adding(hub: Hub) -> Callable[[Request], Any]:
+def _adding(hub: Hub, put_off: set[str]) -> Callable[[Request], Any]:
     async def adding(request: Request) -> str:
         assert request.room is not None
-        return await hub.write(add, request.room, msgspec.convert(request.data["text"], str))
+        text = msgspec.convert(request.data["text"], str)
+        try:
+            return await hub.write(add, request.room, text)
+        except (OutcomeUnknown, Unavailable):
+            put_off.add(text)
+            raise
 
     return adding

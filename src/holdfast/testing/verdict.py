@@ -256,14 +256,14 @@ class Verdict:
         """What one client has done in a room was done in the order of its commands."""
         for visitor in self._world.gone:
             for room, copy in visitor.copies.items():
-                given = [each for each in copy.given if not self._met_a_bad_disk(each)]
-                done = [places[each.text] for each in given if each.outcome == "done" and each.text in places]
+                given = [each.text for each in copy.given if each.outcome == "done" and not self._was_put_off(each)]
+                done = [places[text] for text in given if text in places]
                 if done != sorted(done):
                     self.wrong(f"what {visitor.name} has commanded in {room} was done in another order")
 
-    def _met_a_bad_disk(self, command: Command) -> bool:
-        """Whether a commit failed while it was under way: it goes again, and the next one is on its way already."""
-        return any(command.given <= when <= command.answered for when in self._world.disk.failures)
+    def _was_put_off(self, command: Command) -> bool:
+        """Whether a server could not do it, and was not heard: it goes again, and the next one is done already."""
+        return any(command.text in server.put_off for server in self._world.servers)
 
     # What there is.
 
