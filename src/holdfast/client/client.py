@@ -21,7 +21,6 @@ from msgspec import UNSET
 
 from holdfast.client.road import News, Road, websocket_url
 from holdfast.client.room import Room, Snapshot
-from holdfast.client.websocket import WebSocketRoad, is_free
 from holdfast.core import link, outbox, roads
 from holdfast.core.backoff import Backoff
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
@@ -311,6 +310,8 @@ class Client:
 
     def _dial(self, by: roads.Road) -> Road:
         if by is roads.Road.WEBSOCKET:
+            from holdfast.client.websocket import WebSocketRoad  # which takes longer than all that a server needs
+
             road: Road = WebSocketRoad(self._heard)
         else:
             from holdfast.client.http import HttpRoad  # and with it an HTTP client: most links never need one
@@ -320,6 +321,8 @@ class Client:
         return road
 
     async def _try(self) -> None:
+        from holdfast.client.websocket import is_free
+
         if await is_free(self.url, self._credentials):
             self._put(None, link.Free())
 

@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import jwt
 from starlette.requests import HTTPConnection
 
 from holdfast.errors import Unauthorized
@@ -52,6 +51,8 @@ class Tokens:
 
     def sign(self, user: User, lifetime: float | None, *, is_guest: bool = False) -> str:
         """Return a token that says "this is `user`" for `lifetime` seconds, and not a whole one longer."""
+        import jwt  # and with it an HTTP client, which nobody needs who only wants a name from `holdfast`
+
         check_user(user)
         now = time.time()
         claims: dict[str, object] = {"sub": user.user_id, "name": user.name, "iat": now}
@@ -63,6 +64,8 @@ class Tokens:
 
     def read(self, token: str) -> Identity:
         """Return who a token says it is, or raise `Unauthorized`."""
+        import jwt
+
         try:
             claims = jwt.decode(
                 token,
@@ -98,7 +101,8 @@ def find_token(request: HTTPConnection) -> str | None:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip()
-    return request.query_params.get("token") or request.cookies.get(COOKIE) or None
+    in_query = request.query_params.get("token") if request.scope["query_string"] else None
+    return in_query or request.cookies.get(COOKIE) or None
 
 
 class Origins:
