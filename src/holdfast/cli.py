@@ -1,4 +1,4 @@
-"""The commands: `holdfast board`, `holdfast serve`, `holdfast watch`."""
+"""The commands: `holdfast board`, `serve`, `watch`, `bench`, `store`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
+import msgspec
 
 from holdfast import Limits, __version__
 from holdfast.board.app import create_app
@@ -132,6 +133,39 @@ def watch(url: str, room: str, token: str | None, no_jitter: bool) -> None:
         return
     if code is not None:
         raise SystemExit(1)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("room")
+@click.option("--clients", type=click.IntRange(1), default=100, help="How many come.")
+@click.option("--seconds", type=_seconds, default=10.0, help="How long they stay.")
+@click.option("--rate", type=_seconds, default=10.0, help="Publications, and commands, a second.")
+@click.option("--token", envvar="HOLDFAST_TOKEN", help="Who they are; without it, guests.")
+@click.option("--server-key", envvar="HOLDFAST_SERVER_KEY", help="With it, something is published (POST …/publish).")
+@click.option("--command", help="A type that your application handles: commands of it are sent.")
+@click.option("--data", default="{}", help="What is in those commands, a JSON object.")
+def bench(url: str, room: str, data: str, **options: Any) -> None:
+    """
+    Measure a server of yours, with so many of our clients in a room.
+
+    They are real: everybody in the room sees them, and what they publish and command.
+
+    \b
+    holdfast bench http://localhost:8000/live/ws room --server-key … --command say --data '{"text": "hello"}'
+    """
+    from holdfast.client.bench import Bench, Plan  # and with it an HTTP client, which no other command needs
+
+    try:
+        given = msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise click.ClickException(f"--data is a JSON object: {error}") from None
+    try:
+        asyncio.run(Bench(Plan(url, room, data=given, **options)).run(_print))
+    except TimeoutError:
+        raise click.ClickException(f"not all of {options['clients']} clients got in") from None
+    except (HoldfastError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.group()

@@ -1,0 +1,185 @@
+"""
+What does `holdfast bench` measure?
+
+A server of yours, from where you are: how long it takes to get in, how late a publication is with everybody, and how
+long a command takes. It does so with this library's clients, each of which costs more than a server spends on it: with
+more than a few hundred, it is they who are measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import httpx2
+
+from holdfast.client.client import connect
+from holdfast.client.road import websocket_url
+from holdfast.client.room import Room
+from holdfast.core.replica import Resync
+from holdfast.errors import HoldfastError
+from holdfast.protocol.messages import Event
+
+Print = Callable[[str], None]
+
+#: Clients that are on their way in at once.
+AT_ONCE = 50
+#: For so long it is waited for what is late, and for somebody who does not get in. Seconds.
+PATIENCE, DOOR_PATIENCE = 5.0, 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done; `rate` is how many publications, and how many commands, there are in a second."""
+
+    url: str
+    room: str
+    clients: int = 100
+    seconds: float = 10.0
+    rate: float = 10.0
+    token: str | None = None
+    server_key: str | None = None
+    command: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Bench:
+    """A plan that is carried out. Times are in seconds."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._mark = uuid4().hex  # of the publications that are ours
+        self._published = 0
+        self._came = asyncio.Event()
+        self._late: list[float] = []  # when each came to each, after it was asked for
+        self._answered: list[float] = []
+        self._refused: Counter[str] = Counter()
+        self._resyncs = 0
+        self._events = 0
+
+    async def run(self, out: Print) -> None:
+        """Do it, and say what it was."""
+        plan, door, got_in = self._plan, asyncio.Semaphore(AT_ONCE), list[float]()
+        async with AsyncExitStack() as clients:
+
+            async def come() -> Room:
+                async with door, asyncio.timeout(DOOR_PATIENCE):
+                    began = time.perf_counter()
+                    client = await clients.enter_async_context(connect(plan.url, token=plan.token))
+                    room = await clients.enter_async_context(client.join(plan.room))
+                    await anext(room)  # where it begins
+                    got_in.append(time.perf_counter() - began)
+                    return room
+
+            began = time.perf_counter()
+            rooms = await asyncio.gather(*(come() for _ in range(plan.clients)))
+            seconds = time.perf_counter() - began
+            out(f"in        {plan.clients} clients after {seconds:.2f} s; each took {_times(got_in)}")
+            reading = asyncio.gather(*map(self._read, rooms))
+            working = asyncio.gather(asyncio.sleep(plan.seconds), self._publish(), self._command(rooms))
+            try:
+                await asyncio.wait((reading, working), return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()  # somebody was sent away for good, and this says why
+                working.result()
+                await self._catch_up()
+            finally:
+                reading.cancel()
+                working.cancel()
+                await asyncio.gather(reading, working, return_exceptions=True)
+            self._tell(out)
+
+    async def _read(self, room: Room) -> None:
+        async for item in room:
+            match item:
+                case Event(data={"bench": str(mark), "at": float(at)}) if mark == self._mark:
+                    self._late.append(time.perf_counter() - at)
+                    self._came.set()
+                case Event():
+                    self._events += 1
+                case Resync():
+                    self._resyncs += 1
+
+    async def _publish(self) -> None:
+        plan = self._plan
+        if plan.server_key is None:
+            return
+        url = _beside(plan.url, "publish")
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {plan.server_key}"}) as http:
+
+            async def publish() -> None:
+                data = {"bench": self._mark, "at": time.perf_counter()}
+                answer = await http.post(url, json={"room": plan.room, "type": "bench", "data": data})
+                if answer.status_code == 201:
+                    self._published += 1
+                else:
+                    self._refused[f"HTTP {answer.status_code} at {url}"] += 1
+
+            await self._again_and_again(publish)
+
+    async def _command(self, rooms: Sequence[Room]) -> None:
+        plan, turn = self._plan, 0
+        if plan.command is None:
+            return
+
+        async def command() -> None:
+            nonlocal turn
+            turn += 1
+            began = time.perf_counter()
+            try:
+                await rooms[turn % len(rooms)].command(plan.command or "", **plan.data)
+            except HoldfastError as refusal:
+                self._refused[str(refusal)] += 1
+            self._answered.append(time.perf_counter() - began)
+
+        await self._again_and_again(command)
+
+    async def _again_and_again(self, work: Callable[[], Any]) -> None:
+        """Do something as often as is planned, whether or not what was begun before has ended."""
+        plan, began = self._plan, time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(round(plan.seconds * plan.rate)):
+                await asyncio.sleep(max(0.0, began + number / plan.rate - time.perf_counter()))
+                tasks.create_task(work())
+
+    async def _catch_up(self) -> None:
+        """Wait for what is late."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while len(self._late) < self._published * self._plan.clients:
+                    self._came.clear()
+                    await self._came.wait()
+
+    def _tell(self, out: Print) -> None:
+        plan = self._plan
+        if plan.server_key is not None:
+            due = self._published * plan.clients
+            out(f"published {self._published}, {len(self._late)} of {due} deliveries came, after {_times(self._late)}")
+        if plan.command is not None:
+            out(f"commanded {len(self._answered)}, answered after {_times(self._answered)}")
+        out(f"heard     {self._events} other events; started afresh {self._resyncs} times")
+        for reason, count in self._refused.most_common():
+            out(f"refused   {count}: {reason}")
+
+
+def _beside(url: str, name: str) -> str:
+    """Return the address of something that is mounted where the WebSocket is."""
+    parts = urlsplit(websocket_url(url))
+    scheme = "https" if parts.scheme == "wss" else "http"
+    return urlunsplit((scheme, parts.netloc, parts.path.rpartition("/")[0] + f"/{name}", "", ""))
+
+
+def _times(values: Sequence[float]) -> str:
+    """Return how long something took: half of it, 99 % of it, and the longest."""
+    if not values:
+        return "–"
+    ordered = sorted(values)
+    half, most = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, 99 * len(ordered) // 100)]
+    return f"{1000 * half:.1f} ms (99 % within {1000 * most:.1f}, all within {1000 * ordered[-1]:.1f})"

@@ -1,0 +1,78 @@
+"""What `holdfast bench` says of a server is what happened there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from holdfast.cli import main
+from peers import Server
+
+APP = """
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from holdfast import Forbidden, Hub
+
+hub = Hub("memory:", server_key="secret")
+
+@hub.authorize
+async def may(user, room, action):
+    return room != "locked"
+
+@hub.on("say")
+async def say(request):
+    if request.data["text"] == "no":
+        raise Forbidden("not that")
+    return request.data["text"]
+
+app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "benched.py").write_text(APP)
+    with Server(tmp_path, "serve", "benched:app") as server:
+        yield server
+
+
+def bench(server: Server, *options: str, room: str = "room", clients: int = 7) -> Result:
+    few = ("--clients", str(clients), "--seconds", "1", "--rate", "20")
+    url = f"http://localhost:{server.port}/live/ws"
+    return CliRunner().invoke(main, ["bench", url, room, *few, *options])
+
+
+def test_it_says_how_late_everything_was_and_that_all_of_it_came(server: Server) -> None:
+    said = bench(server, "--server-key", "secret", "--command", "say", "--data", '{"text": "yes"}')
+    assert said.exit_code == 0
+    times = r"[\d.]+ ms \(99 % within [\d.]+, all within [\d.]+\)"
+    assert re.fullmatch(
+        rf"in        7 clients after [\d.]+ s; each took {times}\n"
+        rf"published 20, 140 of 140 deliveries came, after {times}\n"
+        rf"commanded 20, answered after {times}\n"
+        rf"heard     \d+ other events; started afresh 0 times\n",
+        said.output,
+    )
+
+
+def test_it_says_what_was_refused_and_why(server: Server) -> None:
+    said = bench(server, "--server-key", "wrong", "--command", "say", "--data", '{"text": "no"}')
+    assert said.exit_code == 0
+    assert "published 0, 0 of 0 deliveries came, after –" in said.output
+    assert f"refused   20: HTTP 401 at http://localhost:{server.port}/live/publish" in said.output
+    assert "refused   20: not that" in said.output
+
+
+def test_who_may_not_come_in_is_told_so(server: Server) -> None:
+    said = bench(server, room="locked")
+    assert (said.exit_code, said.output) == (1, "Error: you may not join locked\n")
+
+
+def test_what_is_no_object_is_refused(server: Server) -> None:
+    said = bench(server, "--command", "say", "--data", "[1]")
+    assert said.exit_code == 1
+    assert "--data is a JSON object" in said.output
