@@ -196,8 +196,8 @@ class Conversation:
         if handler is None:
             known = ", ".join(sorted(self._hooks.handlers)) or "none"
             raise Invalid(f"unknown type {request.type!r} (this server's own: {known})", field="type")
-        says = msgspec.json.encode((request.type, request.room, request.data), order="deterministic")
-        with keyed.command(request.user.user_id if asker is None else asker, request.key, says):
+        whose = request.user.user_id if asker is None else asker
+        with keyed.command(whose, request.key, request.type, request.room, request.data):
             result = handler(request)
             return await result if inspect.isawaitable(result) else result
 

@@ -14,6 +14,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+import msgspec
 
 from holdfast.store.store import Once
 
@@ -36,14 +39,17 @@ _current: ContextVar[_Command | None] = ContextVar("holdfast_command", default=N
 
 
 @contextmanager
-def command(user: str, key: str | None, says: bytes) -> Iterator[None]:
-    """Let what is written meanwhile, in this task, take effect once for this user and key."""
-    fingerprint = hashlib.sha256(says).hexdigest()
-    token = _current.set(None if key is None else _Command(user, key, fingerprint))
+def command(user: str, key: str | None, *says: Any) -> Iterator[None]:
+    """Let what is written meanwhile, in this task, take effect once for this user and key, by which it `says` this."""
+    token = _current.set(None if key is None else _Command(user, key, _fingerprint(says)))
     try:
         yield
     finally:
         _current.reset(token)
+
+
+def _fingerprint(says: tuple[Any, ...]) -> str:
+    return hashlib.sha256(msgspec.json.encode(says, order="deterministic")).hexdigest()
 
 
 def next_once(what: str) -> Once | None:
