@@ -1,0 +1,244 @@
+"""Who is measured, and how each is started, listened to and told to publish: as its own documentation says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine import HERE, Running, free_port, post, server
+
+sys.path.insert(0, str(HERE.parent / "silent_death"))
+
+import systems
+
+SERVERS = HERE / "servers"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "holdfast-silent-death"
+
+
+@dataclass
+class Started:
+    """A contestant that serves."""
+
+    running: Running
+    port: int
+    contestant: Contestant
+
+    def go(self, rounds: int, burst: int, gap: float, size: int) -> None:
+        """Have it publish so many rounds of so many messages to everybody, one every `gap` seconds (0: at once)."""
+        self.contestant.go(self.port, rounds, burst, gap, size)
+
+
+class Contestant:
+    """
+    One that is measured.
+
+    Attributes:
+        slug: Its name on the command line.
+        name: Its name in the table.
+        crowd: What its clients say, for `crowd.c`.
+        overhead: Bytes of its messages beside those that are padded.
+        echo: What a client says to have it said back.
+        dear: A delivery costs it so much that fewer are measured.
+    """
+
+    slug: str
+    name: str
+    crowd: tuple[str, ...] = ("--path", "/ws")
+    overhead = 30
+    echo = "echo"
+    dear = False
+    packages: tuple[str, ...] = ()
+    python = Path(sys.executable)
+
+    def install(self) -> None:
+        """Have what it needs."""
+
+    def versions(self) -> str:
+        """What is measured."""
+        return systems.said([str(self.python), "-c", systems.VERSIONS, *self.packages])
+
+    def line(self, port: int, home: Path) -> list[str]:
+        """How it is started."""
+        raise NotImplementedError
+
+    def env(self) -> dict[str, str]:
+        """What its environment has beside."""
+        return {"PYTHONPATH": str(SERVERS)}
+
+    def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
+        """Have it publish."""
+        padding = max(0, size - self.overhead)
+        post(port, f"/go?rounds={rounds}&burst={burst}&gap={gap}&size={padding}")
+
+    @contextmanager
+    def serving(self, home: Path) -> Iterator[Started]:
+        """Run it."""
+        port = free_port()
+        with server(self.line(port, home), self.env(), port, home) as running:
+            yield Started(running, port, self)
+
+
+class Holdfast(Contestant):
+    slug = "holdfast"
+    name = "**holdfast**"
+    crowd = (
+        "--path", "/live/ws?token=user-%d", "--header", "Sec-WebSocket-Protocol: holdfast.1", "--window", "50",
+        "--step", '"connected"', '{"type":"join","room":"room"}', "--step", '"joined"', "",
+        "--answer", '{"type":"ping"}', '{"type":"pong"}',
+    )  # fmt: skip
+    overhead = 82
+    echo = '{"type":"echo","ref":1,"p":"x"}'
+    packages = ("holdfast", "uvicorn", "uvloop", "websockets")
+    options: tuple[str, ...] = ()
+
+    def line(self, port: int, home: Path) -> list[str]:
+        line = [str(self.python), "-m", "holdfast", "serve", "holdfast_app:app", "--port", str(port)]
+        return [*line, "--log-level", "warning", *self.options]
+
+    def env(self) -> dict[str, str]:
+        return {"PYTHONPATH": f"{HERE.parents[1] / 'src'}:{SERVERS}"}
+
+
+class HoldfastPlain(Holdfast):
+    slug = "holdfast-plain"
+    name = "**holdfast**, without `[speed]`"
+    options = ("--no-speed",)
+
+
+class Board(Holdfast):
+    """The task board, and nothing changed in it."""
+
+    crowd = (
+        "--path", "/ws", "--header", "Sec-WebSocket-Protocol: holdfast.1", "--window", "50", "--mark", "at=",
+        "--step", '"connected"', '{"type":"join","boardId":"board-1"}', "--step", '"joined"', "",
+        "--answer", '{"type":"ping"}', '{"type":"pong"}',
+    )  # fmt: skip
+
+    def line(self, port: int, home: Path) -> list[str]:
+        return [str(self.python), "-m", "holdfast", "board", "--port", str(port), "--log-level", "warning"]
+
+
+class Websockets(Contestant):
+    slug = "websockets"
+    name = "`websockets.broadcast`"
+    packages = ("websockets",)
+
+    def line(self, port: int, home: Path) -> list[str]:
+        return [str(self.python), str(SERVERS / "websockets_app.py"), str(port)]
+
+    def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
+        super().go(port + 1, rounds, burst, gap, size)
+
+
+class FastAPI(Contestant):
+    slug = "fastapi"
+    name = "FastAPI, `ConnectionManager`"
+    packages = ("fastapi", "starlette", "uvicorn", "websockets")
+
+    def install(self) -> None:
+        like = systems.FastAPI()
+        like.install(CACHE)
+        self.python = like.python
+
+    def line(self, port: int, home: Path) -> list[str]:
+        command = [str(self.python.with_name("uvicorn")), "fastapi_app:app", "--port", str(port)]
+        return [*command, "--log-level", "warning"]
+
+
+class PythonSocketIO(Contestant):
+    slug = "python-socketio"
+    name = "python-socketio"
+    crowd = (
+        "--path", "/socket.io/?EIO=4&transport=websocket", "--step", "0{", "40", "--step", "40{", "",
+        "--answer", "2", "3",
+    )  # fmt: skip
+    overhead = 37
+    echo = '42["echo","x"]'
+    dear = True
+    packages = ("python-socketio", "uvicorn")
+
+    def install(self) -> None:
+        like = systems.PythonSocketIO()
+        like.install(CACHE)
+        self.python = like.python
+
+    def line(self, port: int, home: Path) -> list[str]:
+        command = [str(self.python.with_name("uvicorn")), "socketio_app:app", "--port", str(port)]
+        return [*command, "--log-level", "warning"]
+
+
+class SocketIO(Contestant):
+    slug = "socket.io"
+    name = "Socket.IO"
+    crowd = (*PythonSocketIO.crowd, "--mark", '"at=":"')
+    overhead = 41
+    echo = '42["echo","x"]'
+    kind = "socket.io"
+
+    def install(self) -> None:
+        self.like = systems.SocketIO()
+        self.like.install(CACHE)
+
+    def versions(self) -> str:
+        return self.like.versions()
+
+    def line(self, port: int, home: Path) -> list[str]:
+        return [self.like.node, str(SERVERS / "node.js"), self.kind, str(port)]
+
+    def env(self) -> dict[str, str]:
+        return {"NODE_PATH": str(self.like.modules)}
+
+
+class NodeWs(SocketIO):
+    slug = "ws"
+    name = "node `ws`"
+    crowd = ("--path", "/ws", "--mark", '"at=":"')
+    overhead = 34
+    echo = "echo"
+    kind = "ws"
+
+
+class Nchan(Contestant):
+    slug = "nchan"
+    name = "nginx + nchan (C)"
+    crowd = ("--path", "/sub?id=room")
+    echo = ""  # it answers nothing
+
+    def install(self) -> None:
+        self.like = systems.NchanLonger()
+        self.like.install(CACHE)
+
+    def versions(self) -> str:
+        return self.like.versions().rpartition(",")[0]
+
+    def line(self, port: int, home: Path) -> list[str]:
+        line = list(self.like.serve(home, port, 0).line)
+        config = (home / "nginx.conf").read_text()
+        many = "worker_rlimit_nofile 20000;\nevents {\n  worker_connections 15000;"
+        (home / "nginx.conf").write_text(config.replace("events {", many))
+        return line
+
+    def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
+        due = time.monotonic()
+        for _ in range(rounds):
+            for _ in range(burst):
+                post(port, "/pub?id=room", b'{"at":%d,"p":"%s"}' % (time.monotonic_ns(), b"x" * (size - self.overhead)))
+            due += gap
+            time.sleep(max(0.0, due - time.monotonic()))
+
+
+CONTESTANTS: list[Contestant] = [
+    Holdfast(),
+    HoldfastPlain(),
+    Websockets(),
+    FastAPI(),
+    PythonSocketIO(),
+    SocketIO(),
+    NodeWs(),
+    Nchan(),
+]

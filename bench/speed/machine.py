@@ -1,0 +1,211 @@
+"""What runs where, and what it costs: programs in C, servers on the first core, clients on the last."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CORES = sorted(os.sched_getaffinity(0))
+SERVERS, CLIENTS = {CORES[0]}, {CORES[-1]}
+#: Seconds that a server has to be there, and that whatever is sent has to arrive.
+START_SECONDS, ARRIVAL_SECONDS = 30.0, 60.0
+
+
+@cache
+def compiled(name: str) -> str:
+    """Return a program of this folder that was written in C."""
+    compiler = shutil.which("cc") or sys.exit("the floor and the clients are in C: there is no cc (apt install gcc)")
+    program = Path(tempfile.gettempdir()) / f"holdfast-bench-{os.getuid()}-{name}"
+    source = HERE / f"{name}.c"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", program, source], check=True)
+    return str(program)
+
+
+def free_port() -> int:
+    """Return a port that nobody has now, nor the next, and that nobody dials from."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with suppress(OSError), socket.socket() as one, socket.socket() as next:
+            one.bind(("127.0.0.1", port))
+            next.bind(("127.0.0.1", port + 1))
+            return port
+
+
+class Running:
+    """A process, with those that it starts."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def _pids(self) -> Iterator[int]:
+        parents: dict[int, int] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        yield from found
+
+    def processor(self) -> float:
+        """Return the seconds of processor time that they have used: all threads, by the kernel's own account."""
+        used = 0
+        for pid in self._pids():
+            with suppress(OSError):
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    used += int((thread / "schedstat").read_text().split()[0])
+        return used / 1e9
+
+    def memory(self) -> int:
+        """Return the bytes of memory that are theirs: what several share is divided among them (Pss)."""
+        total = 0
+        for pid in self._pids():
+            with suppress(OSError):
+                found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+                total += 1024 * int(found[1]) if found else 0
+        return total
+
+
+@contextmanager
+def server(line: Sequence[str], env: Mapping[str, str], port: int, home: Path) -> Iterator[Running]:
+    """Run a server on its core until it is not needed any more."""
+    log = home / "log"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | env
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            line, cwd=home, env=environment, stdout=out, stderr=out, text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, SERVERS),
+        )  # fmt: skip
+        try:
+            wait_for(port, process, log)
+            yield Running(process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            process.kill()
+            process.wait()
+
+
+def wait_for(port: int, process: subprocess.Popen[str], log: Path) -> None:
+    """Wait until somebody listens there."""
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
+
+
+def post(port: int, path: str, body: bytes = b"") -> bytes:
+    """Ask a server to do something, and wait until it has."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body, method="POST")
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return bytes(answer.read())
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a crowd has heard; times in milliseconds."""
+
+    deliveries: int
+    lost: int
+    p50: float
+    p99: float
+    longest: float
+
+
+class Program:
+    """A program of this folder, that is told what to do line by line, and answers each with one."""
+
+    def __init__(self, name: str, *arguments: object, cores: set[int]) -> None:
+        self.process = subprocess.Popen(
+            [compiled(name), *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )  # fmt: skip
+
+    def ask(self, line: str) -> list[str]:
+        """Say a line, and return the words of the answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self) -> list[str]:
+        """Return the words of the next line that it says."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().split()
+
+    def end(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()
+
+
+class Crowd(Program):
+    """Many WebSockets that cost next to nothing (`crowd.c`)."""
+
+    def __init__(self, port: int, count: int, *options: object) -> None:
+        super().__init__("crowd", "127.0.0.1", port, count, *options, cores=CLIENTS)
+        self.count = count
+
+    def open(self) -> float:
+        """Have all of them in; return how many seconds it took."""
+        come, _, seconds = self.ask("open")
+        if int(come) != self.count:
+            raise RuntimeError(f"only {come} of {self.count} got in")
+        return float(seconds)
+
+    def wait(self, deliveries: int) -> None:
+        """Wait until so many deliveries have come since `stat`."""
+        (come,) = self.ask(f"await {deliveries} {ARRIVAL_SECONDS}")
+        if int(come) != deliveries:
+            raise RuntimeError(f"of {deliveries} deliveries {come} came")
+
+    def stat(self) -> Stat:
+        """Return what has come since this was asked last."""
+        deliveries, _, _, lost, *times = self.ask("stat")
+        return Stat(int(deliveries), int(lost), *(float(us) / 1000 for us in times))
+
+
+@contextmanager
+def crowd(port: int, count: int, *options: object) -> Iterator[Crowd]:
+    """Have a crowd, that is not in yet."""
+    clients = Crowd(port, count, *options)
+    try:
+        yield clients
+    finally:
+        clients.end()
+
+
+def floor(members: int, size: int, rounds: int, gap: float) -> float:
+    """Return what a delivery costs a C program that does nothing but send: seconds of processor time."""
+    port = free_port()
+    program = Program("floor", port, size, cores=SERVERS)
+    try:
+        program.hear()
+        with crowd(port, members) as clients:
+            clients.open()
+            program.ask("go 3 1000")
+            nanoseconds, sent = map(int, program.ask(f"go {rounds} {round(gap * 1e6)}"))
+            clients.wait(sent + 3 * members)
+    finally:
+        program.end()
+    return nanoseconds / sent / 1e9

@@ -1,0 +1,69 @@
+"""holdfast as its README has it: a durable log, presence, cursors and heartbeats. All of these publish at `/go`."""
+
+import asyncio
+import time
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from holdfast import Hub, User
+
+hub = Hub("bench.db")
+
+
+@hub.authenticate
+async def who(token, request):
+    return None if token is None else User(token, token)
+
+
+@hub.on("echo")
+async def echo(request):
+    return request.data
+
+
+async def go(request: Request) -> JSONResponse:
+    """Publish so many rounds of so many messages, one round every `gap` seconds; 0: when the last one is committed."""
+    asked = {name: float(value) for name, value in request.query_params.items()}
+    rounds, burst, gap, padding = int(asked["rounds"]), int(asked["burst"]), asked["gap"], "x" * int(asked["size"])
+    due = time.monotonic()
+    for _ in range(rounds):
+        await asyncio.gather(
+            *(hub.publish("room", "m", {"at": time.monotonic_ns(), "p": padding}) for _ in range(burst))
+        )
+        due += gap
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    return JSONResponse(None)
+
+
+async def race(request: Request) -> JSONResponse:
+    """Publish for so many seconds, with so many writers, each into a room of its own; return how many a second."""
+    writers, seconds = int(request.query_params["writers"]), float(request.query_params["seconds"])
+    count, end = 0, time.monotonic() + seconds
+
+    async def write(number: int) -> None:
+        nonlocal count
+        while time.monotonic() < end:
+            await hub.publish(f"race-{number}", "m", {"p": "x" * 100})
+            count += 1
+
+    await asyncio.gather(*map(write, range(writers)))
+    return JSONResponse(count / seconds)
+
+
+async def head(request: Request) -> JSONResponse:
+    """Return where the room stands, so many publications before its head."""
+    epoch, offset = (await hub.publish("room", "m", {"at": time.monotonic_ns()})).id.split(":")
+    return JSONResponse(f"{epoch}:{int(offset) - int(request.query_params['behind'])}")
+
+
+async def say(request: Request) -> JSONResponse:
+    """Publish into each of so many rooms; return the positions."""
+    rooms = [f"room-{number}" for number in range(int(request.query_params["rooms"]))]
+    said = await asyncio.gather(*(hub.publish(room, "m", {"at": time.monotonic_ns()}) for room in rooms))
+    return JSONResponse([one.id for one in said])
+
+
+routes = [Route(f"/{work.__name__}", work, methods=["POST"]) for work in (go, race, head, say)]
+app = Starlette(routes=[*routes, Mount("/live", hub.app)], lifespan=hub.lifespan)

@@ -1,0 +1,141 @@
+"""What was measured, as tables in Markdown."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from contestants import CONTESTANTS
+
+BEGIN, END = "<!-- speed: tables -->\n", "<!-- end: speed -->"
+Result = dict[str, Any]
+
+
+def inserted(text: str, results: Result) -> str:
+    """Return a document with the tables between their marks."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}{document(results)}\n{END}{rest.split(END)[1]}"
+
+
+def document(results: Result) -> str:
+    """Return everything that stands between the marks."""
+    return "\n".join([*fanout(results.get("fanout", {})), "", *others(results), "", *notes(results)])
+
+
+def fanout(found: dict[str, list[Result]]) -> list[str]:
+    """Return the table of deliveries."""
+    columns = [(mode, members) for mode in ("paced", "burst") for members in (1_000, 5_000, 9_900)]
+    lines = [
+        "| processor time of a delivery, × the floor | "
+        + " | ".join(f"{mode}, {n:,}" for mode, n in columns)
+        + " | p99, paced, 1,000 |",
+        "|---|" + "--:|" * (len(columns) + 1),
+    ]
+    for one in CONTESTANTS:
+        if runs := found.get(one.slug):
+            cells = [
+                spread([r["ratio"] for r in runs if (r["mode"], r["members"]) == column], lambda x: f"{x:.2f}")
+                for column in columns
+            ]
+            late = spread([r["p99"] for r in runs if (r["mode"], r["members"]) == columns[0]], lambda x: f"{x:.0f} ms")
+            lines.append(f"| {one.name} | " + " | ".join([*cells, late]) + " |")
+    floors = [
+        spread([r["floor"] for runs in found.values() for r in runs if (r["mode"], r["members"]) == column], micro)
+        for column in columns
+    ]
+    lines.append("| *the floor*: a loop of `send` in C | " + " | ".join([*floors, ""]) + " |")
+    return lines
+
+
+def others(results: Result) -> list[str]:
+    """Return the table of everything that is not compared with the floor."""
+    columns: list[tuple[str, str, str, Callable[[float], str]]] = [
+        ("handshake and join", "people", "cost", micro),
+        ("memory of one who is there", "people", "bytes", lambda x: f"{x / 1024:.1f} KiB"),
+        ("10,000 who are there, of a core", "people", "idle", lambda x: f"{100 * x:.1f} %"),
+        ("a message and its answer", "echo", "cost", micro),
+        ("who returns, 100 behind", "resume", "cost", micro),
+        ("to be there", "start", "seconds", lambda x: f"{x:.2f} s"),
+    ]
+    lines = ["| | " + " | ".join(name for name, *_ in columns) + " |", "|---|" + "--:|" * len(columns)]
+    for one in CONTESTANTS:
+        cells = [
+            spread([run[key] for run in results.get(figure, {}).get(one.slug, []) if key in run], form)
+            for _, figure, key, form in columns
+        ]
+        if any(cell != "–" for cell in cells):
+            lines.append(f"| {one.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def notes(results: Result) -> list[str]:
+    """Return what was published and survived, and with what it was measured."""
+    lines = []
+    for slug, runs in results.get("publish", {}).items():
+        rate, alone, fsync = (
+            spread([run[key] for run in runs], form)
+            for key, form in (("rate", thousands), ("alone", thousands), ("fsync", micro))
+        )
+        lines.append(
+            f"- Publications a second, acknowledged when SQLite has them on the disk (`synchronous=FULL`), {slug}: "
+            f"{rate} of 64 writers, {alone} one after the other, where an `fsync` of this disk takes {fsync}."
+        )
+    for slug, runs in results.get("storm", {}).items():
+        for kind in dict.fromkeys(run["kind"] for run in runs):
+            mine = [run for run in runs if run["kind"] == kind]
+            back, missing, repeated = (sum(run[key] for run in mine) for key in ("back", "missing", "repeated"))
+            p95 = spread([run["p95"] for run in mine], lambda x: f"{x:.1f} s")
+            late = spread([run["late"] for run in mine], lambda x: f"{1000 * x:.0f} ms")
+            memory = spread([run["memory"] for run in mine], lambda x: f"{x:.2f}")
+            lines.append(
+                f"- {kind} of a server with {mine[0]['count']:,} clients in 50 rooms, and a start, {slug}: {back:,} of "
+                f"{sum(run['count'] for run in mine):,} came back, {missing} publications lost, {repeated} repeated; "
+                f"95 % are back within {p95} of the end; to those who are, 99 % of what is new then comes within "
+                f"{late}; memory {memory} × what it was."
+            )
+    if tasks := results.get("board", {}).get("holdfast"):
+        p50, p99 = (spread([run[key] for run in tasks], lambda x: f"{x:.1f} ms") for key in ("p50", "p99"))
+        lines.append(
+            f"- The task board, 100 tasks created by REST a second, 1,000 WebSockets on it: from the request to the "
+            f"event, half within {p50}, 99 % within {p99}."
+        )
+    if "date" in results:
+        lines.append(f"- `.venv/bin/python bench/speed/run.py`, {results['date']}, on {results['machine']}.")
+    for one in CONTESTANTS:
+        if one.slug in results.get("versions", {}):
+            lines.append(f"- {one.name}: {results['versions'][one.slug]}")
+    return lines
+
+
+def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Return the median of what was measured, and from where to where it was."""
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return form(values[0])
+    return f"{form(median(values))} ({form(min(values))} to {form(max(values))})"
+
+
+def micro(seconds: float) -> str:
+    return f"{1e6 * seconds:.1f} µs" if seconds < 1e-5 else f"{1e6 * seconds:.0f} µs"
+
+
+def thousands(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def shown(result: Result) -> str:
+    """Return one result, for whoever waits."""
+    form = {float: "{:.4g}"}
+    return ", ".join(f"{key} {form.get(type(value), '{}').format(value)}" for key, value in result.items())
+
+
+def machine() -> str:
+    """Return what this is."""
+    with open("/proc/cpuinfo") as info:
+        model = next((line.split(": ")[1].strip() for line in info if line.startswith("model name")), "")
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}"
