@@ -71,9 +71,8 @@ def fanout(contestant: Contestant) -> Iterator[Result]:
             rounds = max(3, round(SECONDS / guess / members))
             for mode, burst in (("paced", 1), ("burst", 20)):
                 gap = 2.2 * guess * members if mode == "paced" else 0.0
-                least = floor(
-                    members, SIZE, max(10, round(SECONDS / 6e-6 / members)), 2.2 * 6e-6 * members if gap else 0
-                )
+                sends = max(10, round(SECONDS / FLOOR / members))
+                least = floor(members, SIZE, sends, 2.2 * FLOOR * members if gap else 0.0)
                 each, stat = cost(rounds if gap else max(1, rounds // burst), burst, gap)
                 yield {
                     "members": members, "mode": mode, "cost": each, "floor": least, "ratio": each / least,
