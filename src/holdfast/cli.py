@@ -166,6 +166,8 @@ def bench(url: str, room: str, data: str, **options: Any) -> None:
         raise click.ClickException(f"not all of {options['clients']} clients got in") from None
     except (HoldfastError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        return
 
 
 @main.group()

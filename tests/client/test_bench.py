@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,12 @@ def test_what_is_no_object_is_refused(server: Server) -> None:
     said = bench(server, "--command", "say", "--data", "[1]")
     assert said.exit_code == 1
     assert "--data is a JSON object" in said.output
+
+
+def test_a_server_that_is_killed_meanwhile_is_said_to_be_gone(server: Server) -> None:
+    killing = threading.Timer(0.5, server.kill)
+    killing.start()
+    said = bench(server, "--server-key", "secret")
+    killing.join()
+    assert said.exit_code == 0
+    assert re.search(rf"refused   \d+: ConnectError at http://localhost:{server.port}/live/publish", said.output)

@@ -13,15 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import httpx2
 
 from holdfast.client.client import connect
-from holdfast.client.road import websocket_url
+from holdfast.client.road import http_url, websocket_url
 from holdfast.client.room import Room
 from holdfast.core.replica import Resync
 from holdfast.errors import HoldfastError
@@ -41,13 +40,13 @@ class Plan:
 
     url: str
     room: str
-    clients: int = 100
-    seconds: float = 10.0
-    rate: float = 10.0
-    token: str | None = None
-    server_key: str | None = None
-    command: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    clients: int
+    seconds: float
+    rate: float
+    token: str | None
+    server_key: str | None
+    command: str | None
+    data: dict[str, Any]
 
 
 class Bench:
@@ -79,7 +78,11 @@ class Bench:
                     return room
 
             began = time.perf_counter()
-            rooms = await asyncio.gather(*(come() for _ in range(plan.clients)))
+            coming = asyncio.gather(*(come() for _ in range(plan.clients)))
+            try:
+                rooms = await coming
+            finally:
+                coming.cancel()  # if one is refused, nobody else comes after that
             seconds = time.perf_counter() - began
             out(f"in        {plan.clients} clients after {seconds:.2f} s; each took {_times(got_in)}")
             reading = asyncio.gather(*map(self._read, rooms))
@@ -111,12 +114,17 @@ class Bench:
         plan = self._plan
         if plan.server_key is None:
             return
-        url = _beside(plan.url, "publish")
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {plan.server_key}"}) as http:
+        url = http_url(websocket_url(plan.url), "publish")
+        key = {"authorization": f"Bearer {plan.server_key}"}
+        async with httpx2.AsyncClient(headers=key, trust_env=False) as http:
 
             async def publish() -> None:
                 data = {"bench": self._mark, "at": time.perf_counter()}
-                answer = await http.post(url, json={"room": plan.room, "type": "bench", "data": data})
+                try:
+                    answer = await http.post(url, json={"room": plan.room, "type": "bench", "data": data})
+                except httpx2.HTTPError as error:
+                    self._refused[f"{type(error).__name__} at {url}"] += 1
+                    return
                 if answer.status_code == 201:
                     self._published += 1
                 else:
@@ -167,13 +175,6 @@ class Bench:
         out(f"heard     {self._events} other events; started afresh {self._resyncs} times")
         for reason, count in self._refused.most_common():
             out(f"refused   {count}: {reason}")
-
-
-def _beside(url: str, name: str) -> str:
-    """Return the address of something that is mounted where the WebSocket is."""
-    parts = urlsplit(websocket_url(url))
-    scheme = "https" if parts.scheme == "wss" else "http"
-    return urlunsplit((scheme, parts.netloc, parts.path.rpartition("/")[0] + f"/{name}", "", ""))
 
 
 def _times(values: Sequence[float]) -> str:

@@ -101,8 +101,7 @@ def find_token(request: HTTPConnection) -> str | None:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip()
-    in_query = request.query_params.get("token") if request.scope["query_string"] else None
-    return in_query or request.cookies.get(COOKIE) or None
+    return request.query_params.get("token") or request.cookies.get(COOKIE) or None
 
 
 class Origins:

@@ -125,15 +125,15 @@ class Conversation:
                 await self._application(connection, message, session.user, session.id)
 
     async def _auth(self, connection: Connection, message: Auth) -> None:
-        identity, session = await self._hands.decide(
+        identity, session = await self._hands.expulsions.outlast(
             lambda met: met[0].user.user_id, lambda: self._meet(connection, message)
         )
         if connection in self._hands.connections:
             self._gate.admit(connection, identity, session, message.link)
 
     async def _meet(self, connection: Connection, message: Auth) -> tuple[Identity, str | None]:
-        """Return who somebody is, and the session that they go on with."""
-        identity = await self._hands.decide(
+        """Return who somebody is, and the session that they go on with: first the one, for nobody else may take it."""
+        identity = await self._hands.expulsions.outlast(
             lambda identity: identity.user.user_id, lambda: self._identify(connection, message)
         )
         session = message.session
@@ -152,7 +152,7 @@ class Conversation:
     async def _join(self, connection: Connection, user: User, room: str, since: str | None) -> None:
         self._hands.codec.check_room(room)
         position = None if since is None else decode_position(since, room)
-        span = await self._hands.decide(
+        span = await self._hands.expulsions.outlast(
             lambda _: user.user_id, lambda: self._ask_for_room(connection, user, room, position)
         )
         self._hands.tell(inputs.Entered(connection, room, position, span, self._hands.elsewhere(room)))

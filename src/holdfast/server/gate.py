@@ -157,7 +157,7 @@ class Gate:
             return answer
 
         try:
-            answer = await self._hands.decide(_user_id, meet)
+            answer = await self._hands.expulsions.outlast(_user_id, meet)
         except Forbidden as forbidden:
             await _deny(scope, receive, send, forbidden)
             return

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from holdfast.core import heartbeat, inputs
 from holdfast.core.effects import Attends, Close, Deliver, Departs, Effect, Read, Types
@@ -28,13 +28,12 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position
 from holdfast.server.connection import Connection
+from holdfast.server.expulsions import Expulsions
 from holdfast.server.limits import Limits
 from holdfast.server.shared import Shared
 from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
-
-T = TypeVar("T")
 
 #: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up.
 RETURNS_PER_SECOND = 500
@@ -109,6 +108,7 @@ class Hands:
         self.refuses: str | None = None  # why nobody is taken in now
         self.streams: dict[Follower, None] = {}
         self.followers: dict[str, dict[Follower, None]] = {}
+        self.expulsions = Expulsions()
         self.publications = 0  # given to their members
         self.deaths = 0  # connections that fell silent
         self._emptied = asyncio.Event()  # the last connection is gone
@@ -118,7 +118,6 @@ class Hands:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._asked: dict[str, tuple[int, int]] = {}  # rooms the store is being asked about: by how many, and the news
         self._ask_span = Shared(self._look_into)  # a crowd that returns to a room is answered at once
-        self._noted: dict[int, set[tuple[str, str | None]]] = {}  # who was put out, by who wants to know
         self._filled: list[Connection] = []
         self._carrying = False
         self._alarm = Alarm(self.loop, self._tick)
@@ -209,31 +208,11 @@ class Hands:
 
     def expel(self, user_id: str, room: str | None = None) -> None:
         """Put a user out of a room, or out of all and off the server."""
-        for noted in self._noted.values():
-            noted.add((user_id, room))
+        self.expulsions.note(user_id, room)
         self.tell(inputs.Expelled(user_id, room))
         for stream in tuple(self.streams):
             if stream.user_id == user_id and (room is None or room in stream.rooms):
                 stream.end("you were asked to leave")
-
-    async def decide(self, whose: Callable[[T], str | None], ask: Callable[[], Awaitable[T]]) -> T:
-        """Return what is said of somebody who wants in; if they, `whose` it is, were put out meanwhile, ask again."""
-        while True:
-            with self._put_out() as meanwhile:
-                answer = await ask()
-            user_id = whose(answer)
-            if not any(user_id == other for other, _ in meanwhile):
-                return answer
-
-    @contextmanager
-    def _put_out(self) -> Iterator[set[tuple[str, str | None]]]:
-        """Note who is put out meanwhile, and of which room; None: of all."""
-        noted: set[tuple[str, str | None]] = set()
-        self._noted[id(noted)] = noted
-        try:
-            yield noted
-        finally:
-            del self._noted[id(noted)]
 
     def filled(self, connection: Connection) -> None:
         """The transport of a connection takes no more."""
@@ -308,14 +287,14 @@ class Hands:
         """
         if self._others is None:
             return True
-        with self._put_out() as meanwhile:
+        with self.expulsions.meanwhile() as put_out:
             try:
                 rooms = await self._others.take_over(session, user.user_id, link)
             except (Invalid, Unavailable):
                 return False
         if awaited := tuple(room for room in rooms or () if not self.mind.is_in(session, room)):
             self.tell(inputs.Awaited(session, user, awaited))
-            for user_id, room in meanwhile:
+            for user_id, room in put_out:
                 if user_id == user.user_id:
                     self.tell(inputs.Expelled(user_id, room))  # also from where they are awaited only now
         return rooms is not None

@@ -125,7 +125,7 @@ class OpenHub:
             raise Malformed(f"1 to {self.limits.stream_rooms} rooms can be read at once")
         if len(rooms) > 1 and len(encode_cursor(self.store.epoch, dict.fromkeys(rooms, MAX_OFFSET))) > MAX_LENGTH:
             raise Malformed("the names of these rooms are too long for one cursor; read them in two parts")
-        identity = await self.hands.decide(
+        identity = await self.hands.expulsions.outlast(
             lambda identity: identity.user.user_id, lambda: self._identify_reader(request, rooms, multiplexed)
         )
         text = request.headers.get("last-event-id") or request.query_params.get("cursor")
