@@ -35,6 +35,7 @@ import psycopg
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+from processes import children, memory, processor  # noqa: E402
 from scale_model import rested  # noqa: E402
 
 from crowd import Link, allow_files  # noqa: E402
@@ -138,22 +139,6 @@ app = Starlette(routes=routes, lifespan=hub.lifespan)
 # What the kernel says of processes.
 
 
-def processor(pid: int) -> float:
-    """Return the seconds of processor time that the threads of a process have used."""
-    used = 0
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(OSError):
-            used += int((thread / "schedstat").read_text().split()[0])
-    return used / 1e9
-
-
-def memory(pid: int) -> int:
-    """Return the bytes of memory that are a process's own: what several share is divided among them."""
-    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
-    assert found is not None
-    return 1024 * int(found[1])
-
-
 def busy() -> dict[int, float]:
     """Return the seconds for which each core has worked, for whomever."""
     found = re.findall(r"^cpu(\d+) (\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+)", Path("/proc/stat").read_text(), re.M)
@@ -166,10 +151,6 @@ def prefer(pid: int, nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     with suppress(OSError):  # where each session has its share, it is the session that has to be preferred
         Path(f"/proc/{pid}/autogroup").write_text(str(nice))
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def fit(rows: Sequence[tuple[Sequence[float], float]]) -> list[float]:

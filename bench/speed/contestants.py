@@ -53,10 +53,14 @@ class Contestant:
     echo = "echo"
     dear = False
     packages: tuple[str, ...] = ()
+    like: systems.System | None = None  # whose environment it has
     python = Path(sys.executable)
 
     def install(self) -> None:
         """Have what it needs."""
+        if self.like is not None:
+            self.like.install(CACHE)
+            self.python = self.like.python
 
     def versions(self) -> str:
         """What is measured."""
@@ -139,18 +143,15 @@ class FastAPI(Contestant):
     slug = "fastapi"
     name = "FastAPI, `ConnectionManager`"
     packages = ("fastapi", "starlette", "uvicorn", "websockets")
-
-    def install(self) -> None:
-        like = systems.FastAPI()
-        like.install(CACHE)
-        self.python = like.python
+    like = systems.FastAPI()
+    app = "fastapi_app:app"
 
     def line(self, port: int, home: Path) -> list[str]:
-        command = [str(self.python.with_name("uvicorn")), "fastapi_app:app", "--port", str(port)]
+        command = [str(self.python.with_name("uvicorn")), self.app, "--port", str(port)]
         return [*command, "--log-level", "warning"]
 
 
-class PythonSocketIO(Contestant):
+class PythonSocketIO(FastAPI):
     slug = "python-socketio"
     name = "python-socketio"
     crowd = (
@@ -161,15 +162,8 @@ class PythonSocketIO(Contestant):
     echo = '42["echo","x"]'
     dear = True
     packages = ("python-socketio", "uvicorn")
-
-    def install(self) -> None:
-        like = systems.PythonSocketIO()
-        like.install(CACHE)
-        self.python = like.python
-
-    def line(self, port: int, home: Path) -> list[str]:
-        command = [str(self.python.with_name("uvicorn")), "socketio_app:app", "--port", str(port)]
-        return [*command, "--log-level", "warning"]
+    like = systems.PythonSocketIO()
+    app = "socketio_app:app"
 
 
 class SocketIO(Contestant):
@@ -180,8 +174,9 @@ class SocketIO(Contestant):
     echo = '42["echo","x"]'
     kind = "socket.io"
 
+    like = systems.SocketIO()
+
     def install(self) -> None:
-        self.like = systems.SocketIO()
         self.like.install(CACHE)
 
     def versions(self) -> str:
@@ -209,8 +204,9 @@ class Nchan(Contestant):
     crowd = ("--path", "/sub?id=room")
     echo = ""  # it answers nothing
 
+    like = systems.NchanLonger()
+
     def install(self) -> None:
-        self.like = systems.NchanLonger()
         self.like.install(CACHE)
 
     def versions(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import shutil
 import signal
 import socket
@@ -21,6 +20,10 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from processes import children, memory, processor  # noqa: E402
+
 CORES = sorted(os.sched_getaffinity(0))
 SERVERS, CLIENTS = {CORES[0]}, {CORES[-1]}
 #: Seconds that a server has to be there, and that whatever is sent has to arrive.
@@ -54,33 +57,18 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def _pids(self) -> Iterator[int]:
-        parents: dict[int, int] = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        found = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= more
-        yield from found
+    def _all(self, pid: int) -> Iterator[int]:
+        yield pid
+        for child in children(pid):
+            yield from self._all(child)
 
     def processor(self) -> float:
-        """Return the seconds of processor time that they have used: all threads, by the kernel's own account."""
-        used = 0
-        for pid in self._pids():
-            with suppress(OSError):
-                for thread in Path(f"/proc/{pid}/task").iterdir():
-                    used += int((thread / "schedstat").read_text().split()[0])
-        return used / 1e9
+        """Return the seconds of processor time that they have used."""
+        return sum(map(processor, self._all(self.process.pid)))
 
     def memory(self) -> int:
-        """Return the bytes of memory that are theirs: what several share is divided among them (Pss)."""
-        total = 0
-        for pid in self._pids():
-            with suppress(OSError):
-                found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
-                total += 1024 * int(found[1]) if found else 0
-        return total
+        """Return the bytes of memory that are theirs."""
+        return sum(map(memory, self._all(self.process.pid)))
 
 
 @contextmanager

@@ -31,7 +31,8 @@ from typing import Any
 
 import tables
 from contestants import CONTESTANTS, Board, Contestant, Holdfast, Started, systems
-from machine import HERE, Running, crowd, floor, free_port, post, server
+from machine import HERE, crowd, floor, free_port, post, server
+from table import machine
 
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "README.md"
@@ -149,14 +150,16 @@ def storm(contestant: Contestant) -> Iterator[Result]:
             first = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
             clients = stack.enter_context(crowd(port, count, *options))
             clients.open()
-            news = stack.enter_context(News(port, rooms))
+            news = News(port, rooms)
+            stack.enter_context(Meanwhile(1.0, news.publish))
             time.sleep(3)
             steady = first.memory()
             clients.stat()
             first.process.send_signal(how)
             first.process.wait(15)
             second = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
-            peak = stack.enter_context(Peak(second))
+            looks = list[int]()
+            stack.enter_context(Meanwhile(0.5, lambda: looks.append(second.memory())))  # noqa: B023 - it ends here
             back, missing, repeated, resyncs, *times = map(float, clients.ask("return 60"))
             time.sleep(3)
             _, more, again, _, *_, late = map(float, clients.ask("return 1"))
@@ -164,32 +167,43 @@ def storm(contestant: Contestant) -> Iterator[Result]:
                 "kind": kind, "count": count, "back": int(back), "missing": int(missing + more),
                 "repeated": int(repeated + again), "resyncs": int(resyncs), "forgotten": news.forgotten(),
                 "p50": times[0] / 1000, "p95": times[1] / 1000, "longest": times[2] / 1000,
-                "late": max(times[3], late) / 1000, "memory": peak.bytes / steady,
+                "late": max(times[3], late) / 1000, "memory": max(looks) / steady,
             }  # fmt: skip
 
 
-class News(threading.Thread):
-    """Publishes into each of the rooms once a second, whether or not it is acknowledged."""
+class Meanwhile(threading.Thread):
+    """Does something again and again, beside all else, until it is over."""
 
-    def __init__(self, port: int, rooms: int) -> None:
+    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self._port, self._rooms = port, rooms
-        self._acknowledged: list[str] = []
-        self._ended = threading.Event()
+        self._seconds, self._work = seconds, work
+        self._over = threading.Event()
 
-    def __enter__(self) -> News:
+    def __enter__(self) -> Meanwhile:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        self._over.set()
         self.join()
 
     def run(self) -> None:
-        """Publish until it ends."""
-        while not self._ended.wait(1.0):
-            with suppress(OSError, http.client.HTTPException):
-                self._acknowledged = json.loads(post(self._port, f"/say?rooms={self._rooms}"))
+        """Do it."""
+        while not self._over.wait(self._seconds):
+            self._work()
+
+
+class News:
+    """Publishes into each of the rooms, and remembers what was acknowledged."""
+
+    def __init__(self, port: int, rooms: int) -> None:
+        self._port, self._rooms = port, rooms
+        self._acknowledged: list[str] = []
+
+    def publish(self) -> None:
+        """Do it once, unless there is no server."""
+        with suppress(OSError, http.client.HTTPException):
+            self._acknowledged = json.loads(post(self._port, f"/say?rooms={self._rooms}"))
 
     def forgotten(self) -> int:
         """Return in how many rooms the log does not follow what was acknowledged."""
@@ -199,29 +213,6 @@ class News(threading.Thread):
             one.split(":")[0] != other.split(":")[0] or int(one.split(":")[1]) >= int(other.split(":")[1])
             for one, other in zip(before, now, strict=True)
         )
-
-
-class Peak(threading.Thread):
-    """Looks how much memory a server has at most."""
-
-    def __init__(self, running: Running) -> None:
-        super().__init__(daemon=True)
-        self._running = running
-        self._ended = threading.Event()
-        self.bytes = 0
-
-    def __enter__(self) -> Peak:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
-
-    def run(self) -> None:
-        """Look until it ends."""
-        while not self._ended.wait(0.5):
-            self.bytes = max(self.bytes, self._running.memory())
 
 
 def publish(contestant: Contestant) -> Iterator[Result]:
@@ -310,8 +301,8 @@ def main() -> None:
                     say(f"{figure} {run + 1} {one.slug}: {tables.shown(result)}")
         results.setdefault(figure, {}).update({slug: made for slug, made in found.items() if made})
         if not asked.quick:
-            results["date"], results["machine"] = time.strftime("%Y-%m-%d"), tables.machine()
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            results["date"], results["machine"] = time.strftime("%Y-%m-%d"), machine()
+            RESULTS.write_text(tables.kept(results))
             DOCUMENT.write_text(tables.inserted(DOCUMENT.read_text(), results))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
+import json
+import re
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -18,6 +18,11 @@ def inserted(text: str, results: Result) -> str:
     """Return a document with the tables between their marks."""
     head, rest = text.split(BEGIN)
     return f"{head}{BEGIN}{document(results)}\n{END}{rest.split(END)[1]}"
+
+
+def kept(results: Result) -> str:
+    """Return the results as they are kept: JSON, with a line for each run."""
+    return re.sub(r'\n\s+(?=["}])', " ", json.dumps(results, indent=1)) + "\n"
 
 
 def document(results: Result) -> str:
@@ -131,11 +136,3 @@ def shown(result: Result) -> str:
     """Return one result, for whoever waits."""
     form = {float: "{:.4g}"}
     return ", ".join(f"{key} {form.get(type(value), '{}').format(value)}" for key, value in result.items())
-
-
-def machine() -> str:
-    """Return what this is."""
-    with open("/proc/cpuinfo") as info:
-        model = next((line.split(": ")[1].strip() for line in info if line.startswith("model name")), "")
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}"
