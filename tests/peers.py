@@ -28,10 +28,18 @@ SRC = Path(__file__).parent.parent / "src"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """
+    Return a port that is given to nobody else while this process lives, for a server that is told it.
+
+    It stays bound here without listening: the kernel gives it to nobody who asks for any port, nor to a connection
+    that goes out, and a server may still listen on it, for servers bind with SO_REUSEADDR.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port = holder.getsockname()[1]
+    holder.detach()  # open for good, and of no test's sockets
+    return port
 
 
 #: What a server says first, for tests that are the server.
