@@ -166,6 +166,19 @@ class PythonSocketIO(FastAPI):
     app = "socketio_app:app"
 
 
+class DjangoChannels(FastAPI):
+    slug = "channels"
+    name = "Django Channels, in memory"
+    crowd = ("--path", "/ws", "--header", "Origin: http://127.0.0.1")
+    dear = True
+    packages = ("channels", "daphne", "django")
+    like = systems.DjangoChannels()
+
+    def line(self, port: int, home: Path) -> list[str]:
+        daphne = str(self.python.with_name("daphne"))
+        return [daphne, "channels_app:application", "--port", str(port), "--verbosity", "0"]
+
+
 class SocketIO(Contestant):
     slug = "socket.io"
     name = "Socket.IO"
@@ -234,6 +247,7 @@ CONTESTANTS: list[Contestant] = [
     Websockets(),
     FastAPI(),
     PythonSocketIO(),
+    DjangoChannels(),
     SocketIO(),
     NodeWs(),
     Nchan(),
