@@ -43,6 +43,9 @@ MEMBERS = (1_000, 5_000)
 SECONDS = 1.0
 #: What a send costs, about, for how often it is to be done.
 FLOOR = 6e-6
+#: Of people who come and go.
+CHURN_SECONDS = 3600.0
+MIB = 1 << 20
 Result = dict[str, Any]
 
 
@@ -98,6 +101,7 @@ def people(contestant: Contestant) -> Iterator[Result]:
                 before = one.running.processor()
                 time.sleep(15)
                 result["idle"] = (one.running.processor() - before) / 15
+                result["busy"] = float(post(one.port, "/busy?seconds=15"))
             if lost := clients.stat().lost:
                 raise RuntimeError(f"{lost} of {count} were lost")
     yield result
@@ -169,6 +173,33 @@ def storm(contestant: Contestant) -> Iterator[Result]:
                 "p50": times[0] / 1000, "p95": times[1] / 1000, "longest": times[2] / 1000,
                 "late": max(times[3], late) / 1000, "memory": max(looks) / steady,
             }  # fmt: skip
+
+
+def churn(contestant: Contestant) -> Iterator[Result]:
+    """An hour in which people come and go, each of them once: a thousand every ten seconds, in 50 rooms with news."""
+    if not isinstance(contestant, Holdfast):
+        return
+    rooms, count = 50, 1_000
+    with started(contestant) as one, Meanwhile(1.0, News(one.port, rooms).publish):
+        began, crowds, looks = time.monotonic(), 0, list[tuple[float, int]]()
+        while (since := time.monotonic() - began) < CHURN_SECONDS:
+            mine = [word.replace("user-", f"user-{crowds}-") for word in contestant.crowd]
+            mine = [word.replace('"room":"room"', '"room":"room-%r"') for word in mine]
+            with crowd(one.port, count, *mine, "--rooms", rooms) as clients:
+                clients.open()
+                if crowds % 2:
+                    clients.ask("close")  # else their process is killed
+            crowds += 1
+            time.sleep(max(0.0, began + 10 * crowds - time.monotonic()))
+            looks.append((since, one.running.memory()))
+            if crowds % 6 == 0:
+                say(f"churn: {crowds * count:,} came and went, {looks[-1][1] / MIB:.1f} MiB")
+        settled = [memory for since, memory in looks if since >= CHURN_SECONDS / 10]
+        part = len(settled) // 3
+        yield {
+            "seconds": CHURN_SECONDS, "came": crowds * count, "begin": statistics.median(settled[:part]) / MIB,
+            "end": statistics.median(settled[-part:]) / MIB, "most": max(settled) / MIB,
+        }  # fmt: skip
 
 
 class Meanwhile(threading.Thread):

@@ -61,6 +61,7 @@ def others(results: Result) -> list[str]:
         ("handshake and join", "people", "cost", micro),
         ("memory of one who is there", "people", "bytes", lambda x: f"{x / 1024:.1f} KiB"),
         ("10,000 who are there, of a core", "people", "idle", lambda x: f"{100 * x:.1f} %"),
+        ("nobody else was heard meanwhile, at most", "people", "busy", lambda x: f"{1000 * x:.1f} ms"),
         ("a message and its answer", "echo", "cost", micro),
         ("who returns, 100 behind", "resume", "cost", micro),
         ("to be there", "start", "seconds", lambda x: f"{x:.2f} s"),

@@ -65,5 +65,15 @@ async def say(request: Request) -> JSONResponse:
     return JSONResponse([one.id for one in said])
 
 
-routes = [Route(f"/{work.__name__}", work, methods=["POST"]) for work in (go, race, head, say)]
+async def busy(request: Request) -> JSONResponse:
+    """Return for how long nobody else was listened to, at most, in so many seconds: seconds of processor time."""
+    longest, end = 0.0, time.monotonic() + float(request.query_params["seconds"])
+    while time.monotonic() < end:
+        before = time.thread_time()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.thread_time() - before)
+    return JSONResponse(longest)
+
+
+routes = [Route(f"/{work.__name__}", work, methods=["POST"]) for work in (go, race, head, say, busy)]
 app = Starlette(routes=[*routes, Mount("/live", hub.app)], lifespan=hub.lifespan)
