@@ -29,9 +29,11 @@ MAX_DEPTH = 64
 #: The largest number that every parser reads: many have only doubles.
 MAX_NUMBER = 10**308
 
-#: What may have a larger one in it; and a number as JSON writes it, with so many digits in a row.
-_DIGITS = re.compile(rb"[0-9]{309}")
-_HUGE = re.compile(rb"[0-9.eE+-]*[0-9]{309}[0-9.eE+-]*")
+#: So many digits in a row has one that is larger.
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_HUGE = b"0" * len(str(MAX_NUMBER))
+#: What may be a number, outside of strings. It takes all there is, so that looking for the next one never goes back.
+_NUMBER = re.compile(rb"[0-9.eE+-]+")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 #: Objects nest as arrays do; what is not a bracket nests nothing.
 _ARRAYS = bytes.maketrans(b"{}", b"[]")
@@ -300,9 +302,9 @@ def _is_deep(text: str | bytes) -> bool:
 
 def _is_huge(text: bytes) -> bool:
     """Whether a number in this JSON is larger than everybody can read."""
-    if not _DIGITS.search(text):
+    if _HUGE not in text.translate(_DIGITS):
         return False
-    numbers = map(_decode, _HUGE.findall(_STRING.sub(b"", text)))
+    numbers = (_decode(word) for word in _NUMBER.findall(_STRING.sub(b"", text)) if len(word) >= len(_HUGE))
     return any(isinstance(number, int) and abs(number) > MAX_NUMBER for number in numbers)
 
 
