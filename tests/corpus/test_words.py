@@ -114,6 +114,8 @@ def test_CVE_2021_45958_what_is_nested_as_deep_as_is_allowed_reaches_everybody_o
             assert b" 200 " in peer.until(b"}")
 
 
+#: Digits enough for a number that not everybody can read, in a text.
+LONG = '{"type":"say","ref":1,"s":"' + "1" * 309 + '"'
 ODD = {
     "a huge integer": '{"type":"say","ref":1,"n":' + "9" * 4_000 + "}",
     "a huger one": '{"type":"say","ref":1,"n":' + "9" * 60_000 + "}",
@@ -130,8 +132,8 @@ ODD = {
     "a mark": '\ufeff{"type":"say","ref":1}',
     "ten thousand keys": '{"type":"say","ref":1,' + ",".join(f'"{n}":{n}' for n in range(5_000)) + "}",
     "a long key": '{"type":"say","ref":1,"' + "k" * 60_000 + '":1}',
-    "numbers as long as may be": '{"type":"say","ref":1,"s":"' + "1" * 309 + '","a":[' + ",".join(["1" * 308] * 206) + "]}",
-    "numbers that never end": '{"type":"say","ref":1,"s":"' + "1" * 309 + '","a":"' + "1e-." * 15_000 + '"}',
+    "numbers as long as may be": LONG + ',"a":[' + ",".join(["1" * 308] * 206) + "]}",
+    "numbers that never end": LONG + ',"a":"' + "1e-." * 15_000 + '"}',
     "long everything": json.dumps({"type": "t" * 20_000, "room": "r" * 20_000, "since": "s" * 20_000}),
 }
 

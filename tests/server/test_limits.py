@@ -68,6 +68,34 @@ async def test_a_burst_of_100_messages_passes_and_a_flood_does_not(board: Server
         assert peer.heard[-1]["code"] == "too_many"
 
 
+async def test_by_http_a_person_says_no_more_than_on_a_websocket(tmp_path: Path) -> None:
+    (tmp_path / "says.py").write_text(
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Mount\n"
+        "from holdfast import Hub, Limits\n"
+        "hub = Hub('memory:', limits=Limits(messages_per_second=0.01, message_burst=5))\n"
+        "app = Starlette(routes=[Mount('/live', hub.app)], lifespan=hub.lifespan)\n"
+        "@hub.on('say')\n"
+        "async def say(request):\n"
+        "    return 'heard'\n"
+    )
+    with Server(tmp_path, "serve", "says:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+        one, other = [(await server.post("/live/send", {"type": "auth"}))["token"] for _ in range(2)]
+
+        async def says(count: int, **headers: str) -> list[int]:
+            return [
+                (await server.request("POST", "/live/send", {"type": "say"}, **headers)).status_code
+                for _ in range(count)
+            ]
+
+        assert await says(7, authorization=f"Bearer {one}") == [200] * 5 + [429] * 2
+        assert await says(5, authorization=f"Bearer {other}") == [200] * 5  # it is not their fault
+        assert await says(7) == [200] * 5 + [429] * 2  # those who cannot be known are counted together
+        refused = await server.request("POST", "/live/send", {"type": "say", "ref": 1}, authorization=f"Bearer {one}")
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"] == "more than 0.01 messages a second"
+
+
 async def test_a_connection_can_be_in_100_rooms_and_not_in_more(tmp_path: Path) -> None:
     (tmp_path / "rooms.py").write_text(
         "from starlette.applications import Starlette\n"

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from holdfast.errors import Invalid, Malformed, OutcomeUnknown, Refused, Unauthorized
+from holdfast.errors import Invalid, Malformed, OutcomeUnknown, Refused, TooMany, Unauthorized
 from holdfast.protocol.codec import problem
 from holdfast.protocol.messages import Auth, Message, Ping, Pong, Problem, Reply
 from holdfast.server import eventstream, polling
@@ -66,6 +66,8 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
             case Ping():
                 return Json(Pong())
             case Message():
+                if not hub.sent.take("" if identity.is_new else identity.user.user_id, hub.hands.now()):
+                    raise TooMany(f"more than {hub.limits.messages_per_second:g} messages a second")
                 return await _handled(hub, identity, message)
             case _:
                 raise Invalid("a room is entered by reading it: GET …/events, GET …/poll", field="type")

@@ -30,6 +30,7 @@ from holdfast.server.follow import Follow
 from holdfast.server.gate import Authenticate, Gate
 from holdfast.server.hands import Hands
 from holdfast.server.limits import Limits
+from holdfast.server.rate import Allowances
 from holdfast.server.subscribers import Handler, Subscriber
 from holdfast.store.store import ReadTransaction, Record, Store
 
@@ -79,6 +80,8 @@ class OpenHub:
             settings.authenticate,
             require_login=settings.require_login,
         )
+        # By HTTP, of each person; of those who say nothing by which they could be known, together.
+        self.sent = Allowances(settings.limits.messages_per_second, settings.limits.message_burst)
         self.conversation = Conversation(self.hands, self.gate, settings.hooks)
         self.hands.handle = self.conversation.receive
         for handler in settings.subscribers:
