@@ -119,6 +119,7 @@ class Attendance:
         self._agenda.cancel(("presence", self._room))
         for user_id in self._typing:
             self._agenda.cancel(("typing", self._room, user_id))
+        del self._present  # it is the room's, which has this: both would wait for the collector of cycles
 
     def _departed(self, user: User | None, now: float) -> None:
         if user is not None:

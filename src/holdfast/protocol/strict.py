@@ -48,6 +48,10 @@ class Strict(Protocol):
         self.reader = Reader()
         return super().parse()
 
+    def end(self) -> None:
+        """Parse no more: what parses knows this, as this knows it, and both would wait for the collector of cycles."""
+        self.parser.close()
+
     def recv_frame(self, frame: Frame) -> None:
         """Take in a frame."""
         if frame.opcode is Opcode.CLOSE:

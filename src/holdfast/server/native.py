@@ -104,6 +104,7 @@ class NativeConnection(Connection, Sipping):
     def connection_lost(self, error: Exception | None) -> None:
         """The link is gone; without a close frame, unclean."""
         self._closing = self._lost = True
+        self._engine.end()
         if self._aborting is not None:
             self._aborting.cancel()
         if self._on_server is not None:

@@ -68,6 +68,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             upgraded = self.transport.get_protocol()
             if isinstance(upgraded, WebSocketProtocol):  # also one that has waited behind another request
                 self.transport.set_protocol(Sips(upgraded))
+                self.parser = None  # of httptools: it knows us as we know it, so both would wait for the collector
 
     def send_400_response(self, reason: str) -> None:
         cycle = self.cycle
