@@ -1,7 +1,7 @@
 """
 What is left of those who have gone, without the collector of cycles?
 
-It seldom looks (`holdfast serve`), so what only it could find would be there for as long as ten thousand more took to come.
+It seldom looks (`holdfast serve`): what only it can find is there for as long as thousands more take to come.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from h11 import LocalProtocolError
+from h11._receivebuffer import ReceiveBuffer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.server.limits import Limits
@@ -40,6 +42,8 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        if hasattr(self, "conn"):
+            self.conn._receive_buffer = _Lines()
         self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
@@ -116,6 +120,25 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     def _too_slow(self) -> None:
         if self._between_requests():
             self.transport.abort()
+
+
+class _Lines(ReceiveBuffer):
+    """
+    What h11 reads from, where a line ends with CR LF, and no line goes on in the next one.
+
+    A server may take both (RFC 9112 §2.2, §5.2), and h11 does. One before us perhaps does not, and then reads other lines.
+    """
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        before = len(self)
+        lines = super().maybe_extract_lines()
+        if lines is None:
+            return None
+        if before - len(self) != sum(map(len, lines)) + 2 * (len(lines) + 1):
+            raise LocalProtocolError("a line ends with CR LF")
+        if any(line.startswith((b" ", b"\t")) for line in lines):
+            raise LocalProtocolError("a line goes on in the next one")
+        return lines
 
 
 class Unambiguous:
