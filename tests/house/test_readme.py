@@ -68,3 +68,19 @@ def test_every_promise_says_whether_it_is_kept() -> None:
     assert [name for name, _ in rows] == [f"P{n}" for n in range(1, 12)]
     for name, mark in rows:
         assert "(tests/" in mark or "not" in mark, name
+
+
+def test_the_commands_that_show_it_are_there_to_be_run() -> None:
+    table = README.partition("## How do you know?")[2].partition("\n## ")[0]
+    commands = [found[1] for found in re.finditer(r"\| `([^`]+)`[^|]*\|$", table, re.M)]
+    assert len(commands) == 6
+    for command in commands:
+        program, *rest = command.split()
+        assert program in {".venv/bin/python", "python3"}
+        script = rest[: 2 if rest[0] == "-m" else 1]
+        asked = subprocess.run(
+            [sys.executable, *script, "--help"], cwd=HOUSE, capture_output=True, text=True, timeout=60
+        )
+        assert asked.returncode == 0, asked.stderr
+        for option in filter(re.compile("--").match, rest):
+            assert option in asked.stdout, command

@@ -126,7 +126,7 @@ class _Lines(ReceiveBuffer):
     """
     What h11 reads from, where a line ends with CR LF, and no line goes on in the next one.
 
-    A server may take both (RFC 9112 §2.2, §5.2), and h11 does. One before us perhaps does not, and then reads other lines.
+    A server may take both (RFC 9112 §2.2, §5.2), and h11 does. One before us perhaps does not, and reads other lines.
     """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:

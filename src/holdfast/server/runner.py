@@ -167,8 +167,8 @@ def _collect_less() -> None:
     Have the collector of cycles look less often, and never at what is there for good.
 
     Each of ten thousand connections is a few dozen objects that are in no cycle: to look at them all took a tenth of
-    what a crowd costs that comes, and a fifth of a message. What asyncio leaves in cycles of those who have gone is found
-    before it is much.
+    what a crowd costs that comes, and a fifth of a message. What asyncio leaves in cycles of those who have gone is
+    found before it is much.
     """
     gc.collect()
     gc.freeze()
