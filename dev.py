@@ -47,6 +47,8 @@ def main() -> None:
             lock()
         case ["types"]:
             types()
+        case ["--help" | "-h"]:
+            print(__doc__)
         case _:
             sys.exit(__doc__)
 

@@ -9,6 +9,7 @@ sizes, nobody is limited; else all are as they are by default. aiohttp is measur
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import socket
@@ -171,4 +172,6 @@ async def main() -> None:
         await measure(f"{aiohttp}, server", groups, at_server(aiohttp_server))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    asyncio.run(main())
