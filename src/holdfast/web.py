@@ -77,6 +77,8 @@ def convert(fields: dict[str, Any], type: type[T]) -> T:
     except msgspec.ValidationError as error:
         # "Expected `str`, got `int` - at `$.title`"
         complaint, _, path = str(error).partition(" - at `$.")
+        complaint, how, _ = complaint.partition(" matching regex ")
+        complaint += " of other characters, and not all blank" if how else ""
         raise Invalid(f"{path.rstrip('`')}: {complaint}" if path else complaint) from None
 
 

@@ -7,14 +7,13 @@ from itertools import count
 
 import pytest
 
-from corpus.target import Strict, Target, request, works
+from corpus.target import Strict, Target
 
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server as a newcomer has it."""
     with Target(tmp_path_factory.mktemp("target")) as target:
-        warm_up(target)
         yield target
 
 
@@ -22,7 +21,6 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server with `holdfast[speed]`."""
     with Target(tmp_path_factory.mktemp("swift"), "--speed") as target:
-        warm_up(target)
         yield target
 
 
@@ -30,16 +28,7 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server that lets nobody in who does not say who they are."""
     with Strict(tmp_path_factory.mktemp("strict")) as target:
-        warm_up(target)
         yield target
-
-
-def warm_up(target: Target) -> None:
-    """Have it import what it imports when it is first needed."""
-    with target.raw(request("GET", f"/events?rooms=a&{target.honest[1:]}")) as peer:
-        peer.until(b"connected")
-    with target.guest("lobby", target.honest) as peer:
-        works(peer)
 
 
 @pytest.fixture(params=["target", "swift"])

@@ -115,6 +115,27 @@ def test_a_picture_on_a_page_of_somebody_else_holds_no_poll_open(target: Target)
             assert status(peer.until(b"\r\n\r\n")) == code
 
 
+def test_a_form_on_a_page_of_somebody_else_says_nothing_here(target: Target) -> None:
+    """Nor where its browser says no `Origin`: what is followed is a link."""
+    lines = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
+    with target.raw(request("POST", "/send", *lines, body=b'{"type":"ping"}')) as peer:
+        assert status(peer.until(b"\r\n\r\n")) == 403
+
+
+def test_the_key_of_the_server_is_a_bearer_token(target: Target) -> None:
+    body = b'{"room":"lobby","type":"said","data":{}}'
+    for scheme, code in (("Bearer ", 201), ("bearer ", 201), ("", 401), ("Basic ", 401)):
+        line = f"Authorization: {scheme}the key of the corpus"
+        with target.raw(request("POST", "/publish", line, body=body)) as peer:
+            assert status(peer.until(b"\r\n\r\n")) == code, scheme
+
+
+def test_two_names_are_not_one_room(target: Target) -> None:
+    """What is no UTF-8 could be read as `\ufffd`, with everything else that is none."""
+    with target.raw(request("GET", "/poll?rooms=%25ff&wait=0")) as peer:
+        assert status(peer.until(b"\r\n\r\n")) == 400
+
+
 WILD = "https://app.example"
 
 

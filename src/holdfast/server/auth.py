@@ -98,10 +98,13 @@ def new_session() -> str:
 
 def find_token(request: HTTPConnection) -> str | None:
     """Return the token that a request carries: the most deliberate one first."""
+    return find_bearer(request) or request.query_params.get("token") or request.cookies.get(COOKIE) or None
+
+
+def find_bearer(request: HTTPConnection) -> str | None:
+    """Return what a request's `Authorization: Bearer` says (RFC 6750 §2.1)."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip():
-        return credentials.strip()
-    return request.query_params.get("token") or request.cookies.get(COOKIE) or None
+    return credentials.strip() or None if scheme.lower() == "bearer" else None
 
 
 class Origins:
@@ -120,7 +123,8 @@ class Origins:
         said = request.headers.getlist("origin")
         if not said:  # not from a page, or for one that cannot read the answer: a picture, a frame, a link
             is_foreign = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-            return not is_foreign or request.headers.get("sec-fetch-mode") == "navigate"
+            follows_link = request.headers.get("sec-fetch-mode") == "navigate" and request.scope.get("method") == "GET"
+            return not is_foreign or follows_link
         theirs = _parts(said[0]) if len(said) == 1 else None
         if theirs is None:
             return False

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
+import anyio.lowlevel
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -185,6 +186,9 @@ class Hub:
                 "one process serves a file, and this is one of several: drop --workers, "
                 "or keep the data in a database that they can share (postgresql://…)"
             )
+        import jwt  # noqa: F401 - as below: what the first request would import is imported before there is one
+
+        await anyio.lowlevel.checkpoint()  # which needs its backend: while that is imported nobody else would be heard
         lives = Lives(self._settings, self._store)
         await lives.open()
         self._lives = lives

@@ -24,7 +24,7 @@ from holdfast.errors import Invalid, Malformed, OutcomeUnknown, Refused, TooMany
 from holdfast.protocol.codec import problem
 from holdfast.protocol.messages import Auth, Message, Ping, Pong, Problem, Reply
 from holdfast.server import eventstream, polling
-from holdfast.server.auth import Identity
+from holdfast.server.auth import Identity, find_bearer
 from holdfast.server.conversation import Request
 from holdfast.server.opened import OpenHub
 from holdfast.server.publication import Publication
@@ -75,7 +75,7 @@ def mountable(opened: Callable[[], OpenHub], websocket: ASGIApp, publish: Publis
     async def publish_here(request: HttpRequest) -> Response:
         hub = opened()
         key = hub.settings.server_key
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = find_bearer(request) or ""
         if key is None or not hmac.compare_digest(given.encode(), key.encode()):
             raise Unauthorized("Unauthorized: publishing needs the server key as a Bearer token")
         fields = decode_body(await read_body(request, hub.limits.body_bytes, hub.limits.request_seconds))
@@ -156,6 +156,8 @@ def _rooms(request: HttpRequest) -> tuple[tuple[str, ...], bool]:
     several = request.query_params.get("rooms")
     if several is None:
         return (_room(request),), False
-    return tuple(
-        dict.fromkeys(map(unquote, several.split(",")))
-    ), True  # encoded as in a cursor: a name may have commas
+    try:  # encoded as in a cursor: a name may have commas
+        names = [unquote(name, errors="strict") for name in several.split(",")]
+    except UnicodeDecodeError:
+        raise Malformed("?rooms= are names in UTF-8, percent-encoded", field="rooms") from None
+    return tuple(dict.fromkeys(names)), True
