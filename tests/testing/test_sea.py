@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self, cast
 
 import anyio.from_thread
@@ -20,8 +22,9 @@ from starlette.routing import Route
 import holdfast
 from holdfast import Event, Hub, Item, Resync, Room, User
 from holdfast.server.hub import open_hubs
-from holdfast.testing import History, Sea, Violation
+from holdfast.testing import History, Sea, Violation, threads
 from holdfast.testing.sea import LIMIT
+from holdfast.testing.virtual import Stuck
 
 
 @pytest.fixture
@@ -316,7 +319,7 @@ def test_a_token_lasts_as_long_as_it_says(sea: Sea) -> None:
     sea.run(test())
 
 
-def test_work_in_threads_takes_no_time(sea: Sea) -> None:
+def test_no_time_passes_while_threads_work(sea: Sea) -> None:
     async def ask_back() -> float:
         await asyncio.sleep(100)
         return sea.time
@@ -337,11 +340,48 @@ def test_work_in_threads_takes_no_time(sea: Sea) -> None:
         assert await anyio.to_thread.run_sync(asks_back) == before + 100
         with pytest.raises(KeyError):
             await asyncio.to_thread({}.pop, "nothing")
-        ended = threading.Event()
-        forever = asyncio.get_running_loop().run_in_executor(None, ended.wait)
-        await sea.sleep(10)  # it would never end
+
+    sea.run(test())
+
+
+@pytest.mark.parametrize("run", [asyncio.to_thread, lambda work: anyio.to_thread.run_sync(work)])
+def test_a_thread_that_does_not_come_to_an_end_is_named(
+    sea: Sea, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PATIENCE", 0.05)
+    ended = threading.Event()
+
+    def never_ends() -> None:
+        ended.wait()
+
+    async def test() -> None:
+        await run(never_ends)
+
+    try:
+        with pytest.raises(Stuck, match=r"never_ends.*'(holdfast-sea|AnyIO).* after 0.05 s") as caught:
+            sea.run(test())
+        assert "ended.wait()" in caught.value.__notes__[0]
+        assert sea.time == 0
+    finally:
         ended.set()
-        assert await forever
+
+
+def test_what_is_cancelled_before_a_thread_was_free_for_it_is_not_waited_for(sea: Sea) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        ended.wait()
+
+    async def test() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            run = partial(asyncio.get_running_loop().run_in_executor, executor)
+            one, other = run(hold), run(hold)
+            begun.wait()
+            other.cancel()
+            ended.set()
+            await one
+            await sea.sleep(1)
 
     sea.run(test())
 

@@ -135,7 +135,7 @@ class _TimerHandle(events.TimerHandle):
 
 
 class Stuck(Exception):
-    """Everybody waits, and nothing will ever happen."""
+    """Nothing will ever happen: everybody waits for the others, or for somebody who does not come to an end."""
 
 
 class Endless(KeyboardInterrupt):
