@@ -23,8 +23,9 @@ import holdfast
 from holdfast import Event, Hub, Item, Resync, Room, User
 from holdfast.server.hub import open_hubs
 from holdfast.testing import History, Sea, Violation, threads
+from holdfast.testing import sea as sea_module
 from holdfast.testing.sea import LIMIT
-from holdfast.testing.virtual import Stuck
+from holdfast.testing.virtual import Endless, Stuck
 
 
 @pytest.fixture
@@ -342,6 +343,32 @@ def test_no_time_passes_while_threads_work(sea: Sea) -> None:
             await asyncio.to_thread({}.pop, "nothing")
 
     sea.run(test())
+
+
+def test_who_goes_on_for_ever_without_waiting_is_told_where(sea: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sea_module, "ENDLESS", 0.05)
+
+    async def spins() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async def test() -> None:
+        await asyncio.create_task(spins())
+
+    with pytest.raises(Endless, match="no time has passed") as caught:
+        sea.run(test())
+    assert "spins" in [entry.name for entry in caught.traceback]
+
+
+def test_threads_that_compute_go_on_for_as_long_as_they_need(sea: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sea_module, "ENDLESS", 0.05)
+
+    def computes() -> None:
+        began = time.process_time()
+        while time.process_time() < began + 0.3:
+            pass
+
+    sea.run(asyncio.to_thread(computes))
 
 
 @pytest.mark.parametrize("run", [asyncio.to_thread, lambda work: anyio.to_thread.run_sync(work)])

@@ -31,12 +31,14 @@ from holdfast.testing.history import History, Violation
 from holdfast.testing.network import Network, Weather
 from holdfast.testing.served import Served
 from holdfast.testing.threads import PatientLoop
-from holdfast.testing.virtual import Chance, Inline, bury, current_process
+from holdfast.testing.virtual import Chance, Endless, Inline, bury, current_process, expecting_an_end
 
 T = TypeVar("T")
 
 #: What waits longer than this for something that does not come will not see it. Seconds, beside `sea.sleep`.
 LIMIT = 3600.0
+#: If no time passes while this thread works so long, none ever will. Seconds of its time, and at most twice as many.
+ENDLESS = 20.0
 #: A room that was joined on a link answers within this. Seconds.
 JOINED = 60.0
 
@@ -81,7 +83,8 @@ class Sea:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something in the sea, and return what it returned; raises `Violation` if a history was broken."""
-        with self._ruling():
+        # Of other threads it is the loop that says whether they come to an end.
+        with self._ruling(), expecting_an_end(self.loop, ENDLESS, time.thread_time, Endless):
             return self.loop.run_until_complete(self._watched(work))
 
     # Time.
