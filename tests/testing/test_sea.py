@@ -22,7 +22,7 @@ from starlette.routing import Route
 import holdfast
 from holdfast import Event, Hub, Item, Resync, Room, User
 from holdfast.server.hub import open_hubs
-from holdfast.testing import History, Sea, Violation, threads
+from holdfast.testing import History, Sea, SeaClient, Violation, threads
 from holdfast.testing import sea as sea_module
 from holdfast.testing.sea import LIMIT
 from holdfast.testing.virtual import Endless, Stuck
@@ -118,6 +118,33 @@ def test_who_is_killed_has_what_is_on_the_disk(sea: Sea, store: str, reason: str
             assert [why for why, *_ in told.breaks] == ["new", *([reason] if reason else [])]
             if reason is None:
                 assert texts(told) == ["one", "two"]
+
+    sea.run(test())
+
+
+def test_who_waits_for_a_server_that_is_killed_while_it_starts_waits_for_the_next_one_or_is_refused(sea: Sea) -> None:
+    @asynccontextmanager
+    async def slow(app: Starlette) -> AsyncIterator[None]:
+        async with app.state.hub:
+            await asyncio.sleep(2)
+            yield
+
+    async def wait(client: SeaClient) -> None:
+        async with client:
+            assert client.is_live
+
+    async def test() -> None:
+        app = an_app()
+        app.router.lifespan_context = slow
+        server = sea.serve(app)
+        asks = asyncio.create_task(server.get("/count"))
+        connects = asyncio.create_task(wait(sea.connect(server)))
+        await sea.sleep(1)
+        sea.kill_server(server)
+        server.start()
+        with pytest.raises(httpx2.ConnectError):
+            await asks
+        await connects
 
     sea.run(test())
 

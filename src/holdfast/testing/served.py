@@ -75,6 +75,7 @@ class Served:
         self.process.kill()
         self.dead.append(self.process)
         self.process = None
+        self._started.set()  # it never will be, and whoever waits for it finds nobody there
         for hub in self.hubs():
             open_hubs.discard(hub)
             hub._lives = None
