@@ -325,6 +325,10 @@ def _ahead() -> float:
     return 0.0 if process is None else process.read_clock()
 
 
+def _in_nanoseconds(clock: Callable[[], float]) -> Callable[[], int]:
+    return lambda: int(clock() * 1e9)
+
+
 class Chance:
     """
     Dice that fall as a seed says, and clocks that show the time of a loop; while it `rules`, all of this process.
@@ -349,7 +353,9 @@ class Chance:
             patch("os.urandom", self._secrets.randbytes),
             patch("random._urandom", self._secrets.randbytes),
             patch("time.time", self._wall),
+            patch("time.time_ns", _in_nanoseconds(self._wall)),
             patch("time.monotonic", self._loop.time),
+            patch("time.monotonic_ns", _in_nanoseconds(self._loop.time)),
         ):
             try:
                 yield
