@@ -20,9 +20,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import holdfast
-from holdfast import Event, Hub, Item, Resync, Room, User
+from holdfast import ConcurrencyError, Event, Hub, Item, Resync, Room, User
 from holdfast.server.hub import open_hubs
-from holdfast.testing import History, Sea, SeaClient, Violation, threads
+from holdfast.testing import History, Sea, SeaClient, SeaRoom, Violation, threads
 from holdfast.testing import sea as sea_module
 from holdfast.testing.sea import LIMIT
 from holdfast.testing.virtual import Endless, Stuck
@@ -212,10 +212,67 @@ def test_a_link_that_is_cut_is_dialled_again(sea: Sea) -> None:
     sea.run(test())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_history_goes_on_from_what_was_read_before(sea: Sea, waits: bool) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            assert isinstance(await anext(room), Resync)
+            await server.post("/say?text=one")
+            while not (isinstance(item := await anext(room), Event) and item.id):
+                pass
+            if waits:
+                await server.post("/say?text=two")
+                await sea.sleep(1)
+            told = await sea.history(room)
+            await server.post("/say?text=three")
+            await sea.sleep(1)
+            assert texts(told) == ["two", "three"] if waits else ["three"]
+            assert told.breaks == []
+
+    sea.run(test())
+
+
+def test_a_history_of_a_room_that_somebody_else_reads_is_refused(sea: Sea) -> None:
+    async def read(room: Room) -> None:
+        async for _ in room:
+            pass
+
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room, ann.join("attic") as attic:
+            await sea.history(room)
+            with pytest.raises(ConcurrencyError, match="lobby is being read"):
+                await sea.history(room)
+            reads = asyncio.create_task(read(attic))
+            await sea.sleep(1)
+            with pytest.raises(ConcurrencyError, match="attic is being read"):
+                await sea.history(attic)
+            reads.cancel()
+
+    sea.run(test())
+
+
+def test_a_history_that_is_disturbed_by_another_reader_fails_the_test(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            await sea.history(room)
+            sea.slow_reader(ann, 10)
+            await server.post("/say?text=one")
+            await sea.sleep(5)
+            other = asyncio.create_task(anext(room))
+            await sea.sleep(10)
+            other.cancel()
+
+    with pytest.raises(ConcurrencyError):
+        sea.run(test())
+
+
 class Lies:
     """A room that tells what it should not."""
 
-    name = "lobby"
+    name, told = "lobby", None
 
     def __init__(self, *items: Item) -> None:
         self._items = list(items)
@@ -233,7 +290,7 @@ class Lies:
 def test_a_history_with_a_gap_fails_the_test(sea: Sea) -> None:
     async def test(error: Exception | None = None) -> None:
         lies = Lies(Resync("new", "e:0"), Event("lobby", "said", {}, "e:2"))
-        await sea.history(cast(Room, lies))
+        await sea.history(cast(SeaRoom, lies))
         await sea.sleep(10)
         if error is not None:
             raise error

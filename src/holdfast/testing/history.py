@@ -33,18 +33,21 @@ class History:
     never been where the client stands. What follows a `trimmed` position is newer, of `new` and `chosen` ones nothing
     is older than what was told before, and `epoch` names another log, in which older offsets mean nothing.
 
+    Args:
+        told: The cursor up to which it was told before.
+
     Attributes:
         events: All publications, each with its position.
         breaks: Every time that it was told to start afresh: why, where it stood, and at which position.
         position: Where it stands.
     """
 
-    def __init__(self, room: str, who: str = "a client") -> None:
+    def __init__(self, room: str, who: str = "a client", *, told: str | None = None) -> None:
         self.room = room
         self.who = who
         self.events: list[tuple[Position, Event]] = []
         self.breaks: list[tuple[str, Position | None, Position]] = []
-        self.position: Position | None = None
+        self.position = None if told is None else decode_position(told, room)
         self.resumed = 0
 
     @property
