@@ -12,6 +12,7 @@ from holdfast.core.roads import Road
 from holdfast.errors import (
     ChangeFailed,
     Closed,
+    ConcurrencyError,
     Conflict,
     Forbidden,
     HoldfastError,
@@ -43,6 +44,7 @@ __all__ = [
     "ChangeFailed",
     "Client",
     "Closed",
+    "ConcurrencyError",
     "Conflict",
     "Event",
     "Forbidden",

@@ -19,7 +19,8 @@ What can go wrong, and who can act.
     │   └── ChangeFailed        one change broke a rule of `hub.write`; its author must act
     ├── NotSent                 a command that was given to a client never left it; give it again
     ├── OutcomeUnknown          it did, and nobody can say any more what came of it; look before you give it again
-    └── Closed                  a client or hub is closed for good; make a new one
+    ├── Closed                  a client or hub is closed for good; make a new one
+    └── ConcurrencyError        two tasks read one room at once; let one read, and give the other what it reads
 
 A network that comes and goes is not an error: it is a status that one can watch.
 """
@@ -149,3 +150,7 @@ class Closed(HoldfastError):
     def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ConcurrencyError(HoldfastError):
+    """Somebody else reads this room already: each would be given what the other then misses."""

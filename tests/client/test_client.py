@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
-from holdfast import Closed, Event, Forbidden, Resync, State, Unavailable
+from holdfast import Closed, ConcurrencyError, Event, Forbidden, Resync, State, Unavailable
 from holdfast.client.room import WAITING
 from peers import Server, StartBoard
 
@@ -126,6 +126,23 @@ async def test_a_reader_that_pauses_again_and_again_misses_none_of_a_room_that_h
                 if len(numbers) % 400 == 0:
                     await asyncio.sleep(0.03)
         assert numbers == list(range(count))
+
+
+async def test_of_two_who_read_a_room_at_once_the_second_is_told_so(chat: Server) -> None:
+    async with holdfast.connect(f"{chat.url}/ws") as client, client.join("lobby") as room:
+        assert isinstance(await anext(room), Resync)
+        first = asyncio.ensure_future(anext(room))
+        await asyncio.sleep(0)
+        with pytest.raises(ConcurrencyError, match="lobby is being read by another task already"):
+            await anext(room)
+        await chat.request("POST", "/fill?count=1")
+        assert isinstance(await first, Event), "the first is not harmed"
+        stops = asyncio.ensure_future(anext(room))
+        await asyncio.sleep(0)
+        stops.cancel()
+        await asyncio.wait([stops])
+        await chat.request("POST", "/fill?count=1")
+        assert isinstance(await anext(room), Event)
 
 
 async def test_a_join_that_failed_for_no_fault_of_ours_is_tried_again(chat: Server) -> None:

@@ -286,7 +286,7 @@ async def test_what_follows_is_kept_also_by_a_server_that_has_found_what_could_n
 
     def kill(kept: Kept) -> None:
         kept.store._housekeeping.cancel()
-        kept.store._lock.close()
+        kept.store.abandon()
         disk.abandon()
 
     with Disk(random.Random(3)) as disk:

@@ -112,6 +112,12 @@ def test_plain(sea, server):
     assert time.perf_counter() < began[1] + 60
     assert sea.run(ask()) == 200
 
+async def test_clocks(sea):
+    clocks = time.time, time.monotonic, lambda: time.time_ns() / 1e9, lambda: time.monotonic_ns() / 1e9
+    began = [clock() for clock in clocks]
+    await sea.sleep(3600)
+    assert [clock() - began for clock, began in zip(clocks, began)] == pytest.approx([3600] * 4)
+
 @pytest.mark.parametrize("sea", range(3), indirect=True)
 async def test_seeds(sea, server, request):
     await sea.sleep(1)
@@ -120,7 +126,15 @@ async def test_seeds(sea, server, request):
 
 @pytest.mark.parametrize("plugins", PLUGINS)
 def test_every_kind_of_test_and_fixture_runs_in_the_sea(project: pytest.Pytester, plugins: str) -> None:
-    run(project, ALL_KINDS, plugins).assert_outcomes(passed=7)
+    run(project, ALL_KINDS, plugins).assert_outcomes(passed=8)
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_who_forgets_indirect_is_told_so(project: pytest.Pytester, kind: str) -> None:
+    test = f'import pytest\n@pytest.mark.parametrize("sea", range(2))\n{kind} test_it(sea):\n    pass\n'
+    result = run(project, test)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*gives this test a seed, and no sea: add indirect=True*"])
 
 
 def test_a_test_marked_for_anyio_runs_in_the_sea(project: pytest.Pytester) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from holdfast import Event, Resumed, Resync, Snapshot
+from holdfast.protocol.cursor import decode_position
 from holdfast.protocol.messages import Join, Joined, Sync, Synced, UserLeft
 from holdfast.protocol.messages import Resync as Said
-from holdfast.testing.history import History, Line, Violation
+from holdfast.testing.history import History, Line, Violation, is_true
 
 
 def event(offset: int, epoch: str = "e") -> Event:
@@ -60,6 +61,7 @@ def test_the_first_item_that_breaks_a_promise_is_told(items: list[Any], complain
         history.told(items[-1])
 
 
+REASONS = ("new", "chosen", "epoch", "trimmed", "ahead")
 JOIN, JOINED = Join("lobby", "e:7"), Joined("lobby", "e:7", True, (), 0)
 
 
@@ -95,6 +97,7 @@ FALSE_REASONS: list[list[Any]] = [
     [Joined("lobby", "e:20", False, (), 0)],
     [Joined("lobby", "e:20", True, (), 0)],
     [Join("lobby"), joined("e:20", "trimmed")],
+    [Said("lobby", "new", "e:8")],
     [JOINED, event(8), Said("lobby", "trimmed", "e:8")],
     [JOINED, event(8), Said("lobby", "epoch", "e:9")],
     [JOINED, event(8), Said("lobby", "ahead", "e:9")],
@@ -132,3 +135,21 @@ def test_who_is_not_let_go_on_for_a_reason_that_is_not_true_or_from_elsewhere_is
     hear(line, words[:-1])
     with pytest.raises(Violation, match=r"ann (stood|is to start afresh) at .*e:|f:"):
         line.said(words[-1])
+
+
+@pytest.mark.parametrize(
+    ("reason", "before", "after", "kept"),
+    [
+        ("new", None, "e:7", 0),
+        ("epoch", "e:7", "f:7", 0),
+        ("trimmed", "e:7", "e:8", 0),
+        ("trimmed", "e:7", "e:18", 10),
+        ("ahead", "e:7", "e:6", 0),
+    ],
+)
+def test_a_reason_is_true_where_it_is_and_nowhere_else(reason: str, before: str | None, after: str, kept: int) -> None:
+    stood, begins = before and decode_position(before, "lobby"), decode_position(after, "lobby")
+    true = [each for each in (*REASONS, "nonsense") if is_true(each, stood or None, begins, kept=kept)]
+    assert true == [reason]
+    assert not any(is_true(each, begins, begins) for each in REASONS)
+    assert not is_true("trimmed", stood or None, begins, kept=kept + 1)

@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self, cast
 
 import anyio.from_thread
@@ -18,10 +20,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import holdfast
-from holdfast import Event, Hub, Item, Resync, Room, User
+from holdfast import ConcurrencyError, Event, Hub, Item, Resync, Room, User
 from holdfast.server.hub import open_hubs
-from holdfast.testing import History, Sea, Violation
+from holdfast.testing import History, Sea, SeaClient, SeaRoom, Violation, threads
+from holdfast.testing import sea as sea_module
 from holdfast.testing.sea import LIMIT
+from holdfast.testing.virtual import Endless, Stuck
 
 
 @pytest.fixture
@@ -118,6 +122,33 @@ def test_who_is_killed_has_what_is_on_the_disk(sea: Sea, store: str, reason: str
     sea.run(test())
 
 
+def test_who_waits_for_a_server_that_is_killed_while_it_starts_waits_for_the_next_one_or_is_refused(sea: Sea) -> None:
+    @asynccontextmanager
+    async def slow(app: Starlette) -> AsyncIterator[None]:
+        async with app.state.hub:
+            await asyncio.sleep(2)
+            yield
+
+    async def wait(client: SeaClient) -> None:
+        async with client:
+            assert client.is_live
+
+    async def test() -> None:
+        app = an_app()
+        app.router.lifespan_context = slow
+        server = sea.serve(app)
+        asks = asyncio.create_task(server.get("/count"))
+        connects = asyncio.create_task(wait(sea.connect(server)))
+        await sea.sleep(1)
+        sea.kill_server(server)
+        server.start()
+        with pytest.raises(httpx2.ConnectError):
+            await asks
+        await connects
+
+    sea.run(test())
+
+
 def test_an_app_outlives_its_process_and_one_that_is_made_for_each_does_not(sea: Sea) -> None:
     async def test() -> None:
         same, new = sea.serve(an_app("a.db")), sea.serve(lambda: an_app("b.db"))
@@ -181,10 +212,67 @@ def test_a_link_that_is_cut_is_dialled_again(sea: Sea) -> None:
     sea.run(test())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_history_goes_on_from_what_was_read_before(sea: Sea, waits: bool) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            assert isinstance(await anext(room), Resync)
+            await server.post("/say?text=one")
+            while not (isinstance(item := await anext(room), Event) and item.id):
+                pass
+            if waits:
+                await server.post("/say?text=two")
+                await sea.sleep(1)
+            told = await sea.history(room)
+            await server.post("/say?text=three")
+            await sea.sleep(1)
+            assert texts(told) == ["two", "three"] if waits else ["three"]
+            assert told.breaks == []
+
+    sea.run(test())
+
+
+def test_a_history_of_a_room_that_somebody_else_reads_is_refused(sea: Sea) -> None:
+    async def read(room: Room) -> None:
+        async for _ in room:
+            pass
+
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room, ann.join("attic") as attic:
+            await sea.history(room)
+            with pytest.raises(ConcurrencyError, match="lobby is being read"):
+                await sea.history(room)
+            reads = asyncio.create_task(read(attic))
+            await sea.sleep(1)
+            with pytest.raises(ConcurrencyError, match="attic is being read"):
+                await sea.history(attic)
+            reads.cancel()
+
+    sea.run(test())
+
+
+def test_a_history_that_is_disturbed_by_another_reader_fails_the_test(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            await sea.history(room)
+            sea.slow_reader(ann, 10)
+            await server.post("/say?text=one")
+            await sea.sleep(5)
+            other = asyncio.create_task(anext(room))
+            await sea.sleep(10)
+            other.cancel()
+
+    with pytest.raises(ConcurrencyError):
+        sea.run(test())
+
+
 class Lies:
     """A room that tells what it should not."""
 
-    name = "lobby"
+    name, told = "lobby", None
 
     def __init__(self, *items: Item) -> None:
         self._items = list(items)
@@ -202,7 +290,7 @@ class Lies:
 def test_a_history_with_a_gap_fails_the_test(sea: Sea) -> None:
     async def test(error: Exception | None = None) -> None:
         lies = Lies(Resync("new", "e:0"), Event("lobby", "said", {}, "e:2"))
-        await sea.history(cast(Room, lies))
+        await sea.history(cast(SeaRoom, lies))
         await sea.sleep(10)
         if error is not None:
             raise error
@@ -316,7 +404,7 @@ def test_a_token_lasts_as_long_as_it_says(sea: Sea) -> None:
     sea.run(test())
 
 
-def test_work_in_threads_takes_no_time(sea: Sea) -> None:
+def test_no_time_passes_while_threads_work(sea: Sea) -> None:
     async def ask_back() -> float:
         await asyncio.sleep(100)
         return sea.time
@@ -337,11 +425,74 @@ def test_work_in_threads_takes_no_time(sea: Sea) -> None:
         assert await anyio.to_thread.run_sync(asks_back) == before + 100
         with pytest.raises(KeyError):
             await asyncio.to_thread({}.pop, "nothing")
-        ended = threading.Event()
-        forever = asyncio.get_running_loop().run_in_executor(None, ended.wait)
-        await sea.sleep(10)  # it would never end
+
+    sea.run(test())
+
+
+def test_who_goes_on_for_ever_without_waiting_is_told_where(sea: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sea_module, "ENDLESS", 0.05)
+
+    async def spins() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async def test() -> None:
+        await asyncio.create_task(spins())
+
+    with pytest.raises(Endless, match="no time has passed") as caught:
+        sea.run(test())
+    assert "spins" in [entry.name for entry in caught.traceback]
+
+
+def test_threads_that_compute_go_on_for_as_long_as_they_need(sea: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sea_module, "ENDLESS", 0.05)
+
+    def computes() -> None:
+        began = time.process_time()
+        while time.process_time() < began + 0.3:
+            pass
+
+    sea.run(asyncio.to_thread(computes))
+
+
+@pytest.mark.parametrize("run", [asyncio.to_thread, lambda work: anyio.to_thread.run_sync(work)])
+def test_a_thread_that_does_not_come_to_an_end_is_named(
+    sea: Sea, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PATIENCE", 0.05)
+    ended = threading.Event()
+
+    def never_ends() -> None:
+        ended.wait()
+
+    async def test() -> None:
+        await run(never_ends)
+
+    try:
+        with pytest.raises(Stuck, match=r"never_ends.*'(holdfast-sea|AnyIO).* after 0.05 s") as caught:
+            sea.run(test())
+        assert "ended.wait()" in caught.value.__notes__[0]
+        assert sea.time == 0
+    finally:
         ended.set()
-        assert await forever
+
+
+def test_what_is_cancelled_before_a_thread_was_free_for_it_is_not_waited_for(sea: Sea) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        ended.wait()
+
+    async def test() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            run = partial(asyncio.get_running_loop().run_in_executor, executor)
+            one, other = run(hold), run(hold)
+            begun.wait()
+            other.cancel()
+            ended.set()
+            await one
+            await sea.sleep(1)
 
     sea.run(test())
 

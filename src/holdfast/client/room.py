@@ -20,7 +20,7 @@ from msgspec import Struct
 from holdfast.core.backoff import Backoff
 from holdfast.core.outbox import Outbox, Put, Result, Withdrawn
 from holdfast.core.replica import Item, Replica
-from holdfast.errors import HoldfastError, NotSent, OutcomeUnknown
+from holdfast.errors import ConcurrencyError, HoldfastError, NotSent, OutcomeUnknown
 from holdfast.protocol.messages import User
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Room:
     """
     A room that was joined: `async for item in room`.
 
-    Items are `Event`, `Resumed` and `Resync`; with a snapshot function, `Snapshot` instead of `Resync`.
+    Items are `Event`, `Resumed` and `Resync`; with a snapshot function, `Snapshot` instead of `Resync`. Each item is
+    given once, so one task reads at a time: another one is told so (`ConcurrencyError`).
     """
 
     def __init__(self, client: Client, name: str, replica: Replica) -> None:
@@ -58,6 +59,7 @@ class Room:
         self._items: deque[Item | Snapshot] = deque()
         self._more = asyncio.Event()
         self._failure: HoldfastError | None = None
+        self._is_awaited = False  # the next item is, by whoever reads
 
     async def __aenter__(self) -> Self:
         await self._client.enter(self)
@@ -72,12 +74,18 @@ class Room:
         return self
 
     async def __anext__(self) -> Item | Snapshot:
+        if self._is_awaited:
+            raise ConcurrencyError(f"{self.name} is being read by another task already")
         while not self._items:
             self._client.read_on(self)
             if self._failure is not None:
                 raise self._failure
             self._more.clear()
-            await self._more.wait()
+            self._is_awaited = True
+            try:
+                await self._more.wait()
+            finally:
+                self._is_awaited = False
         return self._items.popleft()
 
     @property

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 from pathlib import Path
+from typing import Self
 
 from holdfast.errors import StoreError
 
@@ -19,22 +20,29 @@ logger = logging.getLogger("holdfast.store")
 
 
 class Lock:
-    """The one right to serve the file `path`; raises `StoreError` if another process has it."""
+    """The one right to serve a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
+        self._file = -1
+        self._complained = False
+        self.witnessed = 0
+
+    def take(self, path: Path) -> Self:
+        """Have it for the file `path`; raises `StoreError` if another process has it."""
         path = path.resolve()  # one file, one lock, by whatever name it is called
         try:
-            self._file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"cannot open {path}: {error.strerror}") from None
-        owner, _, clock = os.pread(self._file, 100, 0).decode(errors="replace").partition(" ")
+        owner, _, clock = os.pread(file, 100, 0).decode(errors="replace").partition(" ")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._file)
+            os.close(file)
             raise StoreError(f"{path} is in use by process {owner or '?'}; one process serves a file") from None
-        self._complained = False
+        self._file = file
         self.witnessed = int(clock) if clock.isascii() and clock.isdigit() else 0
+        return self
 
     def witness(self, clock: int) -> None:
         """
@@ -52,5 +60,7 @@ class Lock:
             self._complained = True
 
     def close(self) -> None:
-        """Let go of it."""
-        os.close(self._file)
+        """Let go of it, if it was taken."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)

@@ -70,6 +70,8 @@ class SqliteStore(ThreadedStore):
         self._writer = Writer(ThreadWorker("holdfast-writer") if worker is None else worker)
         self._given_reads = reads
         self._wall = wall
+        self._lock = Lock()
+        self._held = ExitStack()  # all that is open
         self._trouble = Trouble("changes cannot be committed (%s)", "changes can be committed again")
 
     # Its life.
@@ -80,7 +82,7 @@ class SqliteStore(ThreadedStore):
             if self._in_memory:
                 folder = held.enter_context(TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True))
                 self.path = Path(folder, "memory.db")
-            self._lock = held.enter_context(closing(Lock(self.path)))
+            held.enter_context(closing(self._lock.take(self.path)))
             self._connection = held.enter_context(closing(self._connect()))
             has_begun = self._prepare()
             self._migrate("holdfast", [files("holdfast.store.schema").joinpath(name).read_text() for name in _SCHEMA])
@@ -105,6 +107,16 @@ class SqliteStore(ThreadedStore):
         await self._writer.stop()
         with self._held:
             self._lock.witness(self._committer.clock)
+
+    def abandon(self) -> ExitStack:
+        """
+        Let go of the file in the middle of whatever this is at, as the kernel does for a process that is gone.
+
+        Returns what else is open, for whoever knows that no thread is using it.
+        """
+        self._writer.accepting = False
+        self._lock.close()
+        return self._held
 
     def _connect(self) -> sqlite3.Connection:
         try:

@@ -34,7 +34,7 @@ def back_up(source: Path, target: Path) -> None:
 def renew_epoch(path: Path) -> str:
     """Give a store that nobody serves a new epoch, and return it: after a restore in place."""
     _must_be_a_store(path)
-    with closing(Lock(path)), closing(sqlite3.connect(path)) as store:
+    with closing(Lock().take(path)), closing(sqlite3.connect(path)) as store:
         epoch = new_epoch()
         try:
             with store:

@@ -15,6 +15,7 @@ from holdfast.client.client import Client, TakeSnapshot, Token
 from holdfast.client.room import Room, Snapshot
 from holdfast.core.link import State
 from holdfast.core.replica import Item, Replica
+from holdfast.protocol.messages import Event
 from holdfast.testing.virtual import Process
 
 #: A client of a server that runs is connected within this, or something is wrong with its URL or its token. Seconds.
@@ -66,15 +67,23 @@ class SeaClient(Client):
 
 
 class SeaRoom(Room):
-    """A room of such a client."""
+    """
+    A room of such a client.
+
+    Attributes:
+        told: The cursor up to which its application was told, once it was told anything.
+    """
 
     def __init__(self, client: SeaClient, name: str, replica: Replica) -> None:
         super().__init__(client, name, replica)
         self._reader = client
+        self.told: str | None = None
 
     async def __anext__(self) -> Item | Snapshot:
         item = await super().__anext__()
         loop = asyncio.get_running_loop()
         while loop.time() < self._reader.reads_again:  # noqa: ASYNC110 - which may grow
             await asyncio.sleep(self._reader.reads_again - loop.time())
+        cursor = item.id if isinstance(item, Event) else item.cursor
+        self.told = cursor or self.told  # broadcasts have none
         return item

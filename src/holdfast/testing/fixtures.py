@@ -43,6 +43,8 @@ def hub(hubs_in_memory: None) -> Hub:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Run an async test in its sea."""
     sea, test = pyfuncitem.funcargs.get("sea"), pyfuncitem.obj
+    if isinstance(sea, int):
+        pytest.fail('parametrize("sea", …) gives this test a seed, and no sea: add indirect=True', pytrace=False)
     inside = test if inspect.iscoroutinefunction(test) else getattr(test, "__wrapped__", None)  # as pytest-asyncio does
     if not isinstance(sea, Sea) or not inspect.iscoroutinefunction(inside):
         return (yield)

@@ -33,18 +33,21 @@ class History:
     never been where the client stands. What follows a `trimmed` position is newer, of `new` and `chosen` ones nothing
     is older than what was told before, and `epoch` names another log, in which older offsets mean nothing.
 
+    Args:
+        told: The cursor up to which it was told before.
+
     Attributes:
         events: All publications, each with its position.
         breaks: Every time that it was told to start afresh: why, where it stood, and at which position.
         position: Where it stands.
     """
 
-    def __init__(self, room: str, who: str = "a client") -> None:
+    def __init__(self, room: str, who: str = "a client", *, told: str | None = None) -> None:
         self.room = room
         self.who = who
         self.events: list[tuple[Position, Event]] = []
         self.breaks: list[tuple[str, Position | None, Position]] = []
-        self.position: Position | None = None
+        self.position = None if told is None else decode_position(told, room)
         self.resumed = 0
 
     @property
@@ -121,7 +124,7 @@ class Line:
                 self._let_in(message)
             case messages.Resync(_, reason, at):
                 before, self._position = self._position, decode_position(at, self.room)
-                stands = {before, *self._asked}
+                stands = {before, *self._asked} - {None}  # who has nothing yet is let in, and told no more
                 if not any(is_true(reason, each, self._position) for each in stands):
                     raise Violation(f"{self.who} is to start afresh at {at} of {self.room}, which is not {reason}")
             case Event(id=str(id)):
@@ -141,15 +144,19 @@ class Line:
             raise Violation(f"{self.who} stood at {since} of {self.room}, and is let in at {at}: {reason}")
 
 
-def is_true(reason: str, before: Position | None, after: Position) -> bool:
-    """Whether who stood somewhere cannot simply go on, and has to start afresh at `after`, for this reason."""
+def is_true(reason: str, before: Position | None, after: Position, *, kept: int = 0) -> bool:
+    """
+    Whether who stood somewhere cannot simply go on, and has to start afresh at `after`, for this reason.
+
+    So many publications at the end of a log are `kept`, and never trimmed.
+    """
     if before is None:
-        return False
+        return reason == "new"
     match reason:
         case "epoch":
             return before.epoch != after.epoch
         case "trimmed":
-            return before.epoch == after.epoch and before.offset < after.offset
+            return before.epoch == after.epoch and before.offset + kept < after.offset
         case "ahead":
             return goes_back(before, after)
         case _:

@@ -20,23 +20,24 @@ from typing import Any, Self, TypeVar
 from starlette.types import ASGIApp
 
 from holdfast.client.client import TakeSnapshot, Token
-from holdfast.client.room import Room
-from holdfast.errors import HoldfastError
+from holdfast.errors import ConcurrencyError, HoldfastError
 from holdfast.store.choice import Choice, kept_elsewhere
 from holdfast.store.store import Store
 from holdfast.store.worker import InlineWorker
-from holdfast.testing.client import SeaClient
+from holdfast.testing.client import SeaClient, SeaRoom
 from holdfast.testing.endpoint import Wire
 from holdfast.testing.history import History, Violation
 from holdfast.testing.network import Network, Weather
 from holdfast.testing.served import Served
 from holdfast.testing.threads import PatientLoop
-from holdfast.testing.virtual import Chance, Inline, bury, current_process
+from holdfast.testing.virtual import Chance, Endless, Inline, bury, current_process, expecting_an_end
 
 T = TypeVar("T")
 
 #: What waits longer than this for something that does not come will not see it. Seconds, beside `sea.sleep`.
 LIMIT = 3600.0
+#: If no time passes while this thread works so long, none ever will. Seconds of its time, and at most twice as many.
+ENDLESS = 20.0
 #: A room that was joined on a link answers within this. Seconds.
 JOINED = 60.0
 
@@ -58,7 +59,7 @@ class Sea:
         self.network = Network(self.loop, self._chance.dice, weather)
         self._servers: list[Served] = []
         self._files: dict[str, Path] = {}
-        self._violations: list[Violation] = []
+        self._failures: list[Violation | ConcurrencyError] = []  # of histories
         self._reading: dict[asyncio.Task[None], None] = {}
         self._deadline: asyncio.Timeout | None = None
 
@@ -81,7 +82,8 @@ class Sea:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something in the sea, and return what it returned; raises `Violation` if a history was broken."""
-        with self._ruling():
+        # Of other threads it is the loop that says whether they come to an end.
+        with self._ruling(), expecting_an_end(self.loop, ENDLESS, time.thread_time, Endless):
             return self.loop.run_until_complete(self._watched(work))
 
     # Time.
@@ -138,18 +140,20 @@ class Sea:
         url = server.url + path
         return SeaClient(url, ready, token=token, resume=recover == "resume", snapshot=snapshot, jitter=jitter)
 
-    async def history(self, room: Room) -> History:
+    async def history(self, room: SeaRoom) -> History:
         """
-        Read a room from now on, and return what its client is told there.
+        Read a room from now on, and return what its client is told there; nobody else may read it meanwhile.
 
         At the first publication that is missing, late, or told again, the test fails (`Violation`).
         """
         self._must_be_here()
-        history = History(room.name)
+        history = History(room.name, told=room.told)
         begun: asyncio.Future[None] = self.loop.create_future()
         task = self.loop.create_task(self._read(room, history, begun))
         self._reading[task] = None
         task.add_done_callback(lambda done: self._reading.pop(done, None))
+        if room.told is not None:
+            self.loop.call_soon(_begin, begun)  # when it has tried to read
         try:
             async with asyncio.timeout(JOINED):
                 await begun
@@ -193,37 +197,38 @@ class Sea:
             raise RuntimeError("this client has no link now, so that nothing can happen to it")
         return links
 
-    async def _read(self, room: Room, history: History, begun: asyncio.Future[None]) -> None:
+    async def _read(self, room: SeaRoom, history: History, begun: asyncio.Future[None]) -> None:
         try:
             async for item in room:
                 history.told(item)
-                if not begun.done():
-                    begun.set_result(None)
+                _begin(begun)
         except Violation as error:
-            self._violations.append(error)
+            self._failures.append(error)
             if not begun.done():
                 begun.set_exception(error)
-        except HoldfastError as error:  # there is nothing more to be told
+        except HoldfastError as error:
             if not begun.done():
                 begun.set_exception(error)
+            elif isinstance(error, ConcurrencyError):
+                self._failures.append(error)  # else there is nothing more to be told
 
     async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(LIMIT) as self._deadline:
                 result = await work
         except BaseException as error:
-            violations, self._violations = self._violations, []
-            for violation in violations:
-                if violation is not error:
-                    error.add_note(f"Violation: {violation}")
+            failures, self._failures = self._failures, []
+            for failure in failures:
+                if failure is not error:
+                    error.add_note(f"{type(failure).__name__}: {failure}")
             if self._deadline is not None and self._deadline.expired():
                 raise TimeoutError(
                     f"for {LIMIT / 3600:g} h of virtual time this has waited for what did not come"
                 ) from error
             raise
-        violations, self._violations = self._violations, []
-        if violations:
-            raise violations[0]
+        failures, self._failures = self._failures, []
+        if failures:
+            raise failures[0]
         return result
 
     async def _leave(self) -> None:
@@ -275,3 +280,8 @@ class Sea:
             if served.process is not None and served.process is process:
                 served.stores.append(store)
         return store
+
+
+def _begin(begun: asyncio.Future[None]) -> None:
+    if not begun.done():
+        begun.set_result(None)

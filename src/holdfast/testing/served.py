@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -75,13 +74,12 @@ class Served:
         self.process.kill()
         self.dead.append(self.process)
         self.process = None
+        self._started.set()  # it never will be, and whoever waits for it finds nobody there
         for hub in self.hubs():
             open_hubs.discard(hub)
             hub._lives = None
-        for store in self.stores:  # a kernel closes what a dead process had open
-            store._writer.accepting = False
-            with suppress(AttributeError):
-                store._held.close()
+        for store in self.stores:
+            store.abandon().close()  # it has no threads
         self.stores.clear()
 
     async def stop(self) -> None:

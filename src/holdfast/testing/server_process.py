@@ -8,10 +8,8 @@ event loop, the network, and the disk, or the database.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,11 +111,9 @@ class InFile:
         return self._store
 
     def abandon(self) -> None:
-        """That process is gone: a kernel closes what it had open."""
+        """That process is gone, and its threads may be in the middle of something."""
         if self._store is not None:
-            with suppress(AttributeError, OSError):
-                os.close(self._store._lock._file)
-                self._store._lock._file = -1
+            self._store.abandon()
         self._store = None
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import Road
 from holdfast.core.link import State
-from holdfast.protocol.cursor import Position
 from holdfast.testing.calm import coming, present, users
 from holdfast.testing.history import is_true
 from holdfast.testing.server_process import LOCKED, RECORDS, REFUSED
@@ -194,7 +193,8 @@ class Verdict:
                 self.wrong(f"{who} was told {event.data} at {position} in {room}, and there is {known}")
         for reason, before, after in history.breaks:
             reached[f"resync {reason}"] += 1
-            if not copy.taken and not _is_true(reason, before, after):
+            is_ahead = reason == "ahead"  # of the log is nobody who has taken no snapshot
+            if not copy.taken and (is_ahead or not is_true(reason, before, after, kept=RECORDS)):
                 self.wrong(f"{who} stood at {before} of {room}, and was told to start afresh at {after}: {reason}")
         for position, data in copy.taken:
             state = self._states.get((position.epoch, room), [])
@@ -316,16 +316,3 @@ def _unknown_people(visitor: Visitor, room: str, here: set[str], shown: list[lis
     if replica.users.keys() != here or replica.size != len(here):
         return [f"{visitor.name} sees {len(replica.users)} ({replica.size}) in {room}, and there are {len(here)}"]
     return [f"{visitor.name} sees somebody type in {room}"] if replica.typing else []
-
-
-def _is_true(reason: str, before: Position | None, after: Position) -> bool:
-    """Whether somebody who stood somewhere could not simply go on, for this reason."""
-    match reason:
-        case "new":
-            return before is None
-        case "epoch":
-            return before is not None and before.epoch != after.epoch
-        case "trimmed":
-            return before is not None and is_true(reason, before, after) and after.offset - before.offset > RECORDS
-        case _:
-            return False  # nobody here is ahead of the log, or has chosen to start afresh

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import logging
 import random
 import signal
 import threading
+import time
 from asyncio import base_events, events
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
+from types import FrameType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -33,6 +36,8 @@ T = TypeVar("T")
 EPOCH = 1_800_000_000.0
 #: If no time passes while a processor works so long, none ever will. Seconds of its time.
 ENDLESS = 3.0
+#: So often it is looked who goes on for ever, and again after so many seconds.
+GLANCES, GLANCE = 100, 0.001
 #: So often a coroutine may wait once more when it is closed: a `finally` in it awaits something, and the next one, too.
 PARTING = 100
 
@@ -135,26 +140,44 @@ class _TimerHandle(events.TimerHandle):
 
 
 class Stuck(Exception):
-    """Everybody waits, and nothing will ever happen."""
+    """Nothing will ever happen: everybody waits for the others, or for somebody who does not come to an end."""
 
 
-class Endless(KeyboardInterrupt):
-    """Somebody goes on for ever, and time does not; asyncio lets this one through, and no error."""
+class Endless(BaseException):
+    """Somebody goes on for ever, and time does not; who catches errors, to go on, does not catch this."""
+
+
+class EndlessRun(Endless, KeyboardInterrupt):
+    """… and asyncio lets it through: nothing goes on."""
 
 
 @contextmanager
-def expecting_an_end(loop: VirtualLoop, seconds: float = ENDLESS) -> Iterator[None]:
-    """Raise `Endless`, wherever that is, if the time of the loop stands still while so many seconds of ours pass."""
+def expecting_an_end(
+    loop: VirtualLoop,
+    seconds: float = ENDLESS,
+    clock: Callable[[], float] = time.process_time,
+    error: type[Endless] = EndlessRun,
+) -> Iterator[None]:
+    """
+    Raise an error, wherever that is, if the time of the loop stands still while a processor works for so many seconds.
+
+    Work during which `clock` hardly goes on is not counted.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield  # signals are not for us
         return
-    seen = float("-inf")
+    seen, glances = (loop.time(), clock()), GLANCES
 
-    def look(*_: object) -> None:
-        nonlocal seen
-        if loop.time() == seen:
-            raise Endless(f"no time has passed in {seconds:g} s")
-        seen = loop.time()
+    def look(_: int, frame: FrameType | None) -> None:
+        nonlocal seen, glances
+        now, worked = loop.time(), clock() - seen[1]
+        if now != seen[0] or worked < seconds / 2:
+            seen = now, clock()
+        elif glances and not _is_in_coroutine(frame):  # but between two steps of one: then it would not be told
+            glances -= 1
+            signal.setitimer(signal.ITIMER_VIRTUAL, GLANCE, seconds)
+        else:
+            raise error(f"no time has passed in {seconds:g} s")
 
     before = signal.signal(signal.SIGVTALRM, look)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
@@ -163,6 +186,12 @@ def expecting_an_end(loop: VirtualLoop, seconds: float = ENDLESS) -> Iterator[No
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+def _is_in_coroutine(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        frame = frame.f_back
+    return frame is not None
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -296,6 +325,10 @@ def _ahead() -> float:
     return 0.0 if process is None else process.read_clock()
 
 
+def _in_nanoseconds(clock: Callable[[], float]) -> Callable[[], int]:
+    return lambda: int(clock() * 1e9)
+
+
 class Chance:
     """
     Dice that fall as a seed says, and clocks that show the time of a loop; while it `rules`, all of this process.
@@ -320,7 +353,9 @@ class Chance:
             patch("os.urandom", self._secrets.randbytes),
             patch("random._urandom", self._secrets.randbytes),
             patch("time.time", self._wall),
+            patch("time.time_ns", _in_nanoseconds(self._wall)),
             patch("time.monotonic", self._loop.time),
+            patch("time.monotonic_ns", _in_nanoseconds(self._loop.time)),
         ):
             try:
                 yield
