@@ -12,6 +12,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import resource
 import socket
 import sys
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
-        asyncio.get_running_loop().set_exception_handler(Complaints())
+        asyncio.get_running_loop().set_exception_handler(_complain)
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(QUEUE)
@@ -67,6 +68,15 @@ class Server(uvicorn.Server):
             duty.report(asyncio.get_running_loop())
         elif self.started:
             self._on_listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after what uvicorn does, ten times a second; once a second, whether anybody can be let in."""
+        if counter % 10 == 0:
+            try:
+                os.close(os.open(os.devnull, os.O_RDONLY))
+            except OSError as error:  # asyncio says so for each newcomer, and uvloop never
+                logger.error("nobody can be let in: %s (ulimit -n)", error)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """
@@ -92,19 +102,10 @@ class Server(uvicorn.Server):
         return tuple(open_hubs)
 
 
-class Complaints:
-    """What an event loop says went wrong; that there are no files left, once a second and not for each newcomer."""
-
-    def __init__(self) -> None:
-        self._said_at = -1.0
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log it."""
-        if "out of system resource" not in context.get("message", ""):
-            loop.default_exception_handler(context)
-        elif loop.time() >= self._said_at + 1.0:
-            self._said_at = loop.time()
-            logger.error("nobody can be let in: %s (ulimit -n)", context.get("exception"))
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what an event loop says went wrong, but not for each newcomer that there are no files left."""
+    if "out of system resource" not in context.get("message", ""):
+        loop.default_exception_handler(context)
 
 
 def allow_files(wanted: int) -> None:
