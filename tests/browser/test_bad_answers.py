@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser
 
 from browser.node import Script, needs_node, running
+from holdfast.server.mount import CLIENT as MODULES
 from hostile import CONNECTED, SSE, Answer, endless, hostile, refused, stream
 from peers import WELCOME
 
@@ -101,6 +103,41 @@ async def test_what_is_read_and_is_not_in_the_protocol_is_a_lost_link_at_once(an
         assert await lost(answers, 5) != "the server fell silent"
     else:
         await lost_and_back(answers)
+
+
+@pytest.mark.parametrize("road", ["send", "events", "poll"])
+async def test_whoever_is_sent_elsewhere_says_nothing_there(road: str) -> None:
+    async with hostile() as elsewhere:
+        redirect = refused("307 Temporary Redirect", location=f"http://127.0.0.1:{elsewhere.port}/{road}")
+        answers = {"events": [refused()], road: [redirect]}
+        async with hostile(**answers) as peer, client_of(peer.url) as client:
+            reason = (await until("waiting", client))[0]
+            assert any(asked == road for _, asked, _ in peer.asked)
+        assert elsewhere.asked == []
+        assert "fetch failed" in reason
+
+
+PAGE = b"""<!doctype html><script type="module">
+import { connect } from "/holdfast.js";
+const client = connect("/ws", { token: "secret" });
+client.on("status", ({ detail }) => (document.title = detail));
+</script>"""
+
+
+@pytest.mark.browser
+async def test_nor_does_a_page(browser: Browser) -> None:
+    async with hostile(send=[(b"{}", {"access-control-allow-origin": "*"})]) as elsewhere:
+        redirect = refused("307 Temporary Redirect", location=f"http://localhost:{elsewhere.port}/send")
+        modules: dict[str, list[Answer]] = {
+            name: [(module, {"content-type": "text/javascript"})] for name, module in MODULES.items()
+        }
+        page_of = {"": [(PAGE, {"content-type": "text/html"})]}
+        async with hostile(ws=[redirect], send=[redirect], **page_of, **modules) as peer:
+            page = await (await browser.new_context()).new_page()
+            await page.goto(f"http://localhost:{peer.port}/")
+            await page.wait_for_function("() => document.title === 'waiting'")
+            assert {"ws", "send"} <= {asked for _, asked, _ in peer.asked}
+        assert elsewhere.asked == []
 
 
 PART = b"x" * MIB

@@ -245,6 +245,35 @@ async def test_the_same_on_a_websocket(said: str) -> None:
     assert second > 1.9
 
 
+# ── what leads elsewhere ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("road", ["ws", "send", "events", "poll"])
+@pytest.mark.parametrize("status", ["302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_whoever_is_sent_elsewhere_says_nothing_there(road: str, status: str) -> None:
+    async def listen(socket: ServerConnection) -> None:
+        said.extend([text async for text in socket])
+
+    said: list[Any] = []
+    async with serve(listen, "127.0.0.1", 0) as there, hostile() as elsewhere:
+        port = there.sockets[0].getsockname()[1] if road == "ws" else elsewhere.port
+        redirect = refused(status, location=f"{'ws' if road == 'ws' else 'http'}://127.0.0.1:{port}/{road}")
+        answers = {"events": [refused()] if road == "poll" else [stream()], road: [redirect]}
+        if road == "ws":
+            answers["send"] = [redirect]
+        async with (
+            hostile(**answers) as peer,
+            holdfast.connect(peer.url, token="secret", jitter=False) as client,
+            client.join("lobby"),
+            asyncio.timeout(5),
+        ):
+            reason = await anext(reasons(client))
+            assert any(asked == road for _, asked, _ in peer.asked)
+            assert all(b"Bearer secret" in head for _, _, head in peer.asked)
+        assert elsewhere.asked == said == []
+        assert f"redirect (HTTP {status[:3]})" in reason
+
+
 # ── what has no end ───────────────────────────────────────────────────────────────────────────────
 
 

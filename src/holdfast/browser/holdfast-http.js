@@ -260,7 +260,8 @@ export class HttpSocket {
     const url = new URL(name, this.#url);
     url.protocol = url.protocol.replace("ws", "http");
     url.search = String(new URLSearchParams([...this.#url.searchParams, ...Object.entries(query)]));
-    return fetch(url, { cache: "no-store", ...options, headers: this.#headers });
+    // What is said is for this server only: a token is said.
+    return fetch(url, { cache: "no-store", redirect: "error", ...options, headers: this.#headers });
   }
 
   /** @param {Response} response */
