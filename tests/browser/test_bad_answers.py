@@ -168,6 +168,9 @@ BAD = {
     "a rate of nothing": WELCOME.replace('"messagesPerSecond":1', '"messagesPerSecond":0'),
     "back in an age": '{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + "9" * 400 + "}",
     "a heartbeat of nothing": WELCOME.replace('"interval":30', '"interval":0'),
+    "a room's key that is another field's": WELCOME.replace('"roomKey":"room"', '"roomKey":"type"'),
+    "a room's key that is no name": WELCOME.replace('"roomKey":"room"', '"roomKey":""'),
+    "no room's key": WELCOME.replace('"roomKey":"room",', ""),
     "a session with a line's end": WELCOME.replace('"session":"s"', '"session":"s\\n"'),
     "a place that is none": WELCOME + "|" + JOINED.replace("k:0", "nonsense"),
     "a room without people": WELCOME + "|" + JOINED.replace("[]", "5"),
@@ -183,6 +186,13 @@ async def test_the_same_on_a_websocket(said: str) -> None:
     first, second = (after - before for before, after in pairwise(times))
     assert first > 0.9
     assert second > 1.9
+
+
+@pytest.mark.parametrize("type", ["stop", "paused", "lost"])
+async def test_what_else_is_in_a_heartbeat_is_passed_over(type: str) -> None:
+    welcome = WELCOME.replace('"interval":30', f'"type":"{type}","interval":30')
+    async with client_of("http://localhost/ws", [welcome, JOINED]) as client:
+        assert await until("resync", client) == ["k:0"]
 
 
 async def test_whoever_is_told_to_move_again_and_again_dials_no_more_often_for_it() -> None:

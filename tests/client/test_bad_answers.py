@@ -214,6 +214,7 @@ BAD = {
     "a rate of nothing": WELCOME.replace('"messagesPerSecond":1', '"messagesPerSecond":0'),
     "back in an age": '{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + "9" * 400 + "}",
     "a heartbeat of nothing": WELCOME.replace('"interval":30', '"interval":0'),
+    "a room's key that is another field's": WELCOME.replace('"roomKey":"room"', '"roomKey":"type"'),
     "a token with a line's end": WELCOME.replace('"session"', '"token":"t\\r\\nX-Evil: 1","session"'),
 }
 

@@ -212,7 +212,7 @@ export class Link {
           return this.#step({ ...input, type: "turned_away" }, now, dice);
         }
         if (ARRIVING.includes(this.state) && (input.code ?? 1006) === 1006 && this.#roads.barred()) {
-          return this.#step({ ...input, type: "barred" }, now, dice, true);
+          return this.#step({ type: "barred" }, now, dice, true);
         }
         break;
       case "free":
@@ -559,8 +559,11 @@ export class Outbox {
 
   /** @param {number} now  @returns {OutboxEffect[]} */
   tick(now) {
-    const late = [...this.#entries].filter(([, { firstSent }]) => firstSent !== null && now >= firstSent + MEMORY_SECONDS);
-    return [...late.flatMap(([key]) => this.#settle(key, "unknown")), ...this.#send(now)];
+    const settled = [];
+    for (const [key, { firstSent }] of this.#entries) {
+      if (firstSent !== null && now >= firstSent + MEMORY_SECONDS) settled.push(...this.#settle(key, "unknown"));
+    }
+    return [...settled, ...this.#send(now)];
   }
 
   /** When `tick` is due next. */
@@ -723,23 +726,26 @@ class Room extends Emitter {
  *   the machine's own word; `retryAt` is in seconds since 1970. */
 /** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
 
-/** @param {any} value  @param {number} least  @param {number} most */
-const isWithin = (value, least, most) => typeof value === "number" && value >= least && value <= most;
+/** @param {number} least  @param {number} most  @param {any[]} values */
+const areWithin = (least, most, ...values) => values.every((value) => typeof value === "number" && value >= least && value <= most);
 
-/** Whether one can keep to what a server says of times, rates and secrets. @param {any} message */
-function isBearable({ type, heartbeat, limits, session = "-", token = "-", after_ms, spread_ms }) {
-  const isWait = (/** @type {any} */ milliseconds) => isWithin(milliseconds, 0, 1000 * LONGEST_SECONDS);
-  const isBeat = (/** @type {any} */ seconds) => isWithin(seconds, SHORTEST_SECONDS, LONGEST_SECONDS);
-  if (type === "goodbye") return isWait(after_ms) && isWait(spread_ms);
+/** Whether one can keep to what a server says of times, rates, names and secrets; it may throw. @param {any} message */
+function isBearable({ type, heartbeat, limits, roomKey = "", session = "-", token = "-", after_ms, spread_ms }) {
+  if (type === "goodbye") return areWithin(0, 1000 * LONGEST_SECONDS, after_ms, spread_ms);
   if (type !== "connected") return true;
-  const isSecret = /^[!-~]{1,64}$/.test(session) && /^[ -~]{1,4096}$/.test(token);
-  return isBeat(heartbeat?.interval) && isBeat(heartbeat?.timeout) && limits?.messagesPerSecond >= SLOWEST_RATE && isSecret;
+  return (
+    areWithin(SHORTEST_SECONDS, LONGEST_SECONDS, heartbeat.interval, heartbeat.timeout) &&
+    limits.messagesPerSecond >= SLOWEST_RATE &&
+    /^(?!(type|id|ref|key|since)$)[\w-]{1,64}$/.test(roomKey) && // it stands beside those
+    /^[!-~]{1,64}$/.test(session) &&
+    /^[ -~]{1,4096}$/.test(token)
+  );
 }
 
 /** What a frame says; throws if that is not in the protocol. @param {string} text  @returns {Message} */
 function parsed(text) {
   const message = JSON.parse(text);
-  if (typeof message?.type !== "string" || !isBearable(message)) throw new Error(text.slice(0, 100));
+  if (typeof message.type !== "string" || !isBearable(message)) throw new Error(text.slice(0, 100));
   return message;
 }
 
@@ -903,9 +909,9 @@ class Client extends Emitter {
   /** @param {number} now */
   #arm(now) {
     const machines = [this.#link, ...[...this.#rooms.values()].map((room) => room.outbox)];
-    const deadline = Math.min(...machines.map((machine) => machine.deadline() ?? Infinity));
+    const deadline = earliest(machines.map((machine) => machine.deadline()));
     clearTimeout(this.#timer);
-    if (deadline === Infinity) return;
+    if (deadline === null) return;
     const wait = Math.max(0, 1000 * (deadline - now)) + 1;
     this.#timer = setTimeout(() => this.#tell(null), Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
   }
@@ -1087,7 +1093,7 @@ class Client extends Emitter {
   }
 
   /** @param {Message} message */
-  #welcome({ session, roomKey, user, token, heartbeat, limits }) {
+  #welcome({ session, roomKey, user, token, heartbeat: { interval, timeout }, limits }) {
     this.#rate = 0.8 * limits.messagesPerSecond; // the rest is for what is no command
     if (session) {
       this.#session = session;
@@ -1099,7 +1105,7 @@ class Client extends Emitter {
       this.#token = token;
       this.#link.renewable = true;
     }
-    this.#tell({ type: "welcomed", ...heartbeat });
+    this.#tell({ type: "welcomed", interval, timeout });
     this.emit("connected", user);
   }
 
