@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser
 
-from browser.node import Script, needs_node, running
+from browser.node import Script, needs_node, printed, running
 from holdfast.server.mount import CLIENT as MODULES
 from hostile import CONNECTED, SSE, Answer, endless, hostile, refused, stream
 from peers import WELCOME
@@ -201,3 +201,59 @@ async def test_whoever_is_told_to_move_again_and_again_dials_no_more_often_for_i
         times = [(await until("dial", client))[0] for _ in range(4)]
     gaps = [after - before for before, after in pairwise(times)]
     assert all(gap > least for gap, least in zip(gaps, (0.24, 0.24, 1.99), strict=True)), gaps
+
+
+FLOODED = """
+import { connect } from "./holdfast.js";
+
+const [, welcome, joined, flood] = process.argv;
+let snapshots = 0;
+
+class WebSocket {
+  readyState = 0;
+  constructor() {
+    setTimeout(() => {
+      this.readyState = 1;
+      this.onopen();
+      this.onmessage({ data: welcome });
+    });
+  }
+  send(text) {
+    if (JSON.parse(text).type === "join") setTimeout(() => this.flood());
+  }
+  flood() {
+    this.onmessage({ data: joined });
+    for (let number = 0; number < 3000; number++) this.onmessage({ data: flood.replaceAll("#", number) });
+    const timers = process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+    console.log(JSON.stringify([timers, room.users.length, room.typing.length, snapshots, client.status.state]));
+    process.exit();
+  }
+  close() {}
+}
+
+const client = connect("http://localhost/ws", { WebSocket });
+const room = client.join("lobby", { snapshot: () => new Promise(() => snapshots++) });
+"""
+PEOPLE = json.dumps([{"userId": str(number), "name": "x"} for number in range(200)])
+FLOODS = {
+    "refusals": ('{"type":"error","room":"lobby","code":"internal","error":"not now"}', 0, 0),
+    "starts afresh": ('{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:#"}', 0, 0),
+    "who comes": ('{"type":"user_joined","room":"lobby","userId":"#","name":"x","roomSize":5}', 100, 0),
+    "who types": ('{"type":"user_typing","room":"lobby","userId":"#","name":"x"}', 0, 100),
+    "who is there": (f'{{"type":"presence","room":"lobby","roomSize":200,"users":{PEOPLE}}}', 100, 0),
+    "who came": (f'{{"type":"presence","room":"lobby","roomSize":200,"left":[],"joined":{PEOPLE}}}', 100, 0),
+}
+
+
+@pytest.mark.parametrize(("said", "users", "typing"), FLOODS.values(), ids=FLOODS)
+async def test_what_is_said_again_and_again_has_bounds(said: str, users: int, typing: int) -> None:
+    ((timers, *known, snapshots, state),) = await printed(FLOODED, WELCOME, JOINED, said)
+    assert timers < 10
+    assert known == [users, typing]
+    assert snapshots == 1
+    assert state == "live"
+
+
+async def test_whoever_is_told_to_be_in_without_having_asked_loses_the_link() -> None:
+    async with client_of("http://localhost/ws", [WELCOME, JOINED, JOINED]) as client:
+        assert "joined twice" in (await until("waiting", client))[0]

@@ -8,6 +8,7 @@ import json
 import resource
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 import holdfast
 from holdfast import Event, Resync, State
 from holdfast.client.road import MESSAGE_BYTES
+from holdfast.client.room import WAITING
 from holdfast.protocol.codes import CloseCode
 from hostile import CONNECTED, SSE, Answer, Hostile, endless, hostile, refused, stream
 from peers import WELCOME
@@ -273,6 +275,84 @@ async def test_whoever_is_sent_elsewhere_says_nothing_there(road: str, status: s
             assert all(b"Bearer secret" in head for _, _, head in peer.asked)
         assert elsewhere.asked == said == []
         assert f"redirect (HTTP {status[:3]})" in reason
+
+
+# ── what comes again and again ────────────────────────────────────────────────────────────────────
+
+MANY = 3_000
+RESYNC = '{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:#"}'
+IN = '{"type":"joined","room":"%s","cursor":"k:0","recovered":false,"users":[],"roomSize":1}'
+
+
+@asynccontextmanager
+async def flooded(flood: str, **options: Any) -> AsyncIterator[tuple[holdfast.Room, list[str]]]:
+    """Have a client told this many times of a room that it does not read; yields that, and what it has joined."""
+    joins: list[str] = []
+
+    async def say(socket: ServerConnection) -> None:
+        await socket.send(WELCOME)
+        async for text in socket:
+            message = json.loads(text)
+            if message["type"] == "join":
+                joins.append(message["room"])
+                for number in range(MANY if joins == ["lobby", "over"] else 0):
+                    await socket.send(flood.replace("#", str(number)))
+                await socket.send(IN % message["room"])
+
+    async with (
+        serve(say, "127.0.0.1", 0) as server,
+        asyncio.timeout(20),
+        holdfast.connect(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", **options) as client,
+        client.join("lobby") as room,
+        client.join("over") as over,
+    ):
+        await anext(over)
+        yield room, joins
+
+
+async def test_a_room_that_is_refused_again_and_again_is_joined_again_once() -> None:
+    async with flooded('{"type":"error","room":"lobby","code":"internal","error":"not now"}') as (room, joins):
+        assert len(asyncio.all_tasks()) < 30
+        assert isinstance(await anext(room), Resync)
+        assert isinstance(await anext(room), Resync)
+        assert joins == ["lobby", "over", "lobby"]
+
+
+async def test_who_starts_afresh_again_and_again_is_told_of_the_last_time() -> None:
+    async with flooded(RESYNC) as (room, _):
+        assert room.waiting == WAITING
+        cursors = []
+        while f"k:{MANY - 1}" not in cursors:
+            item = await anext(room)
+            assert isinstance(item, Resync)
+            cursors.append(item.cursor)
+        assert len(cursors) == WAITING + 1
+
+
+async def test_one_snapshot_is_taken_at_a_time() -> None:
+    snapshots: list[str] = []
+
+    async def take(room: str) -> tuple[Any, str]:
+        snapshots.append(room)
+        return (None, "k:0") if room == "over" else await asyncio.Future()
+
+    async with flooded('{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:#"}', snapshot=take) as (
+        room,
+        _,
+    ):
+        assert snapshots.count("lobby") == 1
+        assert room.waiting == 0
+
+
+async def test_of_a_crowd_a_hundred_are_known() -> None:
+    async with flooded('{"type":"user_joined","room":"lobby","userId":"#","name":"x","roomSize":5}') as (room, _):
+        assert [user.user_id for user in room.users] == [str(number) for number in range(100)]
+    async with flooded('{"type":"user_typing","room":"lobby","userId":"#","name":"x"}') as (room, _):
+        assert len(room.replica.typing) == 100
+    people = json.dumps([{"userId": str(number), "name": "x"} for number in range(200)])
+    for named in (f'"users":{people}', f'"left":[],"joined":{people}'):
+        async with flooded(f'{{"type":"presence","room":"lobby","roomSize":200,{named}}}') as (room, _):
+            assert len(room.users) == 100
 
 
 # ── what has no end ───────────────────────────────────────────────────────────────────────────────

@@ -425,16 +425,17 @@ class Client:
         room = None if message.room is UNSET else self._rooms.get(message.room)
         if room is None:
             return
-        if message.code in _PASSING:
-            self._spawn(self._join_again(room, room.joined_on))
-        else:
+        if message.code not in _PASSING:
             room.fail(refusal_called(message.code)(message.error))
+        elif room.refused_on is not room.joined_on:  # else it is joined again already, however often it is refused
+            room.refused_on = room.joined_on
+            self._spawn(self._join_again(room, room.joined_on))
 
     async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join a room anew after a while, unless that has happened."""
         await asyncio.sleep(room.backoff.next(random.random()).delay)
         if room.joined_on is joined_on is self._road is not None and room in self._rooms.values():
-            room.joined_on = None
+            room.joined_on = room.refused_on = None
             self._join(room)
 
     def _told(self, room: Room, message: messages.RoomMessage) -> None:

@@ -53,6 +53,7 @@ class Room:
         self.replica = replica
         self.backoff = Backoff()  # of joins that failed for no fault of ours
         self.joined_on: Road | None = None  # on which it was joined last
+        self.refused_on: Road | None = None  # on which it is about to be joined again
         self.outbox = Outbox()
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._items: deque[Item | Snapshot] = deque()
@@ -73,10 +74,10 @@ class Room:
 
     async def __anext__(self) -> Item | Snapshot:
         while not self._items:
-            self._client.read_on(self)
-            if self._failure is not None:
-                raise self._failure
             self._more.clear()
+            self._client.read_on(self)
+            if not self._items and self._failure is not None:
+                raise self._failure
             await self._more.wait()
         return self._items.popleft()
 
