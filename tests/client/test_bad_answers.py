@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import re
 import resource
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +24,7 @@ from holdfast.client.road import MESSAGE_BYTES
 from holdfast.client.room import WAITING
 from holdfast.protocol.codes import CloseCode
 from hostile import CONNECTED, SSE, Answer, Hostile, endless, hostile, refused, stream
-from peers import WELCOME
+from peers import SRC, WELCOME
 
 GOOD = stream("id: k:lobby=0", 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"k:1"}')
 MIB = 1 << 20
@@ -353,6 +356,89 @@ async def test_of_a_crowd_a_hundred_are_known() -> None:
     for named in (f'"users":{people}', f'"left":[],"joined":{people}'):
         async with flooded(f'{{"type":"presence","room":"lobby","roomSize":200,{named}}}') as (room, _):
             assert len(room.users) == 100
+
+
+# ── what is shown of what others say ──────────────────────────────────────────────────────────────
+
+WILD = "\x1b[31m \x07 \x7f \x9b2J \u2028 \u202e \r\n2026-11-27 CRITICAL forged"
+
+
+async def told(socket: ServerConnection, *messages: dict[str, Any]) -> None:
+    for message in messages:
+        await socket.send(json.dumps(message))
+
+
+async def test_what_a_server_says_is_one_line_of_a_log_and_no_order_to_a_terminal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def say(socket: ServerConnection) -> None:
+        await told(socket, json.loads(WELCOME), {"type": "error", "error": WILD, "code": "x"}, {"type": WILD})
+        await socket.wait_closed()
+
+    async with serve(say, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"http://127.0.0.1:{port}", jitter=False) as client, asyncio.timeout(5):
+            await anext(reasons(client))
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("holdfast")]
+    assert ["refused" in line for line in lines] == [True, False]
+    assert all("CRITICAL forged" in line and line.isprintable() for line in lines)
+
+
+async def test_nor_is_it_what_holdfast_watch_prints() -> None:
+    shown = asyncio.Event()
+
+    async def say(socket: ServerConnection) -> None:
+        user = {"userId": "u", "name": f"Ann {WILD}"}
+        joined = json.loads(IN % "lobby") | {"reason": f"trimmed {WILD}"}
+        said = {"type": f"said {WILD}", "room": "lobby", "id": "k:1", "text": f"hello {WILD}"}
+        await told(socket, json.loads(WELCOME) | {"user": user})
+        async for text in socket:
+            if '"join"' in text:  # type: ignore[operator]
+                await told(socket, joined, said)
+                await shown.wait()
+                await socket.close(CloseCode.FORBIDDEN, "bye \x1b[2J")
+
+    async with serve(say, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        command = [sys.executable, "-m", "holdfast", "watch", url, "lobby"]
+        environment = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONIOENCODING": "utf-8"}
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        assert process.stdout is not None
+        lines: list[str] = []
+        async with asyncio.timeout(20):
+            async for line in process.stdout:
+                lines.append(line.decode().removesuffix("\n"))
+                if "hello" in lines[-1]:
+                    shown.set()
+            await process.wait()
+    assert [line for line in lines if not line.isprintable()] == []
+    for what in ("as Ann", "trimmed", "said", "hello", "bye"):
+        assert [what in line for line in lines].count(True) == 1
+    assert all(re.match(r"[0-9:]{8}  ", line) for line in lines)
+
+
+async def test_nor_the_error_that_ends_it() -> None:
+    async def say(socket: ServerConnection) -> None:
+        await told(socket, json.loads(WELCOME))
+        async for text in socket:
+            if '"join"' in text:  # type: ignore[operator]
+                await told(socket, {"type": "error", "error": WILD, "code": "forbidden", "room": "lobby"})
+
+    for command in ("watch", "bench"):
+        async with serve(say, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            process = await asyncio.create_subprocess_exec(
+                *[sys.executable, "-m", "holdfast", command, url, "lobby"],
+                env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONIOENCODING": "utf-8"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            async with asyncio.timeout(20):
+                printed, _ = await process.communicate()
+        assert "CRITICAL forged" in printed.decode()
+        assert all(line.isprintable() for line in printed.decode().split("\n"))
 
 
 # ── what has no end ───────────────────────────────────────────────────────────────────────────────

@@ -372,7 +372,7 @@ class Client:
             self._heed(self._codec.decode_server(said) if isinstance(said, str) else said)
         except Refused as problem:
             # Its place in the log stays open: to ask for it again at once would be to ask for ever.
-            logger.warning("the server said something that is not in the protocol: %s", problem)
+            logger.warning("the server said something that is not in the protocol: %.300r", problem.message)
             self._abandon(CloseCode.NORMAL)
             self._tell(link.Lost(reason=f"the server said something that is not in the protocol: {problem}"))
 
@@ -421,7 +421,7 @@ class Client:
         self._carry_outbox(room, room.outbox.receive(answer, self._now()))
 
     def _refused(self, message: messages.Error) -> None:
-        logger.warning("the server refused: %s", message.error)
+        logger.warning("the server refused: %.300r", message.error)
         room = None if message.room is UNSET else self._rooms.get(message.room)
         if room is None:
             return
