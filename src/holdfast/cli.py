@@ -128,7 +128,7 @@ def watch(url: str, room: str, token: str | None, no_jitter: bool) -> None:
     try:
         code = asyncio.run(client_watch.watch(url, room, token=token, jitter=not no_jitter, out=_print))
     except (HoldfastError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_shown(str(error))) from None
     except KeyboardInterrupt:
         return
     if code is not None:
@@ -165,7 +165,7 @@ def bench(url: str, room: str, data: str, **options: Any) -> None:
     except TimeoutError:
         raise click.ClickException(f"not all of {options['clients']} clients got in") from None
     except (HoldfastError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_shown(str(error))) from None
     except KeyboardInterrupt:
         return
 
@@ -210,7 +210,12 @@ def _keep(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def _print(line: str) -> None:
-    click.echo(line)
+    click.echo(_shown(line))
+
+
+def _shown(text: str) -> str:
+    """Return what others may have said as one line, with nothing in it that a terminal obeys."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _serve(app: Any, host: str, port: int, workers: int, speed: bool, log_level: str, what: str) -> None:

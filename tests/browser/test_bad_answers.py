@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser
 
-from browser.node import Script, needs_node, running
+from browser.node import Script, needs_node, printed, running
+from holdfast.server.mount import CLIENT as MODULES
 from hostile import CONNECTED, SSE, Answer, endless, hostile, refused, stream
 from peers import WELCOME
 
@@ -103,6 +105,41 @@ async def test_what_is_read_and_is_not_in_the_protocol_is_a_lost_link_at_once(an
         await lost_and_back(answers)
 
 
+@pytest.mark.parametrize("road", ["send", "events", "poll"])
+async def test_whoever_is_sent_elsewhere_says_nothing_there(road: str) -> None:
+    async with hostile() as elsewhere:
+        redirect = refused("307 Temporary Redirect", location=f"http://127.0.0.1:{elsewhere.port}/{road}")
+        answers = {"events": [refused()], road: [redirect]}
+        async with hostile(**answers) as peer, client_of(peer.url) as client:
+            reason = (await until("waiting", client))[0]
+            assert any(asked == road for _, asked, _ in peer.asked)
+        assert elsewhere.asked == []
+        assert "fetch failed" in reason
+
+
+PAGE = b"""<!doctype html><script type="module">
+import { connect } from "/holdfast.js";
+const client = connect("/ws", { token: "secret" });
+client.on("status", ({ detail }) => (document.title = detail));
+</script>"""
+
+
+@pytest.mark.browser
+async def test_nor_does_a_page(browser: Browser) -> None:
+    async with hostile(send=[(b"{}", {"access-control-allow-origin": "*"})]) as elsewhere:
+        redirect = refused("307 Temporary Redirect", location=f"http://localhost:{elsewhere.port}/send")
+        modules: dict[str, list[Answer]] = {
+            name: [(module, {"content-type": "text/javascript"})] for name, module in MODULES.items()
+        }
+        page_of = {"": [(PAGE, {"content-type": "text/html"})]}
+        async with hostile(ws=[redirect], send=[redirect], **page_of, **modules) as peer:
+            page = await (await browser.new_context()).new_page()
+            await page.goto(f"http://localhost:{peer.port}/")
+            await page.wait_for_function("() => document.title === 'waiting'")
+            assert {"ws", "send"} <= {asked for _, asked, _ in peer.asked}
+        assert elsewhere.asked == []
+
+
 PART = b"x" * MIB
 ENDLESS: dict[str, dict[str, list[Answer]]] = {
     "an answer": {"send": [endless(PART, b'{"type":"')]},
@@ -131,6 +168,9 @@ BAD = {
     "a rate of nothing": WELCOME.replace('"messagesPerSecond":1', '"messagesPerSecond":0'),
     "back in an age": '{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + "9" * 400 + "}",
     "a heartbeat of nothing": WELCOME.replace('"interval":30', '"interval":0'),
+    "a room's key that is another field's": WELCOME.replace('"roomKey":"room"', '"roomKey":"type"'),
+    "a room's key that is no name": WELCOME.replace('"roomKey":"room"', '"roomKey":""'),
+    "no room's key": WELCOME.replace('"roomKey":"room",', ""),
     "a session with a line's end": WELCOME.replace('"session":"s"', '"session":"s\\n"'),
     "a place that is none": WELCOME + "|" + JOINED.replace("k:0", "nonsense"),
     "a room without people": WELCOME + "|" + JOINED.replace("[]", "5"),
@@ -148,9 +188,72 @@ async def test_the_same_on_a_websocket(said: str) -> None:
     assert second > 1.9
 
 
+@pytest.mark.parametrize("type", ["stop", "paused", "lost"])
+async def test_what_else_is_in_a_heartbeat_is_passed_over(type: str) -> None:
+    welcome = WELCOME.replace('"interval":30', f'"type":"{type}","interval":30')
+    async with client_of("http://localhost/ws", [welcome, JOINED]) as client:
+        assert await until("resync", client) == ["k:0"]
+
+
 async def test_whoever_is_told_to_move_again_and_again_dials_no_more_often_for_it() -> None:
     goodbye = '{"type":"goodbye","reason":"x","after_ms":0,"spread_ms":0}'
     async with client_of("http://localhost/ws", [WELCOME, *[goodbye] * 100]) as client:
         times = [(await until("dial", client))[0] for _ in range(4)]
     gaps = [after - before for before, after in pairwise(times)]
     assert all(gap > least for gap, least in zip(gaps, (0.24, 0.24, 1.99), strict=True)), gaps
+
+
+FLOODED = """
+import { connect } from "./holdfast.js";
+
+const [, welcome, joined, flood] = process.argv;
+let snapshots = 0;
+
+class WebSocket {
+  readyState = 0;
+  constructor() {
+    setTimeout(() => {
+      this.readyState = 1;
+      this.onopen();
+      this.onmessage({ data: welcome });
+    });
+  }
+  send(text) {
+    if (JSON.parse(text).type === "join") setTimeout(() => this.flood());
+  }
+  flood() {
+    this.onmessage({ data: joined });
+    for (let number = 0; number < 3000; number++) this.onmessage({ data: flood.replaceAll("#", number) });
+    const timers = process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+    console.log(JSON.stringify([timers, room.users.length, room.typing.length, snapshots, client.status.state]));
+    process.exit();
+  }
+  close() {}
+}
+
+const client = connect("http://localhost/ws", { WebSocket });
+const room = client.join("lobby", { snapshot: () => new Promise(() => snapshots++) });
+"""
+PEOPLE = json.dumps([{"userId": str(number), "name": "x"} for number in range(200)])
+FLOODS = {
+    "refusals": ('{"type":"error","room":"lobby","code":"internal","error":"not now"}', 0, 0),
+    "starts afresh": ('{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:#"}', 0, 0),
+    "who comes": ('{"type":"user_joined","room":"lobby","userId":"#","name":"x","roomSize":5}', 100, 0),
+    "who types": ('{"type":"user_typing","room":"lobby","userId":"#","name":"x"}', 0, 100),
+    "who is there": (f'{{"type":"presence","room":"lobby","roomSize":200,"users":{PEOPLE}}}', 100, 0),
+    "who came": (f'{{"type":"presence","room":"lobby","roomSize":200,"left":[],"joined":{PEOPLE}}}', 100, 0),
+}
+
+
+@pytest.mark.parametrize(("said", "users", "typing"), FLOODS.values(), ids=FLOODS)
+async def test_what_is_said_again_and_again_has_bounds(said: str, users: int, typing: int) -> None:
+    ((timers, *known, snapshots, state),) = await printed(FLOODED, WELCOME, JOINED, said)
+    assert timers < 10
+    assert known == [users, typing]
+    assert snapshots == 1
+    assert state == "live"
+
+
+async def test_whoever_is_told_to_be_in_without_having_asked_loses_the_link() -> None:
+    async with client_of("http://localhost/ws", [WELCOME, JOINED, JOINED]) as client:
+        assert "joined twice" in (await until("waiting", client))[0]

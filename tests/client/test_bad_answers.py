@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import re
 import resource
+import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +21,10 @@ from websockets.asyncio.server import ServerConnection, serve
 import holdfast
 from holdfast import Event, Resync, State
 from holdfast.client.road import MESSAGE_BYTES
+from holdfast.client.room import WAITING
 from holdfast.protocol.codes import CloseCode
 from hostile import CONNECTED, SSE, Answer, Hostile, endless, hostile, refused, stream
-from peers import WELCOME
+from peers import SRC, WELCOME
 
 GOOD = stream("id: k:lobby=0", 'event: said\nid: k:lobby=1\ndata: {"type":"said","room":"lobby","id":"k:1"}')
 MIB = 1 << 20
@@ -214,6 +219,7 @@ BAD = {
     "a rate of nothing": WELCOME.replace('"messagesPerSecond":1', '"messagesPerSecond":0'),
     "back in an age": '{"type":"goodbye","reason":"x","spread_ms":0,"after_ms":' + "9" * 400 + "}",
     "a heartbeat of nothing": WELCOME.replace('"interval":30', '"interval":0'),
+    "a room's key that is another field's": WELCOME.replace('"roomKey":"room"', '"roomKey":"type"'),
     "a token with a line's end": WELCOME.replace('"session"', '"token":"t\\r\\nX-Evil: 1","session"'),
 }
 
@@ -243,6 +249,196 @@ async def test_the_same_on_a_websocket(said: str) -> None:
     first, second = (after - before for before, after in pairwise(dials))
     assert first > 0.9
     assert second > 1.9
+
+
+# ── what leads elsewhere ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("road", ["ws", "send", "events", "poll"])
+@pytest.mark.parametrize("status", ["302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_whoever_is_sent_elsewhere_says_nothing_there(road: str, status: str) -> None:
+    async def listen(socket: ServerConnection) -> None:
+        said.extend([text async for text in socket])
+
+    said: list[Any] = []
+    async with serve(listen, "127.0.0.1", 0) as there, hostile() as elsewhere:
+        port = there.sockets[0].getsockname()[1] if road == "ws" else elsewhere.port
+        redirect = refused(status, location=f"{'ws' if road == 'ws' else 'http'}://127.0.0.1:{port}/{road}")
+        answers = {"events": [refused()] if road == "poll" else [stream()], road: [redirect]}
+        if road == "ws":
+            answers["send"] = [redirect]
+        async with (
+            hostile(**answers) as peer,
+            holdfast.connect(peer.url, token="secret", jitter=False) as client,
+            client.join("lobby"),
+            asyncio.timeout(5),
+        ):
+            reason = await anext(reasons(client))
+            assert any(asked == road for _, asked, _ in peer.asked)
+            assert all(b"Bearer secret" in head for _, _, head in peer.asked)
+        assert elsewhere.asked == said == []
+        assert f"redirect (HTTP {status[:3]})" in reason
+
+
+# ── what comes again and again ────────────────────────────────────────────────────────────────────
+
+MANY = 3_000
+RESYNC = '{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:#"}'
+IN = '{"type":"joined","room":"%s","cursor":"k:0","recovered":false,"users":[],"roomSize":1}'
+
+
+@asynccontextmanager
+async def flooded(flood: str, **options: Any) -> AsyncIterator[tuple[holdfast.Room, list[str]]]:
+    """Have a client told this many times of a room that it does not read; yields that, and what it has joined."""
+    joins: list[str] = []
+
+    async def say(socket: ServerConnection) -> None:
+        await socket.send(WELCOME)
+        async for text in socket:
+            message = json.loads(text)
+            if message["type"] == "join":
+                joins.append(message["room"])
+                for number in range(MANY if joins == ["lobby", "over"] else 0):
+                    await socket.send(flood.replace("#", str(number)))
+                await socket.send(IN % message["room"])
+
+    async with (
+        serve(say, "127.0.0.1", 0) as server,
+        asyncio.timeout(20),
+        holdfast.connect(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", **options) as client,
+        client.join("lobby") as room,
+        client.join("over") as over,
+    ):
+        await anext(over)
+        yield room, joins
+
+
+async def test_a_room_that_is_refused_again_and_again_is_joined_again_once() -> None:
+    async with flooded('{"type":"error","room":"lobby","code":"internal","error":"not now"}') as (room, joins):
+        assert len(asyncio.all_tasks()) < 30
+        assert isinstance(await anext(room), Resync)
+        assert isinstance(await anext(room), Resync)
+        assert joins == ["lobby", "over", "lobby"]
+
+
+async def test_who_starts_afresh_again_and_again_is_told_of_the_last_time() -> None:
+    async with flooded(RESYNC) as (room, _):
+        assert room.waiting == WAITING
+        cursors = []
+        while f"k:{MANY - 1}" not in cursors:
+            item = await anext(room)
+            assert isinstance(item, Resync)
+            cursors.append(item.cursor)
+        assert len(cursors) == WAITING + 1
+
+
+async def test_one_snapshot_is_taken_at_a_time() -> None:
+    snapshots: list[str] = []
+
+    async def take(room: str) -> tuple[Any, str]:
+        snapshots.append(room)
+        return (None, "k:0") if room == "over" else await asyncio.Future()
+
+    async with flooded('{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:#"}', snapshot=take) as (
+        room,
+        _,
+    ):
+        assert snapshots.count("lobby") == 1
+        assert room.waiting == 0
+
+
+async def test_of_a_crowd_a_hundred_are_known() -> None:
+    async with flooded('{"type":"user_joined","room":"lobby","userId":"#","name":"x","roomSize":5}') as (room, _):
+        assert [user.user_id for user in room.users] == [str(number) for number in range(100)]
+    async with flooded('{"type":"user_typing","room":"lobby","userId":"#","name":"x"}') as (room, _):
+        assert len(room.replica.typing) == 100
+    people = json.dumps([{"userId": str(number), "name": "x"} for number in range(200)])
+    for named in (f'"users":{people}', f'"left":[],"joined":{people}'):
+        async with flooded(f'{{"type":"presence","room":"lobby","roomSize":200,{named}}}') as (room, _):
+            assert len(room.users) == 100
+
+
+# ── what is shown of what others say ──────────────────────────────────────────────────────────────
+
+WILD = "\x1b[31m \x07 \x7f \x9b2J \u2028 \u202e \r\n2026-11-27 CRITICAL forged"
+
+
+async def told(socket: ServerConnection, *messages: dict[str, Any]) -> None:
+    for message in messages:
+        await socket.send(json.dumps(message))
+
+
+async def test_what_a_server_says_is_one_line_of_a_log_and_no_order_to_a_terminal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def say(socket: ServerConnection) -> None:
+        await told(socket, json.loads(WELCOME), {"type": "error", "error": WILD, "code": "x"}, {"type": WILD})
+        await socket.wait_closed()
+
+    async with serve(say, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with holdfast.connect(f"http://127.0.0.1:{port}", jitter=False) as client, asyncio.timeout(5):
+            await anext(reasons(client))
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("holdfast")]
+    assert ["refused" in line for line in lines] == [True, False]
+    assert all("CRITICAL forged" in line and line.isprintable() for line in lines)
+
+
+async def test_nor_is_it_what_holdfast_watch_prints() -> None:
+    shown = asyncio.Event()
+
+    async def say(socket: ServerConnection) -> None:
+        user = {"userId": "u", "name": f"Ann {WILD}"}
+        joined = json.loads(IN % "lobby") | {"reason": f"trimmed {WILD}"}
+        said = {"type": f"said {WILD}", "room": "lobby", "id": "k:1", "text": f"hello {WILD}"}
+        await told(socket, json.loads(WELCOME) | {"user": user})
+        async for text in socket:
+            if '"join"' in text:  # type: ignore[operator]
+                await told(socket, joined, said)
+                await shown.wait()
+                await socket.close(CloseCode.FORBIDDEN, "bye \x1b[2J")
+
+    async with serve(say, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        command = [sys.executable, "-m", "holdfast", "watch", url, "lobby"]
+        environment = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONIOENCODING": "utf-8"}
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        assert process.stdout is not None
+        lines: list[str] = []
+        async with asyncio.timeout(20):
+            async for line in process.stdout:
+                lines.append(line.decode().removesuffix("\n"))
+                if "hello" in lines[-1]:
+                    shown.set()
+            await process.wait()
+    assert [line for line in lines if not line.isprintable()] == []
+    for what in ("as Ann", "trimmed", "said", "hello", "bye"):
+        assert [what in line for line in lines].count(True) == 1
+    assert all(re.match(r"[0-9:]{8}  ", line) for line in lines)
+
+
+async def test_nor_the_error_that_ends_it() -> None:
+    async def say(socket: ServerConnection) -> None:
+        await told(socket, json.loads(WELCOME))
+        async for text in socket:
+            if '"join"' in text:  # type: ignore[operator]
+                await told(socket, {"type": "error", "error": WILD, "code": "forbidden", "room": "lobby"})
+
+    for command in ("watch", "bench"):
+        async with serve(say, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            process = await asyncio.create_subprocess_exec(
+                *[sys.executable, "-m", "holdfast", command, url, "lobby"],
+                env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONIOENCODING": "utf-8"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            async with asyncio.timeout(20):
+                printed, _ = await process.communicate()
+        assert "CRITICAL forged" in printed.decode()
+        assert all(line.isprintable() for line in printed.decode().split("\n"))
 
 
 # ── what has no end ───────────────────────────────────────────────────────────────────────────────

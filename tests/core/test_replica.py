@@ -198,10 +198,14 @@ def test_it_knows_who_is_typing(replica: Replica) -> None:
     assert replica.typing == {"ann": ANN}
     replica.receive(UserStoppedTyping("lobby", "ann", "Ann"))
     assert replica.typing == {}
-    for goes in (UserLeft("lobby", "ann", "Ann", 0), PresenceChanges("lobby", (), (ANN,), 0), joined(5)):
+    for goes in (UserLeft("lobby", "ann", "Ann", 0), PresenceChanges("lobby", (), (ANN,), 0)):
         replica.receive(typing)
         replica.receive(goes)
         assert replica.typing == {}
+    replica.receive(typing)
+    replica.join()
+    replica.receive(joined(5))
+    assert replica.typing == {}
 
 
 def test_what_it_tells_has_its_words_as_data_too() -> None:
@@ -244,5 +248,20 @@ def test_while_the_application_takes_no_more_nothing_waits_and_then_it_is_told_w
     assert isinstance(told, Event)
     assert told.type == "presence"
     assert [user["userId"] for user in told.data["users"]] == ["ann", "bob"]
+    replica.pause()
+    assert replica.resume().items == ()
+
+
+def test_of_the_starts_that_the_application_was_not_told_it_is_told_the_last(replica: Replica) -> None:
+    replica.pause()
+    for reason, offset in (("trimmed", 50), ("epoch", 60)):
+        assert replica.receive(messages.Resync("lobby", reason, f"k:{offset}")) == NOTHING
+    replica.join()
+    assert replica.receive(joined(60, recovered=True)) == NOTHING  # from where it has not been told to start
+    assert replica.resume() == Outcome((Resync("epoch", "k:60"),), Sync("lobby", "k:60"))
+    replica.pause()
+    replica.join()
+    assert replica.receive(joined(60, recovered=True)) == NOTHING
+    assert replica.resume() == Outcome((Resumed("k:60"),), Sync("lobby", "k:60"))
     replica.pause()
     assert replica.resume().items == ()

@@ -232,3 +232,10 @@ def test_a_hub_promises_nothing_that_its_clients_could_not_keep_to(seconds: floa
     if seconds <= 0.001:
         with pytest.raises(ValueError, match="messagesPerSecond"):
             Hub("memory:", limits=Limits(messages_per_second=seconds))
+
+
+@pytest.mark.parametrize("key", ["type", "id", "ref", "key", "since", "", "x" * 65, "the room", "room\n", 'a"b'])
+def test_rooms_travel_under_a_name_of_their_own(key: str) -> None:
+    with pytest.raises(ValueError, match="Expected `str`"):
+        Hub("memory:", room_key=key)
+    Hub("memory:", room_key="types")

@@ -260,7 +260,8 @@ export class HttpSocket {
     const url = new URL(name, this.#url);
     url.protocol = url.protocol.replace("ws", "http");
     url.search = String(new URLSearchParams([...this.#url.searchParams, ...Object.entries(query)]));
-    return fetch(url, { cache: "no-store", ...options, headers: this.#headers });
+    // What is said is for this server only: a token is said.
+    return fetch(url, { cache: "no-store", redirect: "error", ...options, headers: this.#headers });
   }
 
   /** @param {Response} response */
@@ -322,9 +323,9 @@ export class HttpSocket {
     const query = { rooms: rooms.map(encodeURIComponent).join(), ...(cursor && { cursor }), ...(how !== "stream" && { wait }) };
     const tell = (/** @type {any} */ input) => signal.aborted || this.#tell(input);
     const tellRefusal = (/** @type {string} */ text) => {
-      const { [this.#reader.roomKey]: room, ...said } = json(text);
-      if (said.type !== "error" || !rooms.includes(room)) return false;
-      tell({ ...said, room });
+      const { [this.#reader.roomKey]: room, type, error, code } = json(text);
+      if (type !== "error" || !rooms.includes(room)) return false;
+      tell({ type, room, error, code });
       return true;
     };
     try {

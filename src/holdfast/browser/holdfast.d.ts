@@ -252,6 +252,7 @@ declare class Room extends Emitter<RoomEvents> {
     replica: Replica;
     snapshot: Snapshot | undefined;
     joinedOn: number;
+    refusedOn: number;
     backoff: Backoff;
     outbox: Outbox;
     snapshots: number;

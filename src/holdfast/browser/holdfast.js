@@ -30,6 +30,7 @@ const LATE_SECONDS = 1;
 const LONGEST_SECONDS = 3600; // what a server says of times, rates and secrets has bounds (PROTOCOL.md)
 const SHORTEST_SECONDS = 0.01;
 const SLOWEST_RATE = 0.01;
+const USERS_SHOWN = 100;
 const AWAY = 4900; // we go on with another connection, or will be back: we are shown meanwhile
 const PASSING = ["internal", "unavailable"]; // errors: what was asked for is asked for again
 const UNDECIDED = [...PASSING, "too_many", "too_slow"]; // … of which none says that a command will not be carried out
@@ -212,7 +213,7 @@ export class Link {
           return this.#step({ ...input, type: "turned_away" }, now, dice);
         }
         if (ARRIVING.includes(this.state) && (input.code ?? 1006) === 1006 && this.#roads.barred()) {
-          return this.#step({ ...input, type: "barred" }, now, dice, true);
+          return this.#step({ type: "barred" }, now, dice, true);
         }
         break;
       case "free":
@@ -427,33 +428,37 @@ export class Replica {
         return { items: [this.#enter(message)] };
       case "resync":
         this.#syncing = false;
+        if (!this.#position) return { items: [] }; // it is about to start afresh
         this.#position = position(message.cursor, this.room);
         return { items: [message] };
       case "synced":
         this.#syncing = false;
         if (!this.#isBehind(message.cursor)) return { items: [] };
-        if (this.#behindAt === this.cursor) throw new Error("synced goes further than what came, again");
+        if (this.#behindAt === this.cursor) throw new Error("synced too far, twice");
         this.#behindAt = this.cursor;
         return { items: [], ask: this.#ask() };
       case "left": // not the answer to our own: who leaves has no copy any more
-        return { items: this.#joined ? [message] : [] };
+        break;
       case "presence":
       case "user_joined":
       case "user_left":
         this.#people(message);
-        return { items: this.#joined ? [message] : [] };
+        break;
       case "user_typing":
-        this.typing.set(message.userId, { userId: message.userId, name: message.name });
-        return { items: this.#joined ? [message] : [] };
+        meet(this.typing, [message]);
+        break;
       case "user_stopped_typing":
         this.typing.delete(message.userId);
-        return { items: this.#joined ? [message] : [] };
+        break;
+      default:
+        return this.#follow(message);
     }
-    return this.#follow(message);
+    return { items: this.#joined ? [message] : [] };
   }
 
   /** Take in the answer to a join. @param {Message} message  @returns {Message} */
   #enter(message) {
+    if (this.#joined) throw new Error("joined twice");
     const known = this.#position !== null;
     this.#joined = true;
     this.#position = position(message.cursor, this.room);
@@ -489,17 +494,21 @@ export class Replica {
   }
 
   /** @param {Message} message */
-  #people({ type, users, joined = [], left = [], userId, name, roomSize }) {
-    this.size = roomSize;
-    if (type === "user_joined") joined = [{ userId, name }];
-    if (type === "user_left") left = [{ userId }];
-    if (users) this.users = new Map(users.map((/** @type {User} */ user) => [user.userId, user]));
-    for (const user of joined) this.users.set(user.userId, user);
-    for (const user of left) {
+  #people(message) {
+    const { type, users, joined = [], left = [] } = message;
+    this.size = message.roomSize;
+    if (users) this.users.clear();
+    for (const user of type === "user_left" ? [message] : left) {
       this.users.delete(user.userId);
       this.typing.delete(user.userId);
     }
+    meet(this.users, users ?? (type === "user_joined" ? [message] : joined));
   }
+}
+
+/** Note who has come: as many as are ever named at once. @param {Map<string, User>} known  @param {any[]} came */
+function meet(known, came) {
+  for (const { userId, name } of came) if (known.has(userId) || known.size < USERS_SHOWN) known.set(userId, { userId, name });
 }
 
 /** @typedef {{type: string, key?: string, [field: string]: any}} OutboxEffect  `send` or `settle`. */
@@ -559,8 +568,11 @@ export class Outbox {
 
   /** @param {number} now  @returns {OutboxEffect[]} */
   tick(now) {
-    const late = [...this.#entries].filter(([, { firstSent }]) => firstSent !== null && now >= firstSent + MEMORY_SECONDS);
-    return [...late.flatMap(([key]) => this.#settle(key, "unknown")), ...this.#send(now)];
+    const settled = [];
+    for (const [key, { firstSent }] of this.#entries) {
+      if (firstSent !== null && now >= firstSent + MEMORY_SECONDS) settled.push(...this.#settle(key, "unknown"));
+    }
+    return [...settled, ...this.#send(now)];
   }
 
   /** When `tick` is due next. */
@@ -671,6 +683,7 @@ class Emitter {
 class Room extends Emitter {
   #client;
   joinedOn = 0;
+  refusedOn = 0; // it is about to be joined again
   backoff = new Backoff(true); // of joins that failed for no fault of ours
   outbox = new Outbox();
   snapshots = 0; // begun so far; only the newest one counts
@@ -723,23 +736,26 @@ class Room extends Emitter {
  *   the machine's own word; `retryAt` is in seconds since 1970. */
 /** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
 
-/** @param {any} value  @param {number} least  @param {number} most */
-const isWithin = (value, least, most) => typeof value === "number" && value >= least && value <= most;
+/** @param {number} least  @param {number} most  @param {any[]} values */
+const areWithin = (least, most, ...values) => values.every((value) => typeof value === "number" && value >= least && value <= most);
 
-/** Whether one can keep to what a server says of times, rates and secrets. @param {any} message */
-function isBearable({ type, heartbeat, limits, session = "-", token = "-", after_ms, spread_ms }) {
-  const isWait = (/** @type {any} */ milliseconds) => isWithin(milliseconds, 0, 1000 * LONGEST_SECONDS);
-  const isBeat = (/** @type {any} */ seconds) => isWithin(seconds, SHORTEST_SECONDS, LONGEST_SECONDS);
-  if (type === "goodbye") return isWait(after_ms) && isWait(spread_ms);
+/** Whether one can keep to what a server says of times, rates, names and secrets; it may throw. @param {any} message */
+function isBearable({ type, heartbeat, limits, roomKey = "", session = "-", token = "-", after_ms, spread_ms }) {
+  if (type === "goodbye") return areWithin(0, 1000 * LONGEST_SECONDS, after_ms, spread_ms);
   if (type !== "connected") return true;
-  const isSecret = /^[!-~]{1,64}$/.test(session) && /^[ -~]{1,4096}$/.test(token);
-  return isBeat(heartbeat?.interval) && isBeat(heartbeat?.timeout) && limits?.messagesPerSecond >= SLOWEST_RATE && isSecret;
+  return (
+    areWithin(SHORTEST_SECONDS, LONGEST_SECONDS, heartbeat.interval, heartbeat.timeout) &&
+    limits.messagesPerSecond >= SLOWEST_RATE &&
+    /^(?!(type|id|ref|key|since)$)[\w-]{1,64}$/.test(roomKey) && // it stands beside those
+    /^[!-~]{1,64}$/.test(session) &&
+    /^[ -~]{1,4096}$/.test(token)
+  );
 }
 
 /** What a frame says; throws if that is not in the protocol. @param {string} text  @returns {Message} */
 function parsed(text) {
   const message = JSON.parse(text);
-  if (typeof message?.type !== "string" || !isBearable(message)) throw new Error(text.slice(0, 100));
+  if (typeof message.type !== "string" || !isBearable(message)) throw new Error(text.slice(0, 100));
   return message;
 }
 
@@ -890,12 +906,11 @@ class Client extends Emitter {
     const before = this.#link.status;
     const now = this.#now();
     const dice = Math.random();
-    const effects = input ? this.#link.receive(input, now, dice) : this.#link.tick(now, dice);
-    for (const effect of effects) this.#carry(effect);
+    for (const effect of input ? this.#link.receive(input, now, dice) : this.#link.tick(now, dice)) this.#carry(effect);
     if (!input) for (const room of this.#rooms.values()) this.#tellOutbox(room, null);
-    if (this.#socket === null || this.#link.state === "closed") {
-      const type = this.#link.state === "closed" ? "stop" : "broken";
-      for (const room of this.#rooms.values()) this.#tellOutbox(room, { type });
+    const { state } = this.#link;
+    if (this.#socket === null || state === "closed") {
+      for (const room of this.#rooms.values()) this.#tellOutbox(room, { type: state === "closed" ? "stop" : "broken" });
     }
     if (this.#link.status !== before) this.emit("status", this.status);
   }
@@ -903,9 +918,9 @@ class Client extends Emitter {
   /** @param {number} now */
   #arm(now) {
     const machines = [this.#link, ...[...this.#rooms.values()].map((room) => room.outbox)];
-    const deadline = Math.min(...machines.map((machine) => machine.deadline() ?? Infinity));
+    const deadline = earliest(machines.map((machine) => machine.deadline()));
     clearTimeout(this.#timer);
-    if (deadline === Infinity) return;
+    if (deadline === null) return;
     const wait = Math.max(0, 1000 * (deadline - now)) + 1;
     this.#timer = setTimeout(() => this.#tell(null), Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
   }
@@ -995,7 +1010,7 @@ class Client extends Emitter {
       this.#abandon(1000); // also the one that is being opened beside it
       this.#tell({ type: "lost", code, reason });
     };
-    if ("onheard" in socket) socket.onheard = heard;
+    socket.onheard = heard; // of one without a WebSocket
   }
 
   /** Dial beside the socket that carries; when it is open, go on with that. */
@@ -1020,12 +1035,11 @@ class Client extends Emitter {
   /** See whether a WebSocket gets through to the server, and its answer back. */
   #try() {
     const trial = this.#webSocket();
-    const end = () => trial.close();
-    const timer = setTimeout(end, 1000 * GREETING_SECONDS);
+    const timer = setTimeout(() => trial.close(), 1000 * GREETING_SECONDS);
     trial.onopen = () => trial.send(JSON.stringify(this.#auth()));
     trial.onclose = () => clearTimeout(timer);
     trial.onmessage = () => {
-      end();
+      trial.close();
       this.#tell({ type: "free" });
     };
   }
@@ -1068,7 +1082,7 @@ class Client extends Emitter {
         break;
       }
       case "error":
-        if (room && PASSING.includes(message.code)) this.#joinAgain(room, room.joinedOn);
+        if (room && PASSING.includes(message.code)) this.#joinAgain(room);
         room?.emit("error", /** @type {any} */ (message));
         this.emit("error", /** @type {any} */ (message));
         break;
@@ -1077,17 +1091,20 @@ class Client extends Emitter {
     }
   }
 
-  /** Join a room anew after a while, unless that has happened. @param {Room} room  @param {number} joinedOn */
-  #joinAgain(room, joinedOn) {
+  /** Join a room anew after a while, once, however often it is refused, unless that has happened. @param {Room} room */
+  #joinAgain(room) {
+    const { joinedOn } = room;
+    if (room.refusedOn === joinedOn) return;
+    room.refusedOn = joinedOn;
     setTimeout(() => {
       if (room.joinedOn !== joinedOn || joinedOn !== this.#generation) return;
-      room.joinedOn = 0;
+      room.joinedOn = room.refusedOn = 0;
       this.#join(room);
     }, 1000 * room.backoff.next(Math.random(), null).delay);
   }
 
   /** @param {Message} message */
-  #welcome({ session, roomKey, user, token, heartbeat, limits }) {
+  #welcome({ session, roomKey, user, token, heartbeat: { interval, timeout }, limits }) {
     this.#rate = 0.8 * limits.messagesPerSecond; // the rest is for what is no command
     if (session) {
       this.#session = session;
@@ -1099,7 +1116,7 @@ class Client extends Emitter {
       this.#token = token;
       this.#link.renewable = true;
     }
-    this.#tell({ type: "welcomed", ...heartbeat });
+    this.#tell({ type: "welcomed", interval, timeout });
     this.emit("connected", user);
   }
 

@@ -372,7 +372,7 @@ class Client:
             self._heed(self._codec.decode_server(said) if isinstance(said, str) else said)
         except Refused as problem:
             # Its place in the log stays open: to ask for it again at once would be to ask for ever.
-            logger.warning("the server said something that is not in the protocol: %s", problem)
+            logger.warning("the server said something that is not in the protocol: %.300r", problem.message)
             self._abandon(CloseCode.NORMAL)
             self._tell(link.Lost(reason=f"the server said something that is not in the protocol: {problem}"))
 
@@ -421,20 +421,21 @@ class Client:
         self._carry_outbox(room, room.outbox.receive(answer, self._now()))
 
     def _refused(self, message: messages.Error) -> None:
-        logger.warning("the server refused: %s", message.error)
+        logger.warning("the server refused: %.300r", message.error)
         room = None if message.room is UNSET else self._rooms.get(message.room)
         if room is None:
             return
-        if message.code in _PASSING:
-            self._spawn(self._join_again(room, room.joined_on))
-        else:
+        if message.code not in _PASSING:
             room.fail(refusal_called(message.code)(message.error))
+        elif room.refused_on is not room.joined_on:  # else it is joined again already, however often it is refused
+            room.refused_on = room.joined_on
+            self._spawn(self._join_again(room, room.joined_on))
 
     async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join a room anew after a while, unless that has happened."""
         await asyncio.sleep(room.backoff.next(random.random()).delay)
         if room.joined_on is joined_on is self._road is not None and room in self._rooms.values():
-            room.joined_on = None
+            room.joined_on = room.refused_on = None
             self._join(room)
 
     def _told(self, room: Room, message: messages.RoomMessage) -> None:

@@ -307,7 +307,13 @@ def _bearable(milliseconds: int) -> float:
 
 
 async def _expect_plain(response: httpx2.Response) -> None:
-    """Raise, before anything of it is read, if an answer is compressed: nothing that was asked for can blow up."""
+    """
+    Raise, before anything of it is read, if an answer sends us elsewhere, or is compressed.
+
+    What is said is for one server only (a token is said there), and nothing that was asked for can blow up.
+    """
+    if response.is_redirect:
+        raise httpx2.RemoteProtocolError(f"a redirect (HTTP {response.status_code}), and none is followed")
     if response.headers.get("content-encoding", "identity") != "identity":
         raise httpx2.RemoteProtocolError("the answer is compressed, and none was asked for that is")
 

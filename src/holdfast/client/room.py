@@ -54,6 +54,7 @@ class Room:
         self.replica = replica
         self.backoff = Backoff()  # of joins that failed for no fault of ours
         self.joined_on: Road | None = None  # on which it was joined last
+        self.refused_on: Road | None = None  # on which it is about to be joined again
         self.outbox = Outbox()
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._items: deque[Item | Snapshot] = deque()
@@ -77,10 +78,10 @@ class Room:
         if self._is_awaited:
             raise ConcurrencyError(f"{self.name} is being read by another task already")
         while not self._items:
-            self._client.read_on(self)
-            if self._failure is not None:
-                raise self._failure
             self._more.clear()
+            self._client.read_on(self)
+            if not self._items and self._failure is not None:
+                raise self._failure
             self._is_awaited = True
             try:
                 await self._more.wait()

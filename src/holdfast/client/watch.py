@@ -40,30 +40,29 @@ async def watch(url: str, room: str, *, token: str | None, jitter: bool, out: Pr
 
 async def _tell_statuses(client: Client, out: Print) -> None:
     async for status in client.statuses():
-        line = _status(status, client)
-        if line is not None:
+        for line in _status(status, client):
             out(line)
 
 
-def _status(status: Status, client: Client) -> str | None:
-    """Return what a status says; None: nothing that anybody would want to read."""
+def _status(status: Status, client: Client) -> list[str]:
+    """Return what a status says, if anybody would want to read it."""
     match status.state:
         case State.LIVE:
             by = " by HTTP, for want of a WebSocket" if status.road is Road.HTTP else ""
-            return _line("connected", (f"as {client.user.name}" if client.user else "") + by)
+            return [_line("connected", (f"as {client.user.name}" if client.user else "") + by)]
         case State.PROBING:
-            return _line("silent", "asking the server whether it is there")
+            return [_line("silent", "asking the server whether it is there")]
         case State.WAITING:
             # RFC 6455 §7.1.5: 1006 stands for no close frame at all
             ended = _line("disconnected", f"({status.code}) {status.reason}".rstrip())
             jittered = f", at most {status.ceiling:g} s" if status.delay != status.ceiling else ""
             wait = f"reconnecting in {status.delay:.3g} s (attempt {status.attempt}{jittered})"
-            return ended + "\n" + _line("waiting", wait)
+            return [ended, _line("waiting", wait)]
         case State.CLOSED if status.code is not None:
             why = "sign in again" if status.code == 4001 else status.reason
-            return _line("closed", f"({status.code}) {why}; not coming back")
+            return [_line("closed", f"({status.code}) {why}; not coming back")]
         case _:
-            return None
+            return []
 
 
 async def _tell_events(room: Room, out: Print) -> None:

@@ -107,9 +107,17 @@ async def is_free(url: str, token: str | None) -> bool:
     return False
 
 
+class _Dial(connect):
+    """Dials where it is told to, and follows no redirect: what is said there is a token."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return why there is no connection."""
+        return exc
+
+
 def dial(url: str, token: str | None) -> connect:
     """Dial one; it is strict, and leaves it to others to judge when it is dead."""
-    return connect(
+    return _Dial(
         url,
         additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
         subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]

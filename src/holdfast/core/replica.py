@@ -5,17 +5,20 @@ The position moves before the application is told, one publication at a time: a
 publication that follows it is an event, one that it has is dropped, and one that leaves
 a hole is dropped too and the hole asked for. What is dropped because the application is
 slow is asked for when it goes on. Each join yields exactly one of `Resumed`
-(nothing is missing) and `Resync` (start afresh), before anything else.
+(nothing is missing) and `Resync` (start afresh), before anything else; of those that a
+slow application has not been told, only the last one.
 
 What a server says that cannot be is `Malformed`, and asks for nothing: it would be asked for ever.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import UNSET, Struct, to_builtins
 
+from holdfast.core.roster import USERS_SHOWN
 from holdfast.errors import Malformed
 from holdfast.protocol import messages
 from holdfast.protocol.cursor import Position, decode_position
@@ -88,7 +91,7 @@ class Replica:
         resume: Join from the position that it has; without it, every join starts afresh.
 
     Attributes:
-        users: Who is here, as far as they are named (a crowd is not), by id; `size` is how many.
+        users: Who is here, as far as they are named (100 of a crowd), by id; `size` is how many.
         typing: Who of them is typing.
     """
 
@@ -103,7 +106,9 @@ class Replica:
         self._syncing = False
         self._behind_at: Position | None = None  # where a sync was answered that has more, and did not send it
         self._paused = False
-        self._people_changed = False  # and the application was not told, for it takes no more
+        # What the application was not told, for it takes no more:
+        self._untold: Resumed | Resync | None = None
+        self._people_changed = False
 
     @property
     def cursor(self) -> str | None:
@@ -149,10 +154,10 @@ class Replica:
         if not self._paused:
             return _NOTHING
         self._paused = False
-        items: tuple[Event, ...] = ()
+        items: tuple[Item, ...] = () if self._untold is None else (self._untold,)
         if self._people_changed:
-            self._people_changed = False
-            items = (_as_event(Presence(self.room, tuple(self.users.values()), self.size)),)
+            items += (_as_event(Presence(self.room, tuple(self.users.values()), self.size)),)
+        self._untold, self._people_changed = None, False
         return Outcome(items, self._ask().ask)
 
     def receive(self, message: RoomMessage) -> Outcome:
@@ -160,10 +165,12 @@ class Replica:
         match message:
             case Joined():
                 return self._enter(message)
+            case messages.Resync() if self._position is None:
+                return _NOTHING  # it is about to start afresh
             case messages.Resync(_, reason, cursor):
                 self._syncing = False
                 self._position = decode_position(cursor, self.room)
-                return Outcome((Resync(reason, cursor),))
+                return self._start(Resync(reason, cursor))
             case Synced(_, cursor, _):
                 self._syncing = False
                 return self._ask_on() if self._is_behind(cursor) else _NOTHING
@@ -172,7 +179,7 @@ class Replica:
             case Left():  # not the answer to our own: who leaves has no copy any more
                 pass
             case UserTyping(_, user_id, name):
-                self.typing[user_id] = User(user_id, name)
+                _meet(self.typing, [User(user_id, name)])
             case UserStoppedTyping(_, user_id, _):
                 self.typing.pop(user_id, None)
             case _:
@@ -184,16 +191,27 @@ class Replica:
 
     def _enter(self, message: Joined) -> Outcome:
         """Take in the answer to a join."""
+        if self._joined:
+            raise Malformed("joined: nobody has asked to join")
         known = self._position is not None
         self._joined = True
         self._position = decode_position(message.cursor, self.room)
-        self.users = {user.user_id: user for user in message.users}
+        self.users = {}
+        _meet(self.users, message.users)
         self.size = message.room_size
         self.typing = {}
         if message.recovered:
-            return Outcome((Resumed(message.cursor),))
+            return self._start(Resumed(message.cursor))
         reason = message.reason if message.reason is not UNSET else "chosen" if known else "new"
-        return Outcome((Resync(reason, message.cursor),))
+        return self._start(Resync(reason, message.cursor))
+
+    def _start(self, item: Resumed | Resync) -> Outcome:
+        """Tell how it goes on; while it is paused, note that: nothing is missing only from where one has been told."""
+        if not self._paused:
+            return Outcome((item,))
+        if not (isinstance(item, Resumed) and isinstance(self._untold, Resync)):
+            self._untold = item
+        return _NOTHING
 
     def _follow(self, event: Event) -> Outcome:
         """Tell what follows the position, drop what it has, ask for what is missing."""
@@ -233,21 +251,29 @@ class Replica:
 
     def _people(self, message: Presence | PresenceChanges | UserJoined | UserLeft) -> None:
         """Take in who is here."""
-        went: tuple[str, ...] = ()
+        came: tuple[User, ...] = ()
+        went: tuple[User, ...] = ()
         match message:
-            case Presence(_, users, size):
-                self.users = {user.user_id: user for user in users}
-            case PresenceChanges(_, joined, left, size):
-                self.users |= {user.user_id: user for user in joined}
-                went = tuple(user.user_id for user in left)
+            case Presence(_, came, size):
+                self.users = {}
+            case PresenceChanges(_, came, went, size):
+                pass
             case UserJoined(_, user_id, name, size):
-                self.users[user_id] = User(user_id, name)
-            case UserLeft(_, user_id, _, size):
-                went = (user_id,)
-        for user_id in went:
-            self.users.pop(user_id, None)
-            self.typing.pop(user_id, None)
+                came = (User(user_id, name),)
+            case UserLeft(_, user_id, name, size):
+                went = (User(user_id, name),)
+        for user in went:
+            self.users.pop(user.user_id, None)
+            self.typing.pop(user.user_id, None)
+        _meet(self.users, came)
         self.size = size
+
+
+def _meet(known: dict[str, User], came: Iterable[User]) -> None:
+    """Note who has come: as many as are ever named at once."""
+    for user in came:
+        if user.user_id in known or len(known) < USERS_SHOWN:
+            known[user.user_id] = user
 
 
 def _as_event(message: RoomMessage) -> Event:

@@ -281,6 +281,11 @@ def check_user(user: messages.User) -> messages.User:
     return user
 
 
+def check_room_key(key: str) -> str:
+    """Return `key` if rooms can travel under it, or raise `ValueError`."""
+    return msgspec.convert(key, messages.RoomKey)
+
+
 def check_terms(terms: _Terms) -> _Terms:
     """Return what a server says that holds, if clients can keep to it, or raise `ValueError`."""
     return msgspec.convert(msgspec.to_builtins(terms), type(terms))

@@ -25,8 +25,12 @@ IN_A_HEADER = r"\A[ -~]{1,4096}\Z"
 #: What every server takes back as a session.
 SESSION = r"\A[!-~]{1,64}\Z"
 
+#: What the room's field may be called: it is none that stands beside it in what a client says, or in an event.
+ROOM_KEY = r"\A(?!(type|id|ref|key|since)\Z)[A-Za-z0-9_-]{1,64}\Z"
+
 Beat = Annotated[float, Meta(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
 Absence = Annotated[int, Meta(ge=0, le=round(1000 * LONGEST_SECONDS))]
+RoomKey = Annotated[str, Meta(pattern=ROOM_KEY)]
 
 
 class User(Struct, frozen=True, rename="camel"):
@@ -112,7 +116,7 @@ class Connected(Struct, frozen=True, kw_only=True, tag="connected", rename="came
     user: User
     heartbeat: HeartbeatTerms
     limits: Terms
-    room_key: str
+    room_key: RoomKey
     token: Annotated[str, Meta(pattern=IN_A_HEADER)] | UnsetType = UNSET
 
 

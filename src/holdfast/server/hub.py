@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast.core import inputs
 from holdfast.core.hub import Rules
 from holdfast.errors import Closed, StoreError
-from holdfast.protocol.codec import Codec, check_terms
+from holdfast.protocol.codec import Codec, check_room_key, check_terms
 from holdfast.protocol.messages import HeartbeatTerms, Terms, User
 from holdfast.server import crew, eventstream, metrics, polling
 from holdfast.server.auth import Identity, Origins
@@ -92,7 +92,7 @@ class Hub:
         if server_key is not None and not server_key:
             raise ValueError("an empty server_key would let everybody publish; None lets nobody")
         self.limits = limits = Limits() if limits is None else limits
-        codec = Codec(room_key)
+        codec = Codec(check_room_key(room_key))
         self._settings = Settings(
             codec=codec,
             limits=limits,
