@@ -29,6 +29,16 @@ class Fault:
     every: float = 0.2
     padding: int = 0
 
+    @property
+    def strikes_server(self) -> bool:
+        """Whether it strikes everybody at once."""
+        return self.strike is None
+
+    @property
+    def leaves_ghosts(self) -> bool:
+        """Whether somebody may be shown who is not there."""
+        return self.dead or self.strikes_server
+
 
 FAULTS = [
     Fault(
@@ -76,3 +86,4 @@ FAULTS = [
 ]
 SLUGS = ("reset", "half-open", "roaming", "deaf", "mute", "slow", "kill", "stop")
 BY_SLUG = dict(zip(SLUGS, FAULTS, strict=True))
+BY_NAME = {fault.name: fault for fault in FAULTS}

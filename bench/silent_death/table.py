@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from failures import FAULTS
+from failures import BY_NAME, FAULTS
 from systems import SYSTEMS
 from trial import WATCHED, Outcome
 
@@ -52,7 +52,7 @@ def row(fault: str, system: str, outcome: Outcome) -> str:
         str(outcome.repeated),
         str(outcome.disordered),
         told(outcome),
-        seconds(outcome.ghost) if outcome.fault != "slow reader" else "–",
+        seconds(outcome.ghost) if BY_NAME[outcome.fault].leaves_ghosts else "–",
         seconds(outcome.consistent) if outcome.consistent is not None else "never",
         "–" if outcome.growth is None else f"{outcome.growth / 1e6:+.0f} MB",
         others(outcome),
@@ -77,7 +77,7 @@ def seconds(value: float | None) -> str:
 
 
 def others(outcome: Outcome) -> str:
-    if outcome.fault in ("kill -9", "SIGSTOP"):
+    if BY_NAME[outcome.fault].strikes_server:
         return "–"
     lost = f"lost {outcome.others_lost}, " if outcome.others_lost else ""
     share = outcome.acknowledged / max(outcome.wanted, 1)

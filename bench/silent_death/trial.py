@@ -287,7 +287,7 @@ class Trial:
 
     async def _watch(self) -> None:
         """Watch until the server has seen nobody for a second who is not there."""
-        if self.fault.strike is not None and not self.fault.dead:
+        if not self.fault.leaves_ghosts:
             return
         begun, asked, none = time.monotonic(), False, None
         while time.monotonic() < begun + WATCHED:
@@ -311,7 +311,7 @@ class Trial:
     def _is_there(self, number: int) -> bool:
         """Whether a listener has a connection that is not dead."""
         up = self.listeners[number].up
-        struck = self.fault.dead and (self.fault.strike is None or number < self.scale.struck)
+        struck = self.fault.dead and (self.fault.strikes_server or number < self.scale.struck)
         return up is not None and (not struck or up > self.struck_at)
 
     # What came of it.
@@ -319,7 +319,7 @@ class Trial:
     def _judge(self) -> Outcome:
         outcome = Outcome(self.system.slug, self.fault.name)
         outcome.wanted, outcome.acknowledged = self.wanted, len(self.acknowledged)
-        struck = self.scale.struck if self.fault.strike is not None else self.scale.listeners
+        struck = self.scale.listeners if self.fault.strikes_server else self.scale.struck
         outcome.struck = struck
         behind = self.healed_at
         for number, listener in enumerate(self.listeners):
@@ -332,7 +332,7 @@ class Trial:
                     highest = max(highest, heard)
             lost = len(self.acknowledged.keys() - first.keys())
             if number >= struck:
-                if number < self.scale.listeners or self.fault.strike is not None:
+                if number < self.scale.listeners or not self.fault.strikes_server:
                     outcome.others_lost += lost
                     waits = [when - self.published[heard] for heard, when in first.items()]
                     outcome.others_waited = max(outcome.others_waited, *waits)
@@ -348,7 +348,7 @@ class Trial:
                     behind = max(behind, came)
         outcome.consistent = None if outcome.lost else behind - self.healed_at
         outcome.ghost = self.ghost
-        if self.fault.strike is not None or not self.fault.dead:  # else it is another process now
+        if not (self.fault.strikes_server and self.fault.dead):  # else it is another process now
             outcome.growth = max(self.memories) - self.memories[0]
         return outcome
 

@@ -1,4 +1,4 @@
-"""Whatever comes in, what reads it returns a value or refuses it in words. `fuzz.py` looks for longer."""
+"""Whatever comes in, what reads it returns a value or refuses it in words, at once. `fuzz.py` looks for longer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from corpus.fuzz import hypothesis_run
 from corpus.inputs import TARGETS, UPGRADE
 from corpus.served import served
 from corpus.target import BINARY, CLOSE, CONT, PING, TEXT, frame
 from corpus.test_words import NAMES
+from holdfast import Limits
 from holdfast.protocol.messages import RESERVED_TYPES
 
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -71,6 +73,27 @@ inputs = st.one_of(
 )
 
 
+#: How large a head may be, and a message; in bytes.
+LARGE = (Limits().head_bytes, Limits().message_bytes)
+#: What those who read it one by one, or go back when they were wrong, take long for.
+AGAIN = [b"1" * 308 + b",", b"1", b"1e5,", b"1e-.", b"[", b"[],", b"{", b'"', b'"a",', b'"a":[', b'"\\["', b"\\", b"%",
+         b"\xff", b"a&", b"a=1;", b"a: b\r\n", b"@", b".", b" "]  # fmt: skip
+AROUND = [
+    b"%b", b'{"type":"say","room":"lobby","a":[%b0]}', b'{"type":"say","room":"lobby","a":"%b"}',
+    b'{"type":"say",%b"z":0}', b'{"type":"joined","room":"lobby","cursor":"%b"}', b"k:%b",
+    b'{"type":"say","s":"' + b"1" * 309 + b'","a":[%b0]}', b"GET /poll?rooms=%b HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n%b",
+]  # fmt: skip
+
+
+def filled(size: int, around: bytes, again: bytes) -> bytes:
+    """Return something large: the same, again and again, in something else."""
+    return around % (again * ((size - len(around)) // max(1, len(again))))
+
+
+larges = st.builds(filled, st.sampled_from(LARGE), st.sampled_from(AROUND), st.sampled_from(AGAIN) | inputs)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def ended() -> Iterator[None]:
     """End the server without sockets, if it was begun."""
@@ -84,3 +107,18 @@ def ended() -> Iterator[None]:
 @given(data=inputs)
 def test_whatever_comes_is_read_or_refused(name: str, data: bytes) -> None:
     TARGETS[name](data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@QUICK
+@given(data=larges)
+@example(data=filled(LARGE[1], AROUND[6], AGAIN[0]))
+def test_whatever_comes_keeps_nobody_waiting_however_large_it_is(name: str, data: bytes) -> None:
+    TARGETS[name](data)
+
+
+def test_what_is_counted_was_tried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tried: list[bytes] = []
+    monkeypatch.setitem(TARGETS, "cursors", tried.append)
+    assert hypothesis_run("cursors", 0.1) == 0
+    assert capsys.readouterr().out == f"{len(tried)} inputs, each read or refused\n"

@@ -9,6 +9,7 @@ and rules. (netem, which would also delay and reorder, is in few kernels: what d
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import subprocess
@@ -32,13 +33,9 @@ ELSEWHERE = "10.77.1.3"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class NotAllowed(Exception):
-    """This machine does not let us."""
-
-
 def _call(name: str, *arguments: int) -> None:
     if getattr(_libc, name)(*arguments):
-        raise NotAllowed(f"{name}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
 
 
 class Namespace:
@@ -67,11 +64,12 @@ class Namespace:
             os.close(before)
 
     def run(self, *command: str, says: str = "") -> None:
-        """Run a command in it."""
+        """Run a command in it; raises `PermissionError` only where it may not, and not where we are wrong."""
         with self.entered():
             done = subprocess.run(command, input=says, capture_output=True, text=True, timeout=30, check=False)
         if done.returncode:
-            raise NotAllowed(f"{' '.join(command)}: {done.stderr.strip()}")
+            error = PermissionError if os.strerror(errno.EPERM) in done.stderr else RuntimeError
+            raise error(f"{' '.join(command)}: {done.stderr.strip()}")
 
     @property
     def path(self) -> str:
@@ -90,14 +88,11 @@ class Network:
 
     def __enter__(self) -> Self:
         try:
-            for program in ("ip", "nft"):
-                if shutil.which(program) is None:
-                    raise NotAllowed(f"there is no {program}")
             self._namespaces = [Namespace(), Namespace(), Namespace()]
             self.clients, self.road, self.server = self._namespaces
             self._connect()
             self.restore()  # so that it is known now whether there may be rules
-        except NotAllowed:
+        except BaseException:
             self.__exit__()
             raise
         return self
@@ -192,10 +187,13 @@ class FarServer(Server):
 @contextmanager
 def network() -> Iterator[Network]:
     """Be among the clients of a network; where there cannot be one, the test is skipped, and says why."""
+    for program in ("ip", "nft"):
+        if shutil.which(program) is None:
+            pytest.skip(f"there is no network of our own here (no {program})")
     net = Network()
     try:
         net.__enter__()
-    except NotAllowed as why:
+    except PermissionError as why:
         pytest.skip(f"there is no network of our own here ({why})")
     with net, net.clients.entered():
         yield net

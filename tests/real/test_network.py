@@ -106,6 +106,15 @@ def test_nothing_is_left_of_a_network_whatever_becomes_of_the_test() -> None:
     assert not networks & held
 
 
+def test_only_what_this_machine_does_not_let_us_do_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    powerless = ("setpriv", "--reuid=65534", "--clear-groups", "nft", "list", "ruleset")
+    with network() as net, pytest.raises(PermissionError):
+        net.road.run(*powerless)
+    monkeypatch.setattr("real.network.CLIENTS", "10.77.1.999")  # a mistake of our own
+    with pytest.raises(RuntimeError, match="any valid"), Network():
+        pass
+
+
 @pytest.mark.parametrize(
     ("number", "interval", "timeout"),
     [(200, INTERVAL, TIMEOUT), pytest.param(1000, 30.0, 10.0, marks=pytest.mark.long, id="1000 at the defaults")],

@@ -91,6 +91,16 @@ def test_nobody_gets_through_to_a_database_that_is_down(sea: Sea) -> None:
         Cable.connect(sea.way, "")
 
 
+def test_a_database_that_is_down_for_two_reasons_comes_up_when_both_are_over(sea: Sea) -> None:
+    sea.shore.go_down()
+    sea.shore.go_down()
+    sea.shore.come_up()
+    with pytest.raises(psycopg.OperationalError):
+        Cable.connect(sea.way, "")
+    sea.shore.come_up()
+    assert sea.append(Cable.connect(sea.way, ""), "{}") == ([1],)
+
+
 def test_a_call_is_heard_by_who_listens_unless_it_is_lost(sea: Sea) -> None:
     async def listen() -> list[str]:
         ear, mouth = await AsyncCable.connect(sea.way, ""), await AsyncCable.connect(sea.other, "")

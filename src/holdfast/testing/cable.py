@@ -59,7 +59,7 @@ class Shore:
         self.loop = loop
         self.dice = dice
         self.delays = delays
-        self.is_up = True
+        self._downs = 0  # how many reasons there are for which it is down
         self.is_silent = False
         self.refused: Felt = unfelt  # called when it is not up for somebody
         self.unanswered: Felt = unfelt  # called when it is silent for somebody
@@ -68,10 +68,19 @@ class Shore:
 
     def go_down(self, felt: Felt = unfelt) -> None:
         """End all connections, and take none."""
-        self.is_up, self.refused = False, felt
+        self._downs, self.refused = self._downs + 1, felt
         for cable in tuple(self.cables):
             cable.break_off()
             felt()
+
+    def come_up(self) -> None:
+        """Take connections again, unless there is another reason not to."""
+        self._downs -= 1
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes connections."""
+        return not self._downs
 
     def fall_silent(self, felt: Felt = unfelt) -> None:
         """Answer nobody, and tell nobody."""

@@ -70,7 +70,7 @@ class Nodes:
 
     def calm_down(self) -> None:
         """Let nothing go wrong any more."""
-        self.shore.is_up, self.shore.is_silent = True, False
+        self.shore.is_silent = False
         self.shore.delays = Delays()
         self.shore.log.conflicts = 0.0
         for way in self.ways:

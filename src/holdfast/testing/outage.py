@@ -206,7 +206,7 @@ def _go_down(world: World, seconds: float, felt: Felt = unfelt) -> None:
     _nodes(world).doubt(seconds)
     for server in world.servers:
         _nodes(world).expect_serves_nobody(server)
-    world.later(seconds, lambda: setattr(shore, "is_up", True))
+    world.later(seconds, shore.come_up)
 
 
 def _go_back(world: World, seconds: float, felt: Felt, *, is_promoted: bool) -> bool:

@@ -158,10 +158,13 @@ def _tell(report: Report) -> None:
 
 
 def conclude(tally: Tally, real: float, plan: Plan) -> None:
-    """Say what happened in all of them; exit with 1 if anything was wrong, or never happened."""
+    """Say what happened in all of them; exit with 1 if anything was wrong, or never happened, or there were none."""
     click.echo(_progress(tally, real))
     click.echo(f"felt: {_felt(tally.faults, tally.tried)}")
     click.echo(f"reached: {_counted(tally.reached)}")
+    if not tally.seeds:
+        click.echo("FAILED: no seed was run")
+        sys.exit(1)
     if tally.failed:
         first = min(tally.failed, key=lambda report: report.seed)
         options = (
@@ -175,7 +178,7 @@ def conclude(tally: Tally, real: float, plan: Plan) -> None:
     if missing and tally.seeds >= ENOUGH:
         click.echo(f"FAILED: this never happened: {', '.join(missing)}")
         sys.exit(1)
-    click.echo(f"0 wrong in {tally.seeds} seeds (< {3 / max(1, tally.seeds):.2g} at 95 %)")
+    click.echo(f"0 wrong in {tally.seeds} seeds (< {3 / tally.seeds:.2g} at 95 %)")
     if tally.seeds < ENOUGH:
         never = f"; this never happened: {', '.join(missing)}" if missing else ""
         click.echo(f"NOT PROOF: {tally.seeds} of the {ENOUGH} seeds that it takes{never}")
