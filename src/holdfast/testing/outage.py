@@ -130,7 +130,9 @@ def lose_both(world: World, felt: Felt) -> bool:
 
 def flap(world: World, felt: Felt) -> bool:
     """The links of somebody are reset again and again."""
-    visitor = world.dice.choice(world.visitors)
+    visitor = misfortune.somebody(world)
+    if visitor is None:
+        return False
     process = visitor.process
 
     def reset() -> None:
@@ -147,11 +149,14 @@ def flap(world: World, felt: Felt) -> bool:
 
 def hop(world: World, felt: Felt) -> bool:
     """Somebody comes from one server to the other and back, while now the one, now the other is late."""
-    visitor, nodes, at = world.dice.choice(world.visitors), _nodes(world), 0.0
+    visitor, nodes, at = misfortune.somebody(world), _nodes(world), 0.0
+    if visitor is None:
+        return False
+    process = visitor.process
 
     def go() -> None:
         for wire in world.network.open_wires():
-            if wire.ends[0].process is visitor.process:
+            if wire.ends[0].process is process:
                 wire.reset(felt)
 
     def be_late(seconds: float) -> None:
