@@ -221,7 +221,7 @@ def _go_back(world: World, seconds: float, felt: Felt, *, is_promoted: bool) -> 
     copy = log.copy()
 
     def go_back() -> None:
-        world.verdict.read_logs()
+        world.verdict.read_logs(goes_back=True)
         if log.go_back(copy, is_promoted=is_promoted):
             felt()
         down = world.dice.choice([0.3, 2.0, 10.0])

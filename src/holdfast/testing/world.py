@@ -339,6 +339,7 @@ class World:
         (server,) = self.servers
         if server.process is None or self.backup is None:
             return False
+        self.verdict.read_logs(goes_back=True)
         self.kill(server)
         self.disk.restore(self.backup, felt)
         self.backup = None
