@@ -10,6 +10,7 @@ import pytest
 
 from holdfast.testing import world
 from holdfast.testing.mishap import Felt
+from holdfast.testing.shared_log import Copy
 from holdfast.testing.world import Plan, World, faults_of, run
 
 WITHOUT_PSYCOPG = "import sys; sys.modules['psycopg'] = None; from holdfast.testing.simulate import main; main()"
@@ -62,3 +63,33 @@ def test_one_who_comes_late_does_what_they_are_there_for() -> None:
     report = run(1, Plan(clients=1, seconds=40, faults=1))
     assert report.violations == []
     assert report.reached["command done"] > 10
+
+
+def test_a_log_that_has_begun_anew_since_files_were_put_back_is_not_renewed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = Plan(clients=2, seconds=10, faults=1, nodes=2)
+    restore = dict(faults_of(plan))["restored"]
+    renewed: list[float] = []
+
+    def befall(world: World, felt: Felt) -> bool:
+        assert world.nodes is not None
+        log = world.nodes.shore.log
+        go_back, renew = log.go_back, log.renew_epoch
+
+        def going_back(copy: Copy, *, is_promoted: bool) -> bool:
+            world.later(0.1, log.renew_epoch)  # by a server that has seen it
+            return go_back(copy, is_promoted=is_promoted)
+
+        def renewing() -> None:
+            renewed.append(world.loop.time())
+            renew()
+
+        log.go_back, log.renew_epoch = going_back, renewing  # type: ignore[method-assign]
+        world.kill(world.servers[0])  # which is why somebody has to look
+        return restore(world, felt)
+
+    monkeypatch.setattr(world, "faults_of", lambda plan: [("restored", befall)])
+    report = run(1, plan)
+    assert report.tried == {"restored": 1}
+    assert (len(renewed), report.violations) == (1, [])

@@ -227,14 +227,15 @@ def _go_back(world: World, seconds: float, felt: Felt, *, is_promoted: bool) -> 
         down = world.dice.choice([0.3, 2.0, 10.0])
         _go_down(world, down)
         if not is_promoted:
-            witnesses = [server.process for server in world.servers if server.hub is not None]
-            world.later(down, lambda: operate(witnesses))
+            epoch, witnesses = log.epoch, [server.process for server in world.servers if server.hub is not None]
+            world.later(down, lambda: operate(witnesses, epoch))
 
-    def operate(witnesses: list[Process | None]) -> None:
-        """Do what one has to, unless all the servers that ran before do still, and can see for themselves."""
+    def operate(witnesses: list[Process | None], epoch: str) -> None:
+        """Do what one has to, unless a server has, or all that ran before do still, and can see for themselves."""
         running = [server.process for server in world.servers if server.process is not None]
         those = [process for process in running if process in witnesses and not process.is_stopped]
-        if len(those) < len(world.servers) or any(way.is_cut for way in nodes.ways):
+        is_seen = len(those) == len(world.servers) and not any(way.is_cut for way in nodes.ways)
+        if log.epoch == epoch and not is_seen:
             world.verdict.read_logs()
             log.renew_epoch()
 
