@@ -263,6 +263,19 @@ def test_who_closes_the_tab_that_they_typed_in_types_no_more(room: Room) -> None
     assert room.agenda.next() is None
 
 
+def test_who_typed_at_a_node_that_is_gone_types_no_more_whatever_tabs_they_have_elsewhere(room: Room) -> None:
+    room.comes("ann", 0.0)
+    for tab in ("ann2", "ann3"):
+        room.attendance.meet(ANN, tab, 0.0)
+    room.attendance.type(ANN, "ann2", 1.0)
+    room.told()
+    room.attendance.part("ann", "ann3", 2.0)
+    assert room.told() == []
+    room.attendance.part("ann", "ann2", 2.0)
+    assert [message["type"] for message in room.told()] == ["user_stopped_typing"]
+    assert room.agenda.next() is None
+
+
 def test_who_is_removed_does_not_type(room: Room) -> None:
     room.comes("ann", 0.0)
     room.attendance.type(ANN, "ann", 1.0)

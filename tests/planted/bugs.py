@@ -161,6 +161,13 @@ BUGS = (
         "tests/store/test_commit.py",
     ),
     Bug(
+        "that a command cannot be done just now is its answer for as long as its key is remembered",
+        "store/commit.py",
+        "is_final = isinstance(error, Refused) and error.is_final\n",
+        "is_final = isinstance(error, Refused)\n",
+        "tests/store/test_commit.py::test_that_it_cannot_be_done_just_now_is_not_remembered",
+    ),
+    Bug(
         "the log forgets nothing unless it is too old and too much at once",
         "store/retention.py",
         'return max(young, int(head["head"])',
@@ -341,6 +348,14 @@ BUGS = (
         "tests/core/test_attendance.py",
     ),
     Bug(
+        "who has another tab types on at a server that is gone",
+        "core/attendance.py",
+        "        if self._typing.get(user_id, (None, None))[1] == session:\n            self.stop_typing(user_id)\n",
+        "",
+        "tests/core/test_attendance.py::"
+        "test_who_typed_at_a_node_that_is_gone_types_no_more_whatever_tabs_they_have_elsewhere",
+    ),
+    Bug(
         "who is to start afresh in the middle of an answer is told how much of it there was",
         "core/room.py",
         "        member.sync_count = None\n        self.send_from(member, self.head)\n",
@@ -372,6 +387,13 @@ BUGS = (
         "core/heartbeat.py",
         "                known.mark, known.acknowledged = mark, acknowledged\n",
         "                known.mark, known.acknowledged = None, acknowledged\n",
+    ),
+    Bug(
+        "what a ping waited behind is waited for at the next one, too",
+        "core/heartbeat.py",
+        "                beat.mark = None\n                beat.deadline",
+        "                beat.deadline",
+        "tests/core/test_heartbeat.py::test_a_new_ping_forgets_the_backlog_of_the_one_before",
     ),
     Bug(
         "who speaks while there is more to be read is judged before it is",
@@ -544,6 +566,27 @@ BUGS = (
         "server/hands.py",
         "                follower.wake()\n",
         "                follower.kind\n",
+    ),
+    Bug(
+        "who is put out of a room reads on in a stream in which it is not the first",
+        "server/hands.py",
+        "(room is None or room in stream.rooms)",
+        "(room is None or room == stream.rooms[0])",
+        "tests/server/test_eventstream.py::test_who_is_removed_from_any_of_the_rooms_of_a_stream_reads_nothing_more",
+    ),
+    Bug(
+        "what comes while the store is asked is forgotten",
+        "server/hands.py",
+        "return Span(span.floor, max(span.head, newest))",
+        "return span",
+        "tests/server/test_follow.py::test_what_comes_while_the_store_is_asked_is_read_by_all_who_have_asked",
+    ),
+    Bug(
+        "the first of those who ask for a room is taken for the last",
+        "server/hands.py",
+        "            if watchers > 1:\n                self._asked[room] = (watchers - 1, newest)\n",
+        "",
+        "tests/server/test_follow.py::test_what_comes_while_the_store_is_asked_is_read_by_all_who_have_asked",
     ),
     Bug(
         "who reads several rooms is told of the first",

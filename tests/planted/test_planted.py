@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from planted.bugs import BUGS, SEAS, Bug
+from planted.bugs import BUGS, SEA_OF_THREE, SEAS, Bug
 from planted.run import MovedOn, copied, hunt, mistaken
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,18 @@ def test_each_sea_has_mistakes_to_catch() -> None:
     counts = Counter(bug.by for bug in BUGS if bug.by in SEAS)
     assert counts.keys() == SEAS.keys()
     assert min(counts.values()) >= 12
+
+
+def test_what_is_said_of_how_many_there_are_is_true() -> None:
+    document, readme = ((ROOT / name).read_text() for name in ("docs/simulation.md", "README.md"))
+    counts = Counter(bug.by for bug in BUGS)
+    for text, words, count in (
+        (document, r"makes (\d+) mistakes", len(BUGS)),
+        (document, r"the sea \((\d+) of them", sum(counts[sea] for sea in SEAS)),
+        (document, r"; (\d+) of those with three\s+servers\)", counts[SEA_OF_THREE]),
+        (readme, r"(\d+) that were made on purpose", len(BUGS)),
+    ):
+        assert re.findall(words, text) == [str(count)], words
 
 
 def test_what_must_hold_is_judged_somewhere_and_a_mistake_has_shown_it() -> None:

@@ -167,6 +167,20 @@ async def test_a_user_who_is_disconnected_or_removed_reads_nothing_more(hub: Hub
             await task
 
 
+async def test_who_is_removed_from_any_of_the_rooms_of_a_stream_reads_nothing_more(hub: Hub) -> None:
+    for room in ("lobby", "attic"):
+        token = hub.token(User("alice", "Alice"))
+        stream = Stream(hub, "GET", {"authorization": f"Bearer {token}"}, rooms="lobby,attic")
+        async with running(stream) as task:
+            await stream.until(lambda block: "connected" in block)
+            await hub.remove("alice", room)
+            await hub.publish(room, "message", {"text": "secret"})
+            last = await stream.until(lambda block: "event: goodbye" in block or "secret" in block)
+            assert "asked to leave" in last
+            await task
+        assert "secret" not in "".join(stream.blocks)
+
+
 async def test_a_look_at_the_headers_opens_no_stream(hub: Hub) -> None:
     stream = Stream(hub, "HEAD", room="lobby")
     await stream.run()

@@ -1,7 +1,8 @@
-"""A reader of several rooms begins where all of them stand at one moment."""
+"""A reader begins where its rooms stand at one moment, and misses nothing of what comes while the store is asked."""
 
 from __future__ import annotations
 
+import asyncio
 import urllib.parse
 
 import msgspec
@@ -32,6 +33,27 @@ async def test_what_comes_while_other_rooms_are_opened_is_before_where_a_new_rea
         async with hub.opened.follow(ann, rooms, None, "poll", multiplexed=True) as follow:
             assert follow.cursor.endswith("lobby=1;kitchen=0")
             assert await follow.take() == []
+
+
+async def test_what_comes_while_the_store_is_asked_is_read_by_all_who_have_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Hub("memory:") as hub:
+        look = hub.opened.store.span
+
+        async def span(room: str) -> Span:
+            before = await look(room)
+            await hub.publish(room, "said", {})
+            return before
+
+        async def read() -> int:
+            begin, ann = Cursor(hub.opened.store.epoch, None, {"lobby": 0}), Identity(User("ann", "Ann"))
+            async with hub.opened.follow(ann, ("lobby",), begin, "poll", multiplexed=True) as follow:
+                return len(await follow.take())
+
+        monkeypatch.setattr(hub.opened.store, "span", span)
+        assert await read() == 1
+        assert await asyncio.gather(read(), read()) == [2, 2]
 
 
 async def test_a_page_of_one_room_costs_what_is_in_it_and_not_as_often_all_rooms(

@@ -10,7 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.errors import ChangeFailed, Conflict, Invalid, NotFound, Refused, StoreError
+from holdfast.errors import (
+    ChangeFailed,
+    Conflict,
+    Invalid,
+    NotFound,
+    Refused,
+    StoreError,
+    TooMany,
+    TooSlow,
+    Unavailable,
+)
 from holdfast.store.commit import Committer
 from holdfast.store.store import Once, Transaction
 from store.conftest import Kept, OpenStore, take_note
@@ -100,6 +110,24 @@ async def test_an_unexpected_failure_is_not_remembered(kept: Kept) -> None:
             await kept.commit(change, once=once())
     assert (await kept.commit(change, once=once())).result == 5
     assert (await kept.commit(change, once=once())).result == 5
+
+
+async def test_that_it_cannot_be_done_just_now_is_not_remembered(kept: Kept) -> None:
+    refusals: list[Refused] = [Unavailable("not now"), TooMany("too often"), TooSlow("too late")]
+
+    def change(tx: Transaction) -> str:
+        take_note(tx, "hello")
+        if refusals:
+            raise refusals[0]
+        return "done"
+
+    while refusals:
+        with pytest.raises(type(refusals[0])):
+            await kept.commit(change, once=once())
+        del refusals[0]
+    for _ in range(2):
+        assert (await kept.commit(change, once=once())).result == "done"
+    assert kept.notes() == ["hello"]
 
 
 async def test_a_verdict_survives_reopening(kept: Kept, open_store: OpenStore) -> None:

@@ -14,6 +14,7 @@ from holdfast.testing.mishap import Felt
 from holdfast.testing.server_process import ServerProcess
 
 if TYPE_CHECKING:
+    from holdfast.testing.visitor import Visitor
     from holdfast.testing.world import World
 
 Fault = Callable[["World", Felt], bool]
@@ -101,7 +102,9 @@ def restart_server(world: World, felt: Felt) -> bool:
 
 def stop_client(world: World, felt: Felt) -> bool:
     """A lid is closed, and opened again."""
-    visitor = world.dice.choice(world.visitors)
+    visitor = somebody(world)
+    if visitor is None:
+        return False
     visitor.process.stop(felt)
     world.later(world.dice.choice([1.0, 8.0, 45.0, 80.0]), visitor.process.go_on)
     return True
@@ -109,7 +112,9 @@ def stop_client(world: World, felt: Felt) -> bool:
 
 def kill_client(world: World, felt: Felt) -> bool:
     """Somebody is gone without a word, and somebody else comes."""
-    visitor = world.dice.choice(world.visitors)
+    visitor = somebody(world)
+    if visitor is None:
+        return False
     if world.dice.random() < 0.5:
         for wire in world.network.open_wires():
             if wire.ends[0].process is visitor.process:
@@ -121,7 +126,9 @@ def kill_client(world: World, felt: Felt) -> bool:
 
 def tire(world: World, felt: Felt) -> bool:
     """An application reads nothing for a while, while much is published."""
-    visitor = world.dice.choice(world.visitors)
+    visitor = somebody(world)
+    if visitor is None:
+        return False
     visitor.tired_until, visitor.left_unread = world.loop.time() + world.dice.uniform(5, 30), felt
     server, count = _running(world), world.dice.choice([20, 80, FLOOD])
     if server is not None and server.hub is not None:
@@ -193,11 +200,16 @@ def bar_websockets(world: World, felt: Felt) -> bool:
 
 def set_clock(world: World, felt: Felt) -> bool:
     """A clock on the wall is set, forward or back: of a server, until its process ends, or of somebody else."""
-    server = _running(world)
-    process = world.dice.choice(world.visitors).process if server is None else server.process
-    assert process is not None
-    process.set_clock(world.dice.choice([-3600.0, -10.0, 10.0, 3600.0]), felt)
+    whose = _running(world) or somebody(world)
+    if whose is None or whose.process is None:
+        return False
+    whose.process.set_clock(world.dice.choice([-3600.0, -10.0, 10.0, 3600.0]), felt)
     return True
+
+
+def somebody(world: World) -> Visitor | None:
+    """Return one of those who are there, if anybody is."""
+    return world.dice.choice(world.visitors) if world.visitors else None
 
 
 def _running(world: World) -> ServerProcess | None:

@@ -130,7 +130,9 @@ def lose_both(world: World, felt: Felt) -> bool:
 
 def flap(world: World, felt: Felt) -> bool:
     """The links of somebody are reset again and again."""
-    visitor = world.dice.choice(world.visitors)
+    visitor = misfortune.somebody(world)
+    if visitor is None:
+        return False
     process = visitor.process
 
     def reset() -> None:
@@ -147,11 +149,14 @@ def flap(world: World, felt: Felt) -> bool:
 
 def hop(world: World, felt: Felt) -> bool:
     """Somebody comes from one server to the other and back, while now the one, now the other is late."""
-    visitor, nodes, at = world.dice.choice(world.visitors), _nodes(world), 0.0
+    visitor, nodes, at = misfortune.somebody(world), _nodes(world), 0.0
+    if visitor is None:
+        return False
+    process = visitor.process
 
     def go() -> None:
         for wire in world.network.open_wires():
-            if wire.ends[0].process is visitor.process:
+            if wire.ends[0].process is process:
                 wire.reset(felt)
 
     def be_late(seconds: float) -> None:
@@ -216,20 +221,21 @@ def _go_back(world: World, seconds: float, felt: Felt, *, is_promoted: bool) -> 
     copy = log.copy()
 
     def go_back() -> None:
-        world.verdict.read_logs()
+        world.verdict.read_logs(goes_back=True)
         if log.go_back(copy, is_promoted=is_promoted):
             felt()
         down = world.dice.choice([0.3, 2.0, 10.0])
         _go_down(world, down)
         if not is_promoted:
-            witnesses = [server.process for server in world.servers if server.hub is not None]
-            world.later(down, lambda: operate(witnesses))
+            epoch, witnesses = log.epoch, [server.process for server in world.servers if server.hub is not None]
+            world.later(down, lambda: operate(witnesses, epoch))
 
-    def operate(witnesses: list[Process | None]) -> None:
-        """Do what one has to, unless all the servers that ran before do still, and can see for themselves."""
+    def operate(witnesses: list[Process | None], epoch: str) -> None:
+        """Do what one has to, unless a server has, or all that ran before do still, and can see for themselves."""
         running = [server.process for server in world.servers if server.process is not None]
         those = [process for process in running if process in witnesses and not process.is_stopped]
-        if len(those) < len(world.servers) or any(way.is_cut for way in nodes.ways):
+        is_seen = len(those) == len(world.servers) and not any(way.is_cut for way in nodes.ways)
+        if log.epoch == epoch and not is_seen:
             world.verdict.read_logs()
             log.renew_epoch()
 

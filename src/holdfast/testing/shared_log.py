@@ -196,6 +196,12 @@ class SharedLog:
 
     # What can become of it.
 
+    @property
+    def epoch(self) -> str:
+        """Which life of the log this is."""
+        ((epoch,),) = self.query("SELECT value FROM holdfast_meta WHERE key = 'epoch'")
+        return str(epoch)
+
     def renew_epoch(self) -> None:
         """Do what `holdfast store new-epoch` does."""
         self._database.execute("UPDATE holdfast_meta SET value = ? WHERE key = 'epoch'", (new_epoch(),))

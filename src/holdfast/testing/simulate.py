@@ -26,6 +26,8 @@ from holdfast.testing.world import Plan, Report, faults_of, roads_of, run
 TURN, TURNS = 10, 50
 #: Fewer seeds than this may miss what is rare: they prove nothing.
 ENOUGH = 300
+#: Of seconds, and of commands in each.
+MORE_THAN_NONE = click.FloatRange(0, min_open=True)
 
 
 @dataclass
@@ -98,11 +100,21 @@ def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Itera
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
 @click.option("--for", "seconds", type=float, help="Begin nothing new after so many seconds.")
 @click.option("--stop", is_flag=True, help="Stop at the first that goes wrong; one after the other, in one process.")
-@click.option("--clients", default=Plan.clients, show_default=True)
-@click.option("--seconds", "length", default=Plan.seconds, show_default=True, help="Of misfortune in a run.")
+@click.option("--clients", type=click.IntRange(1), default=Plan.clients, show_default=True)
+@click.option(
+    "--seconds", "length", type=MORE_THAN_NONE, default=Plan.seconds, show_default=True, help="Of misfortune in a run."
+)
 @click.option("--faults", default=Plan.faults, show_default=True, help="In a run.")
-@click.option("--commands", default=Plan.commands_per_second, show_default=True, help="A second, of all together.")
-@click.option("--nodes", default=Plan.nodes, show_default=True, help="Servers; several share a database.")
+@click.option(
+    "--commands",
+    type=MORE_THAN_NONE,
+    default=Plan.commands_per_second,
+    show_default=True,
+    help="A second, of all together.",
+)
+@click.option(
+    "--nodes", type=click.IntRange(1), default=Plan.nodes, show_default=True, help="Servers; several share a database."
+)
 def main(
     seeds: int,
     first: int,
@@ -123,6 +135,13 @@ def main(
             [sys.executable, "-m", "holdfast.testing.simulate", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},
         )
+    if nodes > 1:
+        try:
+            import holdfast.testing.nodes  # noqa: F401 - whether it is there
+        except ImportError as error:
+            raise click.ClickException(
+                f"several servers need psycopg (pip install 'holdfast[postgres]'): {error}"
+            ) from None
     plan = Plan(clients, Plan.rooms, length, faults, commands, nodes)
     if seed is not None:
         ((report),) = several(range(seed, seed + 1), plan)

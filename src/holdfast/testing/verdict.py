@@ -47,6 +47,7 @@ class Verdict:
         self._world = world
         self._logs: dict[tuple[str, str, int], str] = {}  # what was committed: epoch, room, offset
         self._states: dict[tuple[str, str], list[str]] = {}  # what an epoch has come to in a room, one text an offset
+        self._may_be_lost: set[str] = set()  # what was committed when the log went back
 
     def wrong(self, what: str) -> None:
         """Note that a promise was broken."""
@@ -95,8 +96,8 @@ class Verdict:
             hubs = [hub for hub in hubs if hub.opened.hands.mind.room(room) is not None]
         return [sorted(user.user_id for user in hub.members(room)) for hub in hubs]
 
-    def read_logs(self) -> None:
-        """Remember what is committed, before it may be lost with its epoch."""
+    def read_logs(self, *, goes_back: bool = False) -> None:
+        """Remember what is committed, before it may be lost with its epoch; `goes_back`: some of it is."""
         with suppress(sqlite3.OperationalError):  # there are no tables yet
             ((epoch,),) = self._query("SELECT value FROM holdfast_meta WHERE key = 'epoch'")
             rows = self._query(
@@ -107,6 +108,7 @@ class Verdict:
                 if self._logs.setdefault((epoch, room, offset), body) != body:
                     self.wrong(f"{epoch}:{offset} of {room} was {self._logs[epoch, room, offset]}, and is {body}")
             for room, texts in self._entries().items():
+                self._may_be_lost.update(texts if goes_back else ())
                 before = self._states.get((epoch, room), [])
                 both = min(len(before), len(texts))  # where older files were put back, and nobody has seen that yet
                 if texts[:both] != before[:both]:
@@ -221,13 +223,13 @@ class Verdict:
                 self.wrong(f"{text} took effect {count} times")
             if text.endswith(REFUSED):
                 self.wrong(f"{text} is refused, and is there")
-        is_whole = not self._times_lost()  # else acknowledged ones may be gone, and clients were told
         for visitor in [*self._world.visitors, *self._world.gone]:
             for command in visitor.commands:
                 self._world.report.reached[f"command {command.outcome}"] += 1
-                if command.outcome == "done" and counts[command.text] != 1 and is_whole:
+                must_be_there = command.text not in self._may_be_lost
+                if command.outcome == "done" and not counts[command.text] and must_be_there:
                     self.wrong(f"{command.text} was acknowledged, and is not there")
-                if command.seen is False and is_whole:
+                if command.seen is False and must_be_there:
                     self.wrong(f"{command.text} was acknowledged, and who looked then did not see it")
                 self._world.report.reached["command seen"] += command.seen is True
                 if command.outcome in ("refused", "not sent") and counts[command.text]:

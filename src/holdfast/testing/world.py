@@ -30,7 +30,7 @@ from holdfast.store.store import Retention
 from holdfast.testing import calm
 from holdfast.testing.disk import Disk
 from holdfast.testing.endpoint import BUFFER, Endpoint
-from holdfast.testing.misfortune import FAULTS, Fault
+from holdfast.testing.misfortune import FAULTS, Fault, somebody
 from holdfast.testing.mishap import Felt, Mishap, unfelt
 from holdfast.testing.network import Network, SeaLoop, Weather
 from holdfast.testing.outage import OUTAGES, REACHED_BY_SEVERAL
@@ -169,7 +169,9 @@ class World:
                 self.report.tried[kind] += 1
                 self.note("fault", kind)
         working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.result()
         await self._calm_down()
         if await self._converge():
             await calm.scenes(self)
@@ -184,7 +186,9 @@ class World:
         """Have clients do what they are there for."""
         while True:
             await asyncio.sleep(self.dice.expovariate(self.plan.commands_per_second))
-            visitor = self.dice.choice(self.visitors)
+            visitor = somebody(self)
+            if visitor is None:
+                continue
             room = self.dice.choice(list(visitor.copies))
             match self.dice.random():
                 case what if what < 0.02:
@@ -335,6 +339,7 @@ class World:
         (server,) = self.servers
         if server.process is None or self.backup is None:
             return False
+        self.verdict.read_logs(goes_back=True)
         self.kill(server)
         self.disk.restore(self.backup, felt)
         self.backup = None
