@@ -180,6 +180,18 @@ def test_CVE_2025_67725_a_head_without_end_is_not_kept(either: Target, head: byt
         assert cut_off(peer.answer(), 400)
 
 
+def test_a_head_of_16_kib_is_waited_for_and_not_a_byte_more(either: Target) -> None:
+    most = BEGUN + b"a: " + b"x" * (16 * 1024 - len(BEGUN) - 3)
+    with either.attacked():
+        with either.raw(most) as peer:
+            for _ in range(3):
+                either.probe()  # it came before that was asked, so it is read
+            peer.send(b"\r\nConnection: close\r\n\r\n")
+            assert status(peer.answer()) == 404
+        with either.raw(most + b"x") as peer:
+            assert cut_off(peer.answer(), 400)
+
+
 def test_CVE_2025_67725_nor_is_a_line_that_is_folded_without_end(target: Target) -> None:
     with target.attacked(), target.raw(BEGUN, *endless(b"a:\r\n ")) as peer:
         assert cut_off(peer.answer(), 400)
