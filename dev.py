@@ -135,8 +135,7 @@ def pytest(options: Sequence[str], at_once: int) -> int:
         environment["HOLDFAST_CHROMIUM"] = browser
     for program in PROGRAMS:
         program.have()
-    for tests, example in PERMISSIONS.items():
-        ask_for(tests, example)
+    ask_what_is_allowed()
     sys.stdout.flush()
     command: list[str | Path] = [PYTHON, "-m", "pytest", "-q", "-n", str(at_once), "--dist", "worksteal", *options]
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
@@ -212,22 +211,15 @@ PROGRAMS = (
     Program("strace", "on a disk that does not sync", ("strace",)),
     Program("faketime", "under a wall clock that jumps", ("faketime",)),
 )
-#: What a user may be allowed or not: the tests that need it, and a command that finds out.
-PERMISSIONS = {
-    "on networks that break": ["unshare", "--net", "true"],
-    "on a disk that is full": ["unshare", "--mount", "true"],
-    "on a disk that does not sync": ["strace", "--output=/dev/null", "true"],
-}
 
 
-def ask_for(tests: str, example: Sequence[str]) -> None:
-    """Say what is not run if this user may not do what tests need."""
-    if shutil.which(example[0]) is None:
-        say(f"NOT RUN: the tests {tests}, for there is no {example[0]}")
-        return
-    done = subprocess.run(example, capture_output=True, text=True, check=False)
-    if done.returncode:
-        say(f"NOT RUN: the tests {tests}, for this user may not (root may): {done.stderr.strip()}")
+def ask_what_is_allowed() -> None:
+    """Say which tests are not run, since this user may not do what they do (root may)."""
+    asked = subprocess.run(
+        [PYTHON, "-m", "real.allowed"], cwd=HERE / "tests", capture_output=True, text=True, check=False
+    )
+    for why in [*asked.stdout.splitlines(), *asked.stderr.splitlines()[-1:]]:
+        say(f"NOT RUN: {why}")
 
 
 def apt(package: str, why: str) -> bool:

@@ -24,7 +24,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import conninfo
 
-from peers import free_port
+from peers import free_port, process_state
 
 SETTINGS = """
 listen_addresses = '127.0.0.1'
@@ -75,11 +75,6 @@ def _fresh(bin: Path) -> Path:
     return folder / "data"
 
 
-def _state(pid: int) -> str:
-    """Return in which state a process is: T, it is stopped; Z, it has ended, and is not buried."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 class Cluster:
     """A running PostgreSQL."""
 
@@ -89,6 +84,7 @@ class Cluster:
         self.folder = _folder()
         self.data = self.folder / "data"
         self.port = free_port()
+        self._is_ended = True  # as it was told to
 
     def __enter__(self) -> Self:
         self._make()
@@ -113,6 +109,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
+        assert self._is_ended, "it still runs"
         self._is_ended = False
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
@@ -148,11 +145,11 @@ class Cluster:
         """kill -9, all of its processes at once; nobody is at its port any more."""
         self._is_ended = True
         os.kill(self.process.pid, signal.SIGSTOP)  # so that it starts no others, nor buries those it has
-        while _state(self.process.pid) != "T":
+        while process_state(self.process.pid) != "T":
             time.sleep(0)
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         # The list may leave somebody out as long as one of them ends.
-        while alive := [pid for pid in map(int, children.read_text().split()) if _state(pid) != "Z"]:
+        while alive := [pid for pid in map(int, children.read_text().split()) if process_state(pid) != "Z"]:
             for pid in alive:
                 os.kill(pid, signal.SIGKILL)
         self.process.kill()
@@ -280,6 +277,7 @@ class Redis:
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-redis-"))
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
+        self._is_ended = True
 
     def __enter__(self) -> Self:
         self.start()
@@ -291,6 +289,8 @@ class Redis:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
+        assert self._is_ended, "it still runs"
+        self._is_ended = False
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(["redis-server", *options], stdout=log, stderr=log)
@@ -305,6 +305,7 @@ class Redis:
 
     def kill(self) -> None:
         """kill -9."""
+        self._is_ended = True
         self.process.kill()
         self.process.wait()
 

@@ -20,6 +20,7 @@ class Cable:
         self.near = near
         self.far = far
         self.silent = False
+        self.swallowed = 0  # bytes
         self.forward = True
         self.answered = asyncio.Event()
         self.switching: asyncio.Future[bytes] | None = None
@@ -28,7 +29,8 @@ class Cable:
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.silent:
-                    continue  # swallowed: neither side learns of anything
+                    self.swallowed += len(data)  # neither side learns of anything
+                    continue
                 writer.write(data)
                 await writer.drain()
         if not self.silent:
@@ -118,10 +120,12 @@ class Proxy:
         self.is_silent = True
         for cable in self._cables:
             cable.silent = True
+            cable.swallowed = 0
 
-    def restore(self) -> None:
-        """Let new connections pass; the old ones are lost."""
+    def restore(self) -> int:
+        """Let new connections pass; the old ones are lost. Return how many bytes have not passed since `silence`."""
         self.is_silent = False
+        return sum(cable.swallowed for cable in self._cables)
 
     def fall_silent(self, share: float, dice: random.Random) -> int:
         """Let a share of the connections fall silent, half-open: nothing passes, nobody is told."""

@@ -42,6 +42,11 @@ def free_port() -> int:
     return port
 
 
+def process_state(pid: int) -> str:
+    """Return in which state a process is: T, it is stopped; Z, it has ended, and is not buried."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 #: What a server says first, for tests that are the server.
 WELCOME = (
     '{"type":"connected","session":"s","user":{"userId":"u","name":"U"},"roomKey":"room",'
@@ -82,6 +87,7 @@ class Server:
 
     def start(self) -> Self:
         """Start it, and wait until it answers."""
+        assert self.process is None or self.process.poll() is not None, "it still runs"
         with self.log.open("a") as log:
             said = log.tell()
             self.process = self.spawn(log)
@@ -123,9 +129,14 @@ class Server:
         return self.process.wait(30)
 
     def freeze(self) -> None:
+        """Have it stand still, until `thaw`."""
         os.kill(self.pid, signal.SIGSTOP)
+        while process_state(self.pid) != "T":
+            time.sleep(0)
 
     def thaw(self) -> None:
+        """Let it go on; it has stood still until now."""
+        assert process_state(self.pid) == "T"
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -133,7 +144,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.thaw()
+            os.kill(self.pid, signal.SIGCONT)
             self.process.terminate()
             try:
                 self.process.wait(5)

@@ -26,10 +26,15 @@ def test_CVE_2026_48779_a_message_of_fifty_thousand_tiny_fragments(either: Targe
 
 
 def test_CVE_2026_62389_messages_that_are_begun_by_many_and_ended_by_none(target: Target) -> None:
-    begun = frame(TEXT, b"x" * 60_000, fin=False) + frame(CONT, b"", fin=False) * 30 + head(CONT, 5000)
-    with target.attacked(memory=40 * 200 + 4_000), ExitStack() as peers:
-        for _ in range(40):
-            peers.enter_context(target.peer(begun))
+    """Each may have one that is not whole, of no more bytes and frames than a whole one; whoever goes on is ended."""
+    begun = frame(TEXT, b"x" * 60_000, fin=False) + frame(CONT, b"", fin=False) * 30 + head(CONT, 5_000, fin=False)
+    in_bytes = b"x" * 5_000 + frame(CONT, b"x" * 60_000, fin=False) * 30
+    in_frames = b"x" * 5_000 + frame(CONT, b"", fin=False) * 40
+    with target.attacked(memory=40 * 200 + 4_000), ExitStack() as held:
+        peers = [held.enter_context(target.peer(begun)) for _ in range(40)]
+        assert target.probe()["connections"] == 1 + len(peers)  # and one who is honest
+        for peer, more in zip(peers, [in_bytes, in_frames] * 20, strict=True):
+            assert peer.send(more).closed() == 1009
 
 
 def test_CVE_2026_12151_fragments_with_nothing_in_them(either: Target) -> None:

@@ -1,55 +1,15 @@
-"""The limits whose defaults no other test has to run into; those that take long are `long`."""
+"""Limits on time, with many at once who wait for them."""
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from corpus.target import PING, Strict, Target, frame, request, say, works
-from holdfast import Hub
-from holdfast.store.retention import Retention
-
-
-async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_back() -> None:
-    """Ten thousand sockets are not opened for this: what is counted is."""
-    async with Hub("memory:") as hub:
-        hands: Any = hub.opened.hands
-        for taken, count in ((hands.connections, 10_000), (hands.streams, 5_000)):
-            taken.update(dict.fromkeys(range(count - 1)))
-        assert hub.opened.gate._has_places()
-        hands.connections[-1] = hands.streams[-1] = None
-        assert not hub.opened.gate._has_places()
-        goodbye = hub.opened.gate.door.refusal(places=hub.opened.gate._has_places())
-        assert goodbye is not None
-        assert (goodbye.reason, goodbye.after_ms, goodbye.spread_ms) == ("the server is full", 1000, 5000)
-        scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"room=a", "headers": []}
-        said: list[Any] = []
-
-        async def send(message: Any) -> None:
-            said.append(message)
-
-        async def receive() -> Any:
-            await asyncio.Event().wait()  # it stays
-
-        async with asyncio.timeout(2):
-            await hub.app(scope, receive, send)
-            await hub.app({**scope, "path": "/poll"}, receive, send)
-        assert b"retry: " in said[1]["body"]
-        assert said[2]["status"] == 429
-        hands.connections.clear()
-        hands.streams.clear()
-
-
-async def test_what_a_log_forgets_by_default() -> None:
-    async with Hub("memory:") as hub:
-        store: Any = hub.opened.store
-        assert store._retention == Retention(10_000, 7 * 24 * 3600.0, 24 * 3600.0)
+from corpus.target import PING, Strict, Target, frame, say, works
 
 
 def test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second(target: Target) -> None:
@@ -103,19 +63,6 @@ def slow_handshakes(target: Target) -> None:
         assert len(ended) == len(slow)
         assert min(ended.values()) > 9.0
         assert max(ended.values()) < 13.0
-
-
-@pytest.mark.long
-def test_a_poll_is_answered_and_a_stream_commented_on_in_time(target: Target) -> None:
-    with (
-        target.raw(request("GET", "/poll?room=attic")) as poll,
-        target.raw(request("GET", "/events?room=attic")) as stream,
-    ):
-        began = time.monotonic()
-        stream.until(b": heartbeat\n\n", 17.0)
-        assert time.monotonic() - began > 14.0
-        poll.until(b'"timeout":true', 17.0)
-        assert time.monotonic() - began > 29.0
 
 
 @pytest.mark.long

@@ -3,7 +3,8 @@ A network of our own, in which packets are really lost: who can reach whom, and 
 
 Three network namespaces: clients, a road between, the server. What the road does to packets is nftables'. Nobody but
 this process holds them: when it closes them, or is killed, the kernel takes everything back, interfaces, addresses
-and rules. (netem, which would also delay and reorder, is in few kernels: what delays here is a proxy.)
+and rules. Each rule counts what it takes: a fault that has met no packet has not happened. (netem, which would also
+delay and reorder, is in few kernels: what delays here is a proxy.)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -63,13 +65,14 @@ class Namespace:
         finally:
             os.close(before)
 
-    def run(self, *command: str, says: str = "") -> None:
-        """Run a command in it; raises `PermissionError` only where it may not, and not where we are wrong."""
+    def run(self, *command: str, says: str = "") -> str:
+        """Run a command in it; return what it says. Only where it may not, it is a `PermissionError`."""
         with self.entered():
             done = subprocess.run(command, input=says, capture_output=True, text=True, timeout=30, check=False)
         if done.returncode:
             error = PermissionError if os.strerror(errno.EPERM) in done.stderr else RuntimeError
             raise error(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout
 
     @property
     def path(self) -> str:
@@ -115,45 +118,48 @@ class Network:
 
     # What the road does.
 
-    def restore(self) -> None:
-        """Let everything pass."""
-        self._rule("")
+    def restore(self) -> int:
+        """Let everything pass; return how many packets have not."""
+        return self._rule("")
 
     def cut(self) -> None:
         """Let nothing pass, and tell nobody."""
-        self._rule("drop")
+        self._rule("counter drop")
 
     def cut_to_server(self) -> None:
         """Let nothing pass that clients send."""
-        self._rule('iifname "near" drop')
+        self._rule('iifname "near" counter drop')
 
     def cut_to_clients(self) -> None:
         """Let nothing pass that the server sends."""
-        self._rule('iifname "far" drop')
+        self._rule('iifname "far" counter drop')
 
     def cut_ports(self, ports: Iterable[int]) -> None:
         """Let nothing pass of the clients' links that begin at these ports."""
         some = ", ".join(map(str, ports))
-        self._rule(f"tcp sport {{ {some} }} drop\ntcp dport {{ {some} }} drop")
+        self._rule(f"tcp sport {{ {some} }} counter drop\ntcp dport {{ {some} }} counter drop")
 
     def cut_large(self) -> None:
         """Let nothing pass that is large, either way."""
-        self._rule("meta length > 1000 drop")
+        self._rule("meta length > 1000 counter drop")
 
     def lose(self, share: float) -> None:
         """Lose so many of the packets."""
-        self._rule(f"{_some(share)} drop")
+        self._rule(f"{_some(share)} counter drop")
 
     def reset(self, share: float = 1.0) -> None:
         """Answer so many of the packets with a reset: one end of the link is told that it is over, the other is not."""
-        self._rule(f"{_some(share)} meta l4proto tcp reject with tcp reset")
+        self._rule(f"{_some(share)} meta l4proto tcp counter reject with tcp reset")
 
-    def _rule(self, rule: str) -> None:
+    def _rule(self, rule: str) -> int:
+        """Have this rule; return how many packets the one before has taken."""
+        before = self.road.run("nft", "list", "ruleset")
         self.road.run(
             "nft", "-f", "-",
             says="add table ip faults\ndelete table ip faults\ntable ip faults {\nchain road {\n"
             f"type filter hook forward priority 0; policy accept;\n{rule}\n}}\n}}\n",
         )  # fmt: skip
+        return sum(map(int, re.findall(r"counter packets (\d+)", before)))
 
     def move_clients(self) -> None:
         """Give clients another address; the one that they had is nobody's from now on."""

@@ -294,8 +294,7 @@ def of_network(net: Network, dice: random.Random) -> list[tuple[str, Fault]]:
         async def happen() -> int:
             begin()
             await asyncio.sleep(dice.uniform(least, most))
-            net.restore()
-            return 1
+            return net.restore()
 
         return happen
 
@@ -332,8 +331,7 @@ async def test_where_much_is_lost_all_the_time_everything_arrives_all_the_same(
     async def lose() -> int:
         net.lose(share)
         await asyncio.sleep(15)
-        net.restore()
-        return 1
+        return net.restore()
 
     with FarServer(net, *app_in(tmp_path), env={"INTERVAL": "5", "TIMEOUT": "5"}) as server:
         dice = random.Random(1)

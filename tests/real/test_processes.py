@@ -38,7 +38,9 @@ async def test_a_server_that_is_stopped_for_a_while_judges_nobody_by_it(tmp_path
                 await server.request("POST", "/publish?room=lobby", b"on")
             await everybody_has(followers, ["on"] * 3)
             assert [follower.lost_at(began) for follower in followers] == [None] * 10
-            assert "holdfast_deaths_total 0" in (await server.get("/state"))["metrics"]
+            state = await server.get("/state")
+            assert state["stood_still"] >= 3 * (seconds - 0.1)
+            assert "holdfast_deaths_total 0" in state["metrics"]
 
 
 async def test_a_server_that_is_stopped_for_longer_than_clients_bear_it_finds_them_all_again(tmp_path: Path) -> None:

@@ -177,7 +177,10 @@ async def test_on_a_way_that_takes_400_ms_and_sometimes_2_s_more_nobody_is_taken
             began = time.monotonic()
             texts: list[Any] = [f"{number}" for number in range(given)]
             for text in texts:
+                said = time.monotonic()
                 await followers[0].say(text)
+                assert time.monotonic() - said >= 2 * 0.4
             await everybody_has(followers, texts)
             assert [follower.lost_at(began) for follower in followers] == [None] * 3
             assert "holdfast_deaths_total 0" in (await server.get("/state"))["metrics"]
+            assert max(way.took) >= (2.4 if spikes else 0.4)

@@ -120,14 +120,11 @@ class Nodes:
             self.wire.silence()
             self.ear.silence()
             await asyncio.sleep(CUT_SECONDS)
-            self.wire.restore()
-            self.ear.restore()
-            return 1
+            return min(self.wire.restore(), self.ear.restore())
 
         async def lose_hints() -> int:
             self.ear.silence()
             await asyncio.sleep(dice.uniform(1, 2))
-            self.ear.restore()
-            return 1
+            return self.ear.restore()
 
         return [("node cut off from the database", cut_off), ("NOTIFY lost", lose_hints)]

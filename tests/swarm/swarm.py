@@ -47,7 +47,7 @@ app = Starlette(routes=routes, lifespan=hub.lifespan, exception_handlers=web.REF
 PATIENCE = 75.0
 
 Said = tuple[str, str]  # id and text
-#: Breaks something, perhaps for a while; returns how much of it.
+#: Breaks something, perhaps for a while; returns how much of it: links, packets, bytes, servers. None is no fault.
 Fault = Callable[[], Awaitable[int]]
 
 
