@@ -572,7 +572,6 @@ BUGS = (
         "server/hands.py",
         "(room is None or room in stream.rooms)",
         "(room is None or room == stream.rooms[0])",
-        "tests/server/test_eventstream.py::test_who_is_removed_from_any_of_the_rooms_of_a_stream_reads_nothing_more",
     ),
     Bug(
         "what comes while the store is asked is forgotten",

@@ -11,7 +11,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from holdfast import Client, Road
+from holdfast import Client, Road, User
 from holdfast.core.attendance import TYPING_LAPSE
 from holdfast.core.link import State
 from holdfast.protocol.codes import CloseCode
@@ -28,6 +28,8 @@ READ = 8.0
 GRACE = 5.0 - 0.5
 #: Who notices that a link is dead is back on another by then: a probe, a delay, and all that is said at first. Seconds.
 BACK = 10.0
+#: Who reads by event stream, and what is said in a room once they are put out of it.
+EVE, SHUT = User("eve", "Eve"), "behind her back"
 #: More than what may wait for a connection, and for its kernel: how many, and each how much longer.
 MUCH = 80, "." * 4000
 
@@ -66,6 +68,7 @@ async def scenes(world: World) -> None:
         await _changes_networks(world, room, one, [other for other in there if other.user_id != one.user_id])
     await _publishes(world, room)
     await _asks_for_what_is_to_come(world, room)
+    await _puts_out_of_a_room(world)
     if world.network.weather.rate is not None:
         _much_for_slow_links(world, room)
 
@@ -98,6 +101,36 @@ async def _asks_for_what_is_to_come(world: World, room: str) -> None:
         if status == 200 and answer.get("resync") != {"reason": "ahead"}:
             world.verdict.wrong(f"who stands one behind {epoch}:{offset} of {room} was told {answer}")
         world.report.reached["resync ahead"] += status == 200
+
+
+async def _puts_out_of_a_room(world: World) -> None:
+    """Somebody who reads all rooms in one event stream is put out of the last of them, and reads nothing more."""
+    server, other, room = world.servers[0], world.servers[-1], world.rooms[-1]
+    assert server.hub is not None
+    assert other.hub is not None
+    assert other.process is not None
+    if world.network.bars_streams:
+        return
+    reader, writer = await asyncio.open_connection(*server.address)
+    token = server.hub.token(EVE)
+    head = f"GET /events?rooms={','.join(world.rooms)} HTTP/1.1\r\nHost: {server.address[0]}\r\n"
+    writer.write(f"{head}Authorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
+    try:
+        async with asyncio.timeout(READ):
+            await reader.readuntil(b'"connected"')
+        await other.process.run(world.loop.create_task, other.hub.remove(EVE.user_id, room))
+        await asyncio.sleep(TOLD)
+        world.publish(other, room, 1, SHUT)
+        async with asyncio.timeout(READ):
+            heard = await reader.read()
+    except TimeoutError:
+        world.verdict.wrong(f"{EVE.name} was put out of {room}, and reads on")
+    else:
+        if SHUT.encode() in heard or b"event: goodbye" not in heard:
+            world.verdict.wrong(f"{EVE.name} was put out of {room}, and was told {heard[-200:]!r}")
+        world.report.reached["put out of a room"] += 1
+    finally:
+        writer.close()
 
 
 async def puts_out(world: World, user_id: str) -> None:

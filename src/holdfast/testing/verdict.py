@@ -35,8 +35,9 @@ LONGEST = 500
 REACHED = (
     "resumed", "snapshot", "resync new", "resync trimmed", "resync epoch", "resync ahead", "new epoch", "twin closed",
     "set back", "caught up", "read from the log", "left in the log", "transport full", "slow link",
-    "heartbeat death", "stall", "probed", "kept out", "put out", "tab", "typing seen", "by HTTP", "by polls",
-    "command done", "command refused", "command unknown", "command not sent", "command seen",
+    "heartbeat death", "stall", "probed", "kept out", "put out", "put out of a room", "tab", "typing seen",
+    "by HTTP", "by polls", "command done", "command refused", "command unknown", "command not sent",
+    "command seen",
 )  # fmt: skip
 
 
