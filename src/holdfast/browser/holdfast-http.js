@@ -291,10 +291,14 @@ export class HttpSocket {
       });
       const answer = json(await whole(response));
       const isLife = !this.#reading; // else what is read says whether the link is alive
+      const { status } = response;
+      const { ref, type } = JSON.parse(text);
+      const isUndecided = ref && (status === 408 || status >= 500); // it is to take effect before what is said next
+      const refused = { error: answer.error ?? `HTTP ${status}`, code: "refused" };
       if (answer.type) this.#hear(answer, isLife);
-      else if (response.status in CODES || text.startsWith('{"type":"auth"')) this.#refused(response);
+      else if (status in CODES || type === "auth" || isUndecided) this.#refused(response);
       else if (response.ok) isLife && this.onheard();
-      else this.#hear({ type: "error", error: answer.error ?? `HTTP ${response.status}`, code: "refused" }, isLife);
+      else this.#hear(ref ? { type: "reply", ref, ok: false, error: refused } : { type: "error", ...refused }, isLife);
     } catch (error) {
       this.#lose(1006, String(error));
     }

@@ -38,6 +38,8 @@ from holdfast.protocol.messages import (
     Leave,
     Ping,
     Pong,
+    Problem,
+    Reply,
     ServerMessage,
     Sync,
 )
@@ -185,23 +187,27 @@ class HttpRoad:
     # What is said.
 
     async def _say_all(self) -> None:
+        """Say one thing after the other, until one of them is not answered: it is to take effect before the next."""
+        lost = None
         try:
-            while True:
-                await self._post(await self._outgoing.get())
+            while lost is None:
+                lost = await self._post(await self._outgoing.get())
         except Exception as error:
-            await self._inbox.put((self._asked, _lost(error)))
+            lost = _lost(error)
+        await self._inbox.put((self._asked, lost))
 
-    async def _post(self, text: str) -> None:
+    async def _post(self, text: str) -> Lost | None:
         url, headers = http_url(self._url, "send"), {"Content-Type": "application/json"}
         async with (
             asyncio.timeout(ANSWER_SECONDS),
             self._http.stream("POST", url, content=text, headers=headers) as response,
         ):
             answer = await _whole(response)
-        await self._answered(text, response, answer)
+        return await self._answered(text, response, answer)
 
-    async def _answered(self, text: str, response: httpx2.Response, answer: bytes) -> None:
-        """Tell what the server answered to a message."""
+    async def _answered(self, text: str, response: httpx2.Response, answer: bytes) -> Lost | None:
+        """Tell what was answered to a message; return why it was not, if nobody has said what became of it."""
+        ref, status = msgspec.json.decode(text).get("ref"), response.status_code
         try:
             fields = msgspec.json.decode(answer)
         except ValueError:
@@ -214,14 +220,16 @@ class HttpRoad:
                 if isinstance(connected.token, str):  # else each request would be another guest's
                     self._http.headers["Authorization"] = f"Bearer {connected.token}"
             await self._tell(self, self._codec.decode_server(answer) if self._is_reading else answer.decode())
-        elif response.status_code in _CODES or not self._welcomed:
-            await self._inbox.put((self._asked, await self._refusal(response)))
+        elif status in _CODES or not self._welcomed or (ref is not None and (status == 408 or status >= 500)):
+            return await self._refusal(response)
         elif response.is_success:
             if not self._is_reading:
                 await self._tell(self, Heard())
         else:
-            error = fields.get("error") if isinstance(fields, dict) else None
-            await self._tell(self, Error(str(error or f"HTTP {response.status_code}"), "refused"))
+            error = str((isinstance(fields, dict) and fields.get("error")) or f"HTTP {status}")
+            refused = Problem(error, "refused")
+            await self._tell(self, Error(error, "refused") if ref is None else Reply(ref, False, error=refused))
+        return None
 
     # What is heard.
 

@@ -105,16 +105,23 @@ class Served:
     # What anybody can ask of it by HTTP.
 
     def http(self, **options: Any) -> httpx2.AsyncClient:
-        """Return an HTTP client of this server, for `async with`; it takes all options of `httpx2.AsyncClient`."""
+        """
+        Return an HTTP client of this server, for `async with`; it takes all options of `httpx2.AsyncClient`.
+
+        What it asks waits until the server has started.
+        """
         import httpx2
 
+        async def when_ready(request: httpx2.Request) -> None:
+            await self.ready()
+
         options = {"timeout": PATIENCE, **options}
-        return httpx2.AsyncClient(base_url=self.url, trust_env=False, verify=False, **options)
+        client = httpx2.AsyncClient(base_url=self.url, trust_env=False, verify=False, **options)
+        client.event_hooks = {**client.event_hooks, "request": [when_ready, *client.event_hooks["request"]]}
+        return client
 
     async def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """Make a request, on a connection of its own; `options` are those of httpx2."""
-        if self.process is not None:
-            await self.ready()
         async with self.http() as http:
             return await http.request(method, path, **options)
 
