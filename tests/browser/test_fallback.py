@@ -210,13 +210,12 @@ const socket = new HttpSocket(new URL("ws://localhost/ws"), null, new Reader(), 
 const life = [];
 socket.onmessage = ({ isLife }) => {
   life.push(isLife);
-  if (life.length === 2) console.log(JSON.stringify(life));
+  if (life.length === 2) process.stdout.write(`${JSON.stringify(life)}\n`, () => process.exit());
   else socket.send('{"type":"join","room":"lobby"}');
   setTimeout(say, 20);
 };
 const say = () => socket.send('{"type":"add","ref":"1"}');
 socket.onopen = say;
-setTimeout(() => process.exit(), 500);
 """
 
 
