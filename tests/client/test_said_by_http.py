@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -33,7 +34,8 @@ async def say(request):
     return request.data["n"]
 
 async def tell(request):
-    answers.append(int(request.query_params["status"]))
+    if "status" in request.query_params:
+        answers.append((int(request.query_params["status"]), request.query_params["body"]))
     return JSONResponse(said)
 
 class Proxy:
@@ -43,7 +45,9 @@ class Proxy:
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http" and scope["path"] == "/live/send" and answers:
             if b'"say"' in (await receive())["body"]:
-                return await PlainTextResponse("somebody else says", answers.pop())(scope, receive, send)
+                status, body = answers.pop()
+                headers = {"retry-after": "1"} if body == "too much" else None
+                return await PlainTextResponse(body, status, headers)(scope, receive, send)
         await self.app(scope, receive, send)
 
 inner = Starlette(routes=[Route("/tell", tell), Mount("/live", hub.app)], lifespan=hub.lifespan)
@@ -59,7 +63,14 @@ const answers = [1, 2, 3, 4, 5].map((n) => room.command("say", { n }).catch((err
 console.log(JSON.stringify(await Promise.all(answers)));
 client.close();
 """
-UNDECIDED, REFUSED = [408, 429, 500, 502, 503, 504], [400, 404, 413]
+PROBLEM = '{"type":"about:blank","title":"somebody else says"}'  # RFC 9457
+UNDECIDED = [
+    (408, ""), (429, ""), (429, "too much"), (500, ""), (502, ""), (503, ""), (504, ""), (204, ""),
+    (200, "<html>sign in to this WiFi</html>"), (202, ""), (502, PROBLEM), (503, '{"type":"pong"}'),
+    (504, '{"type":"error","room":"lobby","error":"x","code":"forbidden"}'), (504, '{"type":"said","room":"lobby"}'),
+    (200, '{"type":"reply","ref":"somebody else\'s","ok":true}'), (200, "[]"),
+]  # fmt: skip
+REFUSED = [(400, ""), (404, ""), (413, "<html>"), (400, PROBLEM), (422, '{"error":"no"}')]
 
 
 @pytest.fixture
@@ -84,13 +95,16 @@ async def by_javascript(box: Middlebox, tell: str, server: Server) -> list[Any]:
     return said
 
 
-@pytest.mark.parametrize("status", [*UNDECIDED, *REFUSED])
+@pytest.mark.parametrize(("status", "body"), [*UNDECIDED, *REFUSED])
 @pytest.mark.parametrize("by", [by_python, pytest.param(by_javascript, marks=needs_node)])
-async def test_what_somebody_else_answers_changes_no_order(server: Server, status: int, by: Any) -> None:
+async def test_what_somebody_else_answers_changes_no_order(server: Server, status: int, body: str, by: Any) -> None:
     async with Middlebox(server.port, websocket="refused") as box:
-        answers = await by(box, f"/tell?status={status}", server)
-    done = await server.get("/tell?status=0")
-    if status in UNDECIDED:
+        answers = await by(box, f"/tell?status={status}&body={quote(body)}", server)
+        sent = sum("/send" in asked for asked in box.asked)
+    done = await server.get("/tell")
+    if (status, body) in UNDECIDED:
         assert (answers, done) == ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
     else:
         assert (answers, done) == (["refused", 2, 3, 4, 5], [2, 3, 4, 5])
+    if body == "too much":
+        assert sent == 1 + 1 + 5  # on the same link: who it is, what was too much, and all five

@@ -75,6 +75,7 @@ GROUPS: dict[str, list[Entry]] = {
         no("CVE-2026-33219", "nats-server", "the same in another form", "there is no compression at all"),
     ],
     "Handshakes, heads and bodies": [
+        Entry("CVE-2024-7592", "CPython", "a cookie in quotes takes time that grows with its square", "15 KB of quotes in quotes, in our cookie and in another"),
         Entry("CVE-2024-37890", "ws", "more lines than the limit end the process", "up to 20,000 lines in an upgrade: 400"),
         Entry("CVE-2021-32640", "ws", "a regular expression on Sec-WebSocket-Protocol runs for seconds",
               "commas and blanks by the thousand: 101 or 400, at once"),
@@ -91,7 +92,7 @@ GROUPS: dict[str, list[Entry]] = {
         Entry("CVE-2025-69228", "aiohttp", "forms in many parts take all memory", "a form is no JSON: 400"),
         Entry("CVE-2025-69229", "aiohttp", "many chunks cost too much", "40,000 chunks: an answer, and no stall"),
         Entry("CVE-2026-22815", "aiohttp", "trailers without limit", "lines and one endless line: 400 after 16 KiB"),
-        Entry("CVE-2024-23829", "aiohttp", "a lenient parser lets requests be smuggled", "13 bad heads: 400, once, and the connection ends"),
+        Entry("CVE-2024-23829", "aiohttp", "a lenient parser lets requests be smuggled", "14 bad heads: 400, once, and the connection ends"),
         Entry("CVE-2023-47627", "aiohttp", "lengths that two parsers read in two ways", "9 of them, Content-Length with Transfer-Encoding too"),
         Entry("CVE-2023-47641", "aiohttp", "codings that two parsers read in two ways", "10 of them"),
         Entry("CVE-2026-70399", "OTP httpd", "a documented limit was not enforced", "what `connected` says is what holds; every limit of `Limits` has a test"),

@@ -138,10 +138,12 @@ def asked(headers: list[tuple[bytes, bytes]], query: bytes = b"") -> HTTPConnect
 def queries(data: bytes) -> None:
     """What stands in a query or a header is read or refused."""
     data = data[: Limits().head_bytes]
-    headers = [(b"host", data[:40]), (b"cookie", data), (b"authorization", b"Bearer " + data), (b"origin", data)]
+    headers = [(b"host", data[:40]), (b"origin", data)]
     request = asked(headers, data.replace(b" ", b""))
     at_once(ORIGINS.allow, request)
-    for token in {at_once(find_token, request), text_of(data)} - {None}:
+    places = [(b"authorization", b"Bearer " + data), (b"cookie", data), (b"cookie", b"session=" + data)]
+    found = [at_once(find_token, asked([place])) for place in places] + [at_once(find_token, request)]
+    for token in {*found, text_of(data)} - {None}:
         try:
             at_once(TOKENS.read, str(token))
         except Unauthorized:

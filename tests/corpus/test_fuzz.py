@@ -76,13 +76,13 @@ inputs = st.one_of(
 #: How large a head may be, and a message; in bytes.
 LARGE = (Limits().head_bytes, Limits().message_bytes)
 #: What those who read it one by one, or go back when they were wrong, take long for.
-AGAIN = [b"1" * 308 + b",", b"1", b"1e5,", b"1e-.", b"[", b"[],", b"{", b'"', b'"a",', b'"a":[', b'"\\["', b"\\", b"%",
-         b"\xff", b"a&", b"a=1;", b"a: b\r\n", b"@", b".", b" "]  # fmt: skip
+AGAIN = [b"1" * 308 + b",", b"1", b"1e5,", b"1e-.", b"[", b"[],", b"{", b'"', b'"a",', b'"a":[', b'"\\["', b'\\"',
+         b"\\", b"%", b"\xff", b"a&", b"a=1;", b"a: b\r\n", b"@", b".", b" "]  # fmt: skip
 AROUND = [
     b"%b", b'{"type":"say","room":"lobby","a":[%b0]}', b'{"type":"say","room":"lobby","a":"%b"}',
     b'{"type":"say",%b"z":0}', b'{"type":"joined","room":"lobby","cursor":"%b"}', b"k:%b",
     b'{"type":"say","s":"' + b"1" * 309 + b'","a":[%b0]}', b"GET /poll?rooms=%b HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n%b",
+    b"POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n%b", b'session="%b"', b'"%b"',
 ]  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def test_whatever_comes_is_read_or_refused(name: str, data: bytes) -> None:
 @QUICK
 @given(data=larges)
 @example(data=filled(LARGE[1], AROUND[6], AGAIN[0]))
+@example(data=filled(LARGE[0], b'session="%b"', b'\\"'))
 def test_whatever_comes_keeps_nobody_waiting_however_large_it_is(name: str, data: bytes) -> None:
     TARGETS[name](data)
 

@@ -320,6 +320,13 @@ def test_what_goes_wrong_in_a_body_or_behind_a_request_is_answered_once(either: 
                 assert peer.received.count(b"HTTP/1.1 ") <= 1, begun
 
 
+def test_CVE_2024_7592_no_cookie_is_unquoted(either: Target) -> None:
+    for name in ("session", "somebody-elses"):
+        cookie = f'{name}="' + '\\"' * 7_900 + '"'
+        with either.attacked(), either.raw(get("/poll?rooms=a&wait=0", f"Cookie: {cookie}")) as peer:
+            assert status(peer.until(b"\r\n\r\n")) in (200, 401)
+
+
 # ── who reads it in another way ───────────────────────────────────────────────────────────────────
 
 POST = "POST /send HTTP/1.1\r\nHost: localhost\r\n"
@@ -348,6 +355,7 @@ CODINGS = {
     "no end of a chunk": "Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n",
 }
 HEADS = {
+    "chunks with HTTP/1.0": "POST /send HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two hosts": "GET /nothing HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
     "no host": "GET /nothing HTTP/1.1\r\n\r\n",
     "a space before the colon": "GET /nothing HTTP/1.1\r\nHost : localhost\r\n\r\n",

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
 from holdfast import Hub, Limits
+from holdfast.protocol import messages
 from peers import SRC, RawPeer, Server, StartBoard
 
 LIMITS = Limits()
@@ -186,7 +188,15 @@ def test_a_hub_promises_nothing_that_its_clients_could_not_keep_to(seconds: floa
             Hub("memory:", limits=Limits(messages_per_second=seconds))
 
 
-@pytest.mark.parametrize("key", ["type", "id", "ref", "key", "since", "", "x" * 65, "the room", "room\n", 'a"b'])
+def beside_a_room() -> set[str]:
+    """The fields of all messages that have a room, and of the one that says who somebody is."""
+    structs = [each for each in vars(messages).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+    fields = {each: {field.encode_name for field in msgspec.structs.fields(each)} for each in structs}
+    named = (fields[each] for each in structs if "room" in fields[each] or each is messages.Auth)
+    return {"lastEventId"}.union(*named) - {"room", "data"}  # what is published is beside it, and not in `data`
+
+
+@pytest.mark.parametrize("key", [*sorted(beside_a_room()), "", "x" * 65, "the room", "room\n", 'a"b'])
 def test_rooms_travel_under_a_name_of_their_own(key: str) -> None:
     with pytest.raises(ValueError, match="Expected `str`"):
         Hub("memory:", room_key=key)

@@ -24,7 +24,7 @@ from holdfast.board import changes
 from holdfast.board.commands import accept_commands
 from holdfast.board.operations import openapi
 from holdfast.board.routes import COOKIE, Routes, board_must_exist
-from holdfast.web import REFUSALS, Json
+from holdfast.web import REFUSALS, Json, find_cookie
 
 _PAGE = files("holdfast.board").joinpath("page")
 
@@ -92,7 +92,7 @@ def create_app(
 
     async def index(request: Request) -> Response:
         response = Response(_PAGE.joinpath("index.html").read_bytes(), media_type="text/html", headers=_HEADERS)
-        if COOKIE not in request.cookies and not require_login:
+        if find_cookie(request, COOKIE) is None and not require_login:
             # A guest is one person, however many tabs.
             name = secrets.token_hex(4)
             token = hub.guest_token(User(f"guest-{name}", f"Guest {name[:4]}"))

@@ -171,6 +171,12 @@ const CODES = { 401: 4001, 403: 4003, 429: 1013, 503: 1013 }; // statuses about 
 /** @param {unknown} milliseconds  said by whoever has answered: it may be any proxy */
 const bearable = (milliseconds) => Math.min(Math.max(0, Number(milliseconds) || 0), LONGEST_MS);
 
+/** In how many milliseconds somebody may come back; 0: it is not said. @param {Response} response */
+const retryAfter = ({ headers }) => bearable(1000 * Number(headers.get("retry-after")));
+
+/** What the server answers to what has no `ref`. */
+const WORDS = ["connected", "pong", "error"];
+
 /** Yield what comes, as text. @param {Response} response */
 async function* parts(response) {
   const body = /** @type {ReadableStream} */ (response.body).getReader();
@@ -265,10 +271,10 @@ export class HttpSocket {
   }
 
   /** @param {Response} response */
-  #refused({ status, headers }) {
-    const after = bearable(1000 * Number(headers.get("retry-after")));
+  #refused(response) {
+    const after = retryAfter(response);
     if (after) this.#hear({ type: "goodbye", after_ms: after, spread_ms: after });
-    this.#lose(CODES[/** @type {401} */ (status)] ?? 1006, `HTTP ${status}`);
+    this.#lose(CODES[/** @type {401} */ (response.status)] ?? 1006, `HTTP ${response.status}`);
   }
 
   /** @param {any} message  @param {boolean} isLife  whether it says that the link is alive */
@@ -280,7 +286,7 @@ export class HttpSocket {
     if (this.readyState === 1) this.onmessage({ data: JSON.stringify(message), isLife });
   }
 
-  /** @param {string} text */
+  /** @param {string} text  @returns {Promise<void>} */
   async #post(text) {
     if (this.readyState !== 1) return;
     try {
@@ -291,14 +297,21 @@ export class HttpSocket {
       });
       const answer = json(await whole(response));
       const isLife = !this.#reading; // else what is read says whether the link is alive
-      const { status } = response;
+      const { status, ok } = response;
       const { ref, type } = JSON.parse(text);
-      const isUndecided = ref && (status === 408 || status >= 500); // it is to take effect before what is said next
-      const refused = { error: answer.error ?? `HTTP ${status}`, code: "refused" };
-      if (answer.type) this.#hear(answer, isLife);
-      else if (status in CODES || type === "auth" || isUndecided) this.#refused(response);
-      else if (response.ok) isLife && this.onheard();
-      else this.#hear(ref ? { type: "reply", ref, ok: false, error: refused } : { type: "error", ...refused }, isLife);
+      const wait = retryAfter(response);
+      if (status === 429 && type !== "auth" && wait && wait <= 1000 * ANSWER_SECONDS) {
+        await new Promise((resolve) => setTimeout(resolve, wait)); // it was too much, for now
+        return this.#post(text);
+      }
+      const refused = { error: String(answer.error ?? `HTTP ${status}`), code: "refused" };
+      const isAnswer = ref ? answer.type === "reply" && answer.ref === ref : WORDS.includes(answer.type);
+      if (isAnswer) this.#hear(answer, isLife);
+      else if (status in CODES || type === "auth") this.#refused(response);
+      else if (ok && !ref) isLife && this.onheard();
+      else if (!ref) this.#hear({ type: "error", ...refused }, isLife);
+      else if (status >= 400 && status < 500 && status !== 408) this.#hear({ type: "reply", ref, ok: false, error: refused }, isLife);
+      else this.#refused(response); // somebody else has answered, and does not know what became of it
     } catch (error) {
       this.#lose(1006, String(error));
     }

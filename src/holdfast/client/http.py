@@ -191,45 +191,65 @@ class HttpRoad:
         lost = None
         try:
             while lost is None:
-                lost = await self._post(await self._outgoing.get())
+                lost = await self._say(await self._outgoing.get())
         except Exception as error:
             lost = _lost(error)
         await self._inbox.put((self._asked, lost))
 
-    async def _post(self, text: str) -> Lost | None:
+    async def _say(self, text: str) -> Lost | None:
+        """Say one thing, and again if it was too much for now; tell what was answered, or return why nothing was."""
+        while True:
+            response, answer = await self._post(text)
+            wait = _retry_after(response)
+            if response.status_code != 429 or not self._welcomed or not 0 < wait <= ANSWER_SECONDS:
+                return await self._answered(text, response, answer)
+            await asyncio.sleep(wait)
+
+    async def _post(self, text: str) -> tuple[httpx2.Response, bytes]:
         url, headers = http_url(self._url, "send"), {"Content-Type": "application/json"}
         async with (
             asyncio.timeout(ANSWER_SECONDS),
             self._http.stream("POST", url, content=text, headers=headers) as response,
         ):
-            answer = await _whole(response)
-        return await self._answered(text, response, answer)
+            return response, await _whole(response)
 
     async def _answered(self, text: str, response: httpx2.Response, answer: bytes) -> Lost | None:
         """Tell what was answered to a message; return why it was not, if nobody has said what became of it."""
-        ref, status = msgspec.json.decode(text).get("ref"), response.status_code
+        said, status = msgspec.json.decode(text), response.status_code
+        ref = said.get("ref")
         try:
             fields = msgspec.json.decode(answer)
         except ValueError:
             fields = None
-        if isinstance(fields, dict) and "type" in fields:
-            if fields["type"] == "connected":
-                self._welcomed = True
-                connected = msgspec.convert(fields, Connected)
-                self._codec = Codec(connected.room_key)
-                if isinstance(connected.token, str):  # else each request would be another guest's
-                    self._http.headers["Authorization"] = f"Bearer {connected.token}"
-            await self._tell(self, self._codec.decode_server(answer) if self._is_reading else answer.decode())
-        elif status in _CODES or not self._welcomed or (ref is not None and (status == 408 or status >= 500)):
-            return await self._refusal(response)
-        elif response.is_success:
-            if not self._is_reading:
-                await self._tell(self, Heard())
-        else:
-            error = str((isinstance(fields, dict) and fields.get("error")) or f"HTTP {status}")
-            refused = Problem(error, "refused")
-            await self._tell(self, Error(error, "refused") if ref is None else Reply(ref, False, error=refused))
+        fields = fields if isinstance(fields, dict) else {}
+        match fields.get("type"), ref:
+            case "connected", None:
+                self._welcome(msgspec.convert(fields, Connected))
+            case ("reply", str()) if fields.get("ref") == ref:
+                pass
+            case (("pong" | "error"), None):
+                pass
+            case _ if status in _CODES or not self._welcomed:
+                return await self._refusal(response)
+            case _, None if response.is_success:
+                if not self._is_reading:
+                    await self._tell(self, Heard())
+                return None
+            case _ if ref is None or (400 <= status < 500 and status != 408):
+                error = str(fields.get("error", f"HTTP {status}"))
+                refused = Problem(error, "refused")
+                await self._tell(self, Error(error, "refused") if ref is None else Reply(ref, False, error=refused))
+                return None
+            case _:
+                return await self._refusal(response)  # somebody else has answered, and does not know
+        await self._tell(self, self._codec.decode_server(answer) if self._is_reading else answer.decode())
         return None
+
+    def _welcome(self, connected: Connected) -> None:
+        self._welcomed = True
+        self._codec = Codec(connected.room_key)
+        if isinstance(connected.token, str):  # else each request would be another guest's
+            self._http.headers["Authorization"] = f"Bearer {connected.token}"
 
     # What is heard.
 
@@ -302,11 +322,15 @@ class HttpRoad:
 
     async def _refusal(self, response: httpx2.Response) -> Lost:
         """Return what a status means, in close codes, after telling when to come back."""
-        after = response.headers.get("retry-after", "")
-        if _SECONDS.fullmatch(after):
-            seconds = _bearable(1000 * int(after))
+        if seconds := _retry_after(response):
             await self._tell(self, Advised(seconds, seconds))
         return Lost(_CODES.get(response.status_code, CloseCode.ABNORMAL), f"HTTP {response.status_code}")
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    """Return in how many seconds somebody may come back; 0: it is not said."""
+    after = response.headers.get("retry-after", "")
+    return _bearable(1000 * int(after)) if _SECONDS.fullmatch(after) else 0.0
 
 
 def _bearable(milliseconds: int) -> float:

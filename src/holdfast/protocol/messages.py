@@ -25,8 +25,12 @@ IN_A_HEADER = r"\A[ -~]{1,4096}\Z"
 #: What every server takes back as a session.
 SESSION = r"\A[!-~]{1,64}\Z"
 
-#: What the room's field may be called: it is none that stands beside it in what a client says, or in an event.
-ROOM_KEY = r"\A(?!(type|id|ref|key|since)\Z)[A-Za-z0-9_-]{1,64}\Z"
+#: What the room's field may be called: nothing that stands beside it in some message.
+_BESIDE_ROOM = (
+    "code|count|cursor|error|id|joined|key|lastEventId|left|link|name|reason|recovered|ref|roomSize|session|since|"
+    "token|type|userId|users"
+)
+ROOM_KEY = rf"\A(?!({_BESIDE_ROOM})\Z)[A-Za-z0-9_-]{{1,64}}\Z"
 
 Beat = Annotated[float, Meta(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
 Absence = Annotated[int, Meta(ge=0, le=round(1000 * LONGEST_SECONDS))]

@@ -22,6 +22,7 @@ from starlette.requests import HTTPConnection
 from holdfast.errors import Unauthorized
 from holdfast.protocol.codec import check_user
 from holdfast.protocol.messages import User
+from holdfast.web import find_cookie
 
 COOKIE = "session"
 _ALGORITHM = "HS256"
@@ -98,7 +99,7 @@ def new_session() -> str:
 
 def find_token(request: HTTPConnection) -> str | None:
     """Return the token that a request carries: the most deliberate one first."""
-    return find_bearer(request) or request.query_params.get("token") or request.cookies.get(COOKIE) or None
+    return find_bearer(request) or request.query_params.get("token") or find_cookie(request, COOKIE)
 
 
 def find_bearer(request: HTTPConnection) -> str | None:

@@ -25,7 +25,7 @@ class Allowance:
 
 class Allowances:
     """
-    An allowance for each of many, who are known by a name; whoever is not heard of for a while costs nothing.
+    An allowance for each of many, who are known by a name; whoever is not heard of for a while is forgotten.
 
     What nobody has used for as long as it takes to fill is full, so it is the same to forget it.
     """
@@ -38,10 +38,6 @@ class Allowances:
         self._now: dict[str, Allowance] = {}  # those that were used since the last time that any were forgotten …
         self._before: dict[str, Allowance] = {}  # … and those that were before, and not since
         self._forget_at = 0.0
-
-    def __len__(self) -> int:
-        """Return of how many something is remembered."""
-        return len(self._now | self._before)
 
     def take(self, name: str, now: float) -> bool:
         """Use one of somebody's, if there is one."""

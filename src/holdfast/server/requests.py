@@ -35,14 +35,14 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     """What uvicorn's HTTP protocols lack."""
 
     limits: Limits
-    has_no_limit: bool  # of its own, on how long a head is
+    has_no_limit: bool  # of its own, on how long a head is: httptools, and not h11
     _head_timer: asyncio.TimerHandle | None = None
     _idle_bytes = 0  # that have come to nothing so far
     _before = b""  # the last three bytes: the end of a head may be divided
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if hasattr(self, "conn"):
+        if not self.has_no_limit:
             self.conn._receive_buffer = _Lines()
         self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
 
@@ -72,7 +72,8 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             upgraded = self.transport.get_protocol()
             if isinstance(upgraded, WebSocketProtocol):  # also one that has waited behind another request
                 self.transport.set_protocol(Sips(upgraded))
-                self.parser = None  # of httptools: it knows us as we know it, so both would wait for the collector
+                if self.has_no_limit:
+                    self.parser = None  # it knows us as we know it, so both would wait for the collector
 
     def send_400_response(self, reason: str) -> None:
         cycle = self.cycle
@@ -166,6 +167,8 @@ def _why_ambiguous(scope: Scope) -> str | None:
     names = [name for name, _ in scope["headers"]]
     if b"transfer-encoding" in names and b"content-length" in names:
         return "Transfer-Encoding and Content-Length in one request"  # RFC 9112 §6.1
+    if b"transfer-encoding" in names and scope["http_version"] == "1.0":
+        return "Transfer-Encoding with HTTP/1.0"  # RFC 9112 §6.1
     hosts = names.count(b"host")
     if hosts > 1 or (hosts == 0 and scope["http_version"] != "1.0"):
         return "a request has one Host"  # RFC 9112 §3.2
