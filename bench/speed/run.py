@@ -4,10 +4,10 @@ How fast is it, beside a C program that does nothing but send, and beside its pe
     .venv/bin/python bench/speed/run.py [FIGURE …] [--only CONTESTANT] [--runs 5] [--quick]
 
 Each figure is a command: `run.py fanout`, `people`, `echo`, `resume`, `storm`, `publish`, `board`, `start`; without
-one, all of them, in about an hour. They are kept in `bench/speed/results.json`, of which the tables are made that are
-in `bench/README.md`. Servers run on the first core, clients (`crowd.c`) on the last. The speed of a machine drifts: a
-delivery is measured right after one of the floor, and what is compared are ratios. `--quick` is a look: one run,
-nothing is kept.
+one, all of them, in about an hour; `run.py churn` takes one by itself. They are kept in `bench/speed/results.json`, of
+which the tables are made that are in `bench/README.md`. Servers run on the first core, clients (`crowd.c`) on the last.
+The speed of a machine drifts: a delivery is measured right after one of the floor, and what is compared are ratios.
+`--quick` is a look: one run, nothing is kept.
 """
 
 from __future__ import annotations
@@ -301,13 +301,14 @@ def start(contestant: Contestant) -> Iterator[Result]:
 
 
 FIGURES: dict[str, Callable[[Contestant], Iterator[Result]]] = {
-    figure.__name__: figure for figure in (fanout, people, echo, resume, storm, publish, board, start)
+    figure.__name__: figure for figure in (fanout, people, echo, resume, storm, publish, board, start, churn)
 }
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=list(FIGURES))
+    all_but_churn = [figure for figure in FIGURES if figure != "churn"]
+    options.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=all_but_churn)
     options.add_argument("--only", action="append", choices=[one.slug for one in CONTESTANTS], default=[])
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--quick", action="store_true", help="a look: one run, nothing is kept")
@@ -325,7 +326,7 @@ def main() -> None:
             contestants.remove(one)
     for figure in asked.figures:
         found: dict[str, list[Result]] = {one.slug: [] for one in contestants}
-        for run in range(1 if asked.quick else asked.runs):
+        for run in range(1 if asked.quick or figure == "churn" else asked.runs):
             for one in contestants:  # in turns: what the machine does in an hour happens to all of them
                 for result in FIGURES[figure](one):
                     found[one.slug].append(result)

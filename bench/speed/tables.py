@@ -102,6 +102,14 @@ def notes(results: Result) -> list[str]:
                 f"95 % are back within {p95} of the end; to those who are, 99 % of what is new then comes within "
                 f"{late}; memory {memory} × what it was."
             )
+    if hours := results.get("churn", {}).get("holdfast"):
+        begin, end, most = (
+            spread([run[key] for run in hours], lambda x: f"{x:.1f} MiB") for key in ("begin", "end", "most")
+        )
+        lines.append(
+            f"- An hour in which {hours[0]['came']:,} people come and go, in 50 rooms with news (`run.py churn`): "
+            f"memory {begin} in the first third after it had settled, {end} in the last, {most} at most."
+        )
     if tasks := results.get("board", {}).get("holdfast"):
         p50, p99 = (spread([run[key] for run in tasks], lambda x: f"{x:.1f} ms") for key in ("p50", "p99"))
         lines.append(
