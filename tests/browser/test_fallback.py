@@ -179,6 +179,26 @@ async def test_of_several_rooms_one_is_refused_and_the_others_go_on(start_board:
     assert not any(happened[0] == "closed" for happened in said)
 
 
+WITHOUT = """
+const now = Date.now, begin = now(), later = setTimeout; // ten times as fast
+Date.now = () => begin + 10 * (now() - begin);
+globalThis.setTimeout = (work, ms) => later(work, ms / 10);
+const told = [];
+console.error = (error) => told.push(String(error));
+const { connect } = await import("./holdfast.js");
+const client = connect(process.argv[1]);
+client.on("status", ({ detail }) => detail === "live" && told.push(detail));
+client.join("board-1");
+later(() => process.stdout.write(`${JSON.stringify(told)}\\n`, () => process.exit()), 2000);
+"""
+
+
+@needs_node
+async def test_where_there_is_no_websocket_none_is_tried(start_board: StartBoard) -> None:
+    (told,) = await printed(WITHOUT, f"{start_board().url}/ws")
+    assert set(told) == {"live"}
+
+
 SILENT = """
 import { HttpSocket, Reader } from "./holdfast-http.js";
 AbortSignal.timeout = (seconds) => {

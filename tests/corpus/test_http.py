@@ -327,6 +327,19 @@ def test_CVE_2024_7592_no_cookie_is_unquoted(either: Target) -> None:
             assert status(peer.until(b"\r\n\r\n")) in (200, 401)
 
 
+def test_requests_that_wait_for_their_turn_are_not_read(either: Target) -> None:
+    """What is asked in one go is answered in its order; httptools would parse, and keep, all that comes meanwhile."""
+    asked = get("/poll?rooms=a&wait=0") * 1_000
+    with either.attacked(), either.raw() as peer:
+        peer.sock.settimeout(0.5)
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < 400:
+                peer.sock.sendall(asked)  # and none of the answers is read
+                sent += 1
+        assert sent < 400, "400,000 requests were taken in"
+
+
 # ── who reads it in another way ───────────────────────────────────────────────────────────────────
 
 POST = "POST /send HTTP/1.1\r\nHost: localhost\r\n"

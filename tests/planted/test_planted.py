@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.testing.simulate import Plan, faults_of, roads_of
 from planted.bugs import BUGS, SEA_OF_THREE, SEAS, Bug
 from planted.run import MovedOn, copied, hunt, mistaken
 
@@ -52,11 +53,13 @@ def test_each_sea_has_mistakes_to_catch() -> None:
 
 def test_what_is_said_of_how_many_there_are_is_true() -> None:
     document, readme = ((ROOT / name).read_text() for name in ("docs/simulation.md", "README.md"))
-    counts = Counter(bug.by for bug in BUGS)
+    counts, three = Counter(bug.by for bug in BUGS), Plan(nodes=3)
     for text, words, count in (
         (document, r"makes (\d+) mistakes", len(BUGS)),
         (document, r"the sea \((\d+) of them", sum(counts[sea] for sea in SEAS)),
         (document, r"; (\d+) of those with three\s+servers\)", counts[SEA_OF_THREE]),
+        (document, r"Of the (\d+) faults and roads", len(dict(faults_of(Plan()))) + len(roads_of(Plan()))),
+        (document, r"of the (\d+) with\s+several servers", len(dict(faults_of(three))) + len(roads_of(three))),
         (readme, r"(\d+) that were made on purpose", len(BUGS)),
     ):
         assert re.findall(words, text) == [str(count)], words

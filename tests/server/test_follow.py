@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
+from typing import Any
 
 import msgspec
 import pytest
 
-from holdfast import Hub, Transaction, User
+from holdfast import Hub, Limits, Transaction, User
 from holdfast.core.ready import Span
 from holdfast.protocol import cursor
 from holdfast.protocol.cursor import Cursor, decode_cursor
 from holdfast.server.auth import Identity
-from holdfast.server.follow import Event
+from holdfast.server.follow import Event, Gap
+from holdfast.store import retention
 
 
 async def test_what_comes_while_other_rooms_are_opened_is_before_where_a_new_reader_begins(
@@ -87,3 +89,41 @@ async def test_a_page_of_one_room_costs_what_is_in_it_and_not_as_often_all_rooms
             assert set(stands.values()) == {200}
     assert len(quoted) == 32 * pages
     assert pages < 32 * 200 / 50
+
+
+def fill_lobby(tx: Transaction) -> None:
+    """More than is kept ready for those who are slow."""
+    for number in range(300):
+        tx.publish("lobby", "said", {"n": number, "x": "x" * 9_000})
+
+
+async def test_whoever_stands_before_a_log_that_was_trimmed_is_told_of_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "FORGET_EVERY", 0.0)
+    async with Hub("memory:", limits=Limits(log_records=50)) as hub, asyncio.timeout(20):
+        ann = Identity(User("ann", "Ann"))
+        async with hub.opened.follow(ann, ("lobby",), None, "sse", multiplexed=True) as follow:
+            await hub.write(fill_lobby)
+            while (await hub.opened.store.span("lobby")).floor < 250:
+                await asyncio.sleep(0.01)
+            (gap,) = await follow.take()
+            assert isinstance(gap, Gap)
+            assert (gap.room, gap.reason, decode_cursor(gap.cursor).offsets) == ("lobby", "trimmed", {"lobby": 300})
+            assert await follow.take() == []
+
+
+async def test_whoever_is_put_out_while_the_store_is_asked_is_given_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Hub("memory:") as hub:
+        hands, ann = hub.opened.hands, Identity(User("ann", "Ann"))
+        real = hands.page
+
+        async def page(room: str, offset: int) -> Any:
+            found = await real(room, offset)
+            follow.end("they were put out")
+            return found
+
+        async with hub.opened.follow(ann, ("lobby",), None, "sse", multiplexed=True) as follow:
+            await hub.write(fill_lobby)
+            monkeypatch.setattr(hands, "page", page)
+            assert await follow.take() == []

@@ -153,6 +153,13 @@ async def test_the_same_key_many_times_in_one_batch_runs_once(kept: Kept) -> Non
     assert kept.notes() == ["hello"]
 
 
+async def test_two_parts_of_one_command_in_one_batch_are_two(kept: Kept) -> None:
+    parts = [Once("ann", "key", "print", part) for part in ("note #1", "note #2")]
+    outcomes = await kept.in_one_batch(*[(make_note, text, part) for text, part in zip("ab", parts, strict=True)])
+    assert [outcome.result for outcome in outcomes] == [Note(1, "a"), Note(2, "b")]
+    assert kept.notes() == ["a", "b"]
+
+
 def ends_the_transaction(tx: Transaction) -> None:
     """Take everything with it that has shared its commit so far."""
     take_note(tx, "bad")

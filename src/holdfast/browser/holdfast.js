@@ -971,8 +971,12 @@ class Client extends Emitter {
     return { type: "auth", token: this.#token ?? undefined, session: this.#session ?? undefined, link: ++this.#links };
   }
 
+  get #WebSocket() {
+    return this.#options.WebSocket ?? globalThis.WebSocket; // none in Node before 22
+  }
+
   #webSocket() {
-    return new (this.#options.WebSocket ?? globalThis.WebSocket)(this.url, ["holdfast.1"]);
+    return new this.#WebSocket(this.url, ["holdfast.1"]);
   }
 
   /** @param {boolean} byHttp */
@@ -1034,6 +1038,7 @@ class Client extends Emitter {
 
   /** See whether a WebSocket gets through to the server, and its answer back. */
   #try() {
+    if (!this.#WebSocket) return;
     const trial = this.#webSocket();
     const timer = setTimeout(() => trial.close(), 1000 * GREETING_SECONDS);
     trial.onopen = () => trial.send(JSON.stringify(this.#auth()));

@@ -97,7 +97,7 @@ def reports(seeds: range, plan: Plan, jobs: int, seconds: float | None) -> Itera
 @click.option("--seeds", default=1000, show_default=True, help="How many.")
 @click.option("--first", default=1, show_default=True, help="The first one.")
 @click.option("--seed", type=int, help="Only this one; tell everything that was wrong.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
 @click.option("--for", "seconds", type=float, help="Begin nothing new after so many seconds.")
 @click.option("--stop", is_flag=True, help="Stop at the first that goes wrong; one after the other, in one process.")
 @click.option("--clients", type=click.IntRange(1), default=Plan.clients, show_default=True)
