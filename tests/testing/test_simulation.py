@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, wraps
 from types import FunctionType, ModuleType
 
 import pytest
@@ -82,7 +82,7 @@ def of_the_sea(*held: object) -> set[str]:
             continue
         seen[id(thing)] = thing
         made = thing if isinstance(thing, type | FunctionType) else type(thing)
-        module = made.__module__ or ""
+        module = made.__globals__["__name__"] if isinstance(made, FunctionType) else made.__module__ or ""
         if module.startswith("holdfast.testing"):
             found.add(made.__qualname__.partition(".")[0])
         elif module.startswith("holdfast.") or not isinstance(thing, type | FunctionType | ModuleType):
@@ -91,10 +91,10 @@ def of_the_sea(*held: object) -> set[str]:
 
 
 def users_code() -> Iterator[object]:
-    """Yield all classes and functions that users run."""
+    """Yield all classes and functions that users run, and whatever else they call."""
     for name, module in list(sys.modules.items()):
         if name.startswith("holdfast.") and not name.startswith("holdfast.testing"):
-            yield from (each for each in vars(module).values() if isinstance(each, type | FunctionType))
+            yield from filter(callable, vars(module).values())
 
 
 def look_into(nodes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str], set[str]]:
@@ -151,8 +151,31 @@ def test_what_the_sea_had_of_its_own_in_the_place_of_that_would_be_seen(
     assert found - OF_THE_WORLD == replaced == {"Own"}
 
 
+class Called:
+    __module__ = world.__name__
+
+    def __call__(self) -> None:
+        raise NotImplementedError
+
+
+OWN = world.World.arrive
+FORMS: dict[str, object] = {
+    "a function": OWN,
+    "a part of one": partial(OWN),
+    "one that looks like theirs": wraps(core.Hub.people)(FunctionType(OWN.__code__, OWN.__globals__)),
+    "what can be called": Called(),
+}
+
+
+@pytest.mark.parametrize("own", FORMS.values(), ids=FORMS)
+def test_a_function_that_the_sea_had_of_its_own_would_be_seen(own: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.core.replica.as_events", own, raising=False)
+    _, _, replaced = look_into(1, monkeypatch)
+    assert replaced
+
+
 def test_a_method_that_the_sea_had_of_its_own_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core.Hub, "people", world.World.arrive)
+    monkeypatch.setattr(core.Hub, "people", OWN)
     _, found, replaced = look_into(1, monkeypatch)
     assert found - OF_THE_WORLD == replaced == {"World"}
 
