@@ -199,6 +199,26 @@ async def test_where_there_is_no_websocket_none_is_tried(start_board: StartBoard
     assert set(told) == {"live"}
 
 
+IN_PIECES = """
+import { HttpSocket, Reader } from "./holdfast-http.js";
+globalThis.fetch = async () => new Response(new ReadableStream({
+  start(pieces) {
+    const answer = '{"type":"reply","ref":"1","ok":true,"data":"h\u00e9llo \U0001f4a3"}';
+    for (const byte of new TextEncoder().encode(answer)) pieces.enqueue(Uint8Array.of(byte));
+    pieces.close();
+  },
+}));
+const socket = new HttpSocket(new URL("ws://localhost/ws"), null, new Reader(), () => 0);
+socket.onmessage = ({ data }) => process.stdout.write(`${data}\\n`, () => process.exit());
+socket.onopen = () => socket.send('{"type":"add","ref":"1"}');
+"""
+
+
+@needs_node
+async def test_what_comes_in_pieces_is_read_as_a_whole() -> None:
+    assert await printed(IN_PIECES) == [{"type": "reply", "ref": "1", "ok": True, "data": "h\u00e9llo \U0001f4a3"}]
+
+
 SILENT = """
 import { HttpSocket, Reader } from "./holdfast-http.js";
 AbortSignal.timeout = (seconds) => {

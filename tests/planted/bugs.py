@@ -959,6 +959,13 @@ BUGS = (
         "null",
         "tests/spec",
     ),
+    Bug(
+        "in a page, a character of which a half has come is taken for a whole one",
+        "browser/holdfast-http.js",
+        "yield decoder.decode(part.value, { stream: true });",
+        "yield decoder.decode(part.value);",
+        "tests/browser/test_fallback.py::test_what_comes_in_pieces_is_read_as_a_whole",
+    ),
     # Several servers, which share a database.
     Bug(
         "what others have committed is found, and not told",
