@@ -190,7 +190,7 @@ class Target(Server):
             yield client
 
     @contextmanager
-    def attacked(self, *, memory: int = MEMORY, longest: float = LONGEST, patience: float = 8.0) -> Iterator[None]:
+    def attacked(self, *, memory: int = MEMORY, longest: float = LONGEST, patience: float = 8.0) -> Iterator[Raw]:
         """
         While it is attacked, honest clients are served; and afterwards everything is as it was.
 
@@ -202,7 +202,7 @@ class Target(Server):
             until = time.monotonic() + 8.0
             while (before := self.probe())["users"] > 1 and time.monotonic() < until:
                 time.sleep(0.05)  # somebody of the attack before has grace
-            yield
+            yield honest
             works(honest)
             with self.guest("lobby", self.honest) as newcomer:
                 works(newcomer)

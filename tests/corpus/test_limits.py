@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.target import PING, Strict, Target, frame, say, works
+from corpus.target import PING, PONG, Strict, Target, frame, say, works
 
 
 def test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second(target: Target) -> None:
@@ -34,11 +34,12 @@ def test_a_thousand_slow_handshakes_are_all_ended_in_time(either: Target) -> Non
 def slow_handshakes(target: Target) -> None:
     """Half of them send a byte each second, half nothing at all; nobody else notices."""
     head = target.upgrade()
-    with target.attacked(memory=40_000), ExitStack() as held:
+    with target.attacked(memory=40_000) as honest, ExitStack() as held:
         slow = [held.enter_context(target.raw()) for _ in range(1_000)]
         began = time.monotonic()
         ended: dict[int, float] = {}
         for second in range(16):
+            honest.send(frame(PONG))  # it is there, whenever it is pinged
             for number, peer in enumerate(slow):
                 if number in ended:
                     continue
