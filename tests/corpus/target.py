@@ -232,15 +232,15 @@ class Strict(Target):
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    """Return what is held now that was not before."""
+    """Return what is held now that was not before. What has gone since is somebody's who was idle, as browsers are."""
     held = {
         name: f"{before[name]} → {after[name]}"
         for name in ("tasks", "connections", "listeners", "rooms", "users", "sockets", "files", "threads")
-        if before[name] != after[name]
+        if before[name] < after[name]
     }
     for name in set(before["timers"]) | set(after["timers"]):
         counts = before["timers"].get(name, 0), after["timers"].get(name, 0)
-        if counts[0] != counts[1] and name not in COMING_AND_GOING:
+        if counts[0] < counts[1] and name not in COMING_AND_GOING:
             held[name] = f"{counts[0]} → {counts[1]}"
     return held
 
