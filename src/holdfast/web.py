@@ -91,7 +91,7 @@ def convert(fields: dict[str, Any], type: type[T]) -> T:
         # "Expected `str`, got `int` - at `$.title`"
         complaint, _, path = str(error).partition(" - at `$.")
         complaint, how, _ = complaint.partition(" matching regex ")
-        complaint += " of other characters, and not all blank" if how else ""
+        complaint += " of another form" if how else ""  # which is in the description of the type; the rest is for us
         raise Invalid(f"{path.rstrip('`')}: {complaint}" if path else complaint) from None
 
 

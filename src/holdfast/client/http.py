@@ -62,6 +62,9 @@ _CODES = {
     503: CloseCode.TRY_LATER,
 }
 
+#: What the server answers to what has no `ref`.
+_WORDS = ("connected", "pong", "error")
+
 #: `Retry-After` (RFC 9110 §10.2.3), where it is no date.
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -215,34 +218,28 @@ class HttpRoad:
 
     async def _answered(self, text: str, response: httpx2.Response, answer: bytes) -> Lost | None:
         """Tell what was answered to a message; return why it was not, if nobody has said what became of it."""
-        said, status = msgspec.json.decode(text), response.status_code
-        ref = said.get("ref")
+        ref, status = msgspec.json.decode(text).get("ref"), response.status_code
         try:
             fields = msgspec.json.decode(answer)
         except ValueError:
             fields = None
         fields = fields if isinstance(fields, dict) else {}
-        match fields.get("type"), ref:
-            case "connected", None:
+        type = fields.get("type")
+        if type in _WORDS if ref is None else (type, fields.get("ref")) == ("reply", ref):
+            if type == "connected":
                 self._welcome(msgspec.convert(fields, Connected))
-            case ("reply", str()) if fields.get("ref") == ref:
-                pass
-            case (("pong" | "error"), None):
-                pass
-            case _ if status in _CODES or not self._welcomed:
-                return await self._refusal(response)
-            case _, None if response.is_success:
-                if not self._is_reading:
-                    await self._tell(self, Heard())
-                return None
-            case _ if ref is None or (400 <= status < 500 and status != 408):
-                error = str(fields.get("error", f"HTTP {status}"))
-                refused = Problem(error, "refused")
-                await self._tell(self, Error(error, "refused") if ref is None else Reply(ref, False, error=refused))
-                return None
-            case _:
-                return await self._refusal(response)  # somebody else has answered, and does not know
-        await self._tell(self, self._codec.decode_server(answer) if self._is_reading else answer.decode())
+            await self._tell(self, self._codec.decode_server(answer) if self._is_reading else answer.decode())
+        elif status in _CODES or not self._welcomed:
+            return await self._refusal(response)
+        elif ref is None and response.is_success:
+            if not self._is_reading:
+                await self._tell(self, Heard())
+        elif ref is None or (400 <= status < 500 and status != 408):
+            error = str(fields.get("error", f"HTTP {status}"))
+            refused = Problem(error, "refused")
+            await self._tell(self, Error(error, "refused") if ref is None else Reply(ref, False, error=refused))
+        else:
+            return await self._refusal(response)  # somebody else has answered, and does not know what became of it
         return None
 
     def _welcome(self, connected: Connected) -> None:

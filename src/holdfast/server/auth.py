@@ -48,12 +48,13 @@ class Tokens:
     """Signs tokens, and reads them."""
 
     def __init__(self, secret: str) -> None:
+        import jwt  # and with it an HTTP client, which nobody needs who only wants a name from `holdfast`
+
+        self._jwt = jwt
         self._key = bytes.fromhex(secret)
 
     def sign(self, user: User, lifetime: float | None, *, is_guest: bool = False) -> str:
         """Return a token that says "this is `user`" for `lifetime` seconds, and not a whole one longer."""
-        import jwt  # and with it an HTTP client, which nobody needs who only wants a name from `holdfast`
-
         check_user(user)
         now = time.time()
         claims: dict[str, object] = {"sub": user.user_id, "name": user.name, "iat": now}
@@ -61,21 +62,19 @@ class Tokens:
             claims["exp"] = math.ceil(now + lifetime)  # whole seconds, as all who read it count
         if is_guest:
             claims["guest"] = True
-        return jwt.encode(claims, self._key, _ALGORITHM)
+        return self._jwt.encode(claims, self._key, _ALGORITHM)
 
     def read(self, token: str) -> Identity:
         """Return who a token says it is, or raise `Unauthorized`."""
-        import jwt
-
         try:
-            claims = jwt.decode(
+            claims = self._jwt.decode(
                 token,
                 self._key,
                 [_ALGORITHM],
                 options={"require": ["sub", "iat"], "verify_iat": False, "verify_exp": False},
             )
             expires = None if "exp" not in claims else float(claims["exp"])
-        except (jwt.InvalidTokenError, TypeError, ValueError, OverflowError):
+        except (self._jwt.InvalidTokenError, TypeError, ValueError, OverflowError):
             raise Unauthorized("Unauthorized: the token is not one of ours") from None
         if expires is not None and not expires > time.time():  # by the clock that it was signed by
             raise Unauthorized("Unauthorized: the token has expired; sign in again")

@@ -186,9 +186,7 @@ class Hub:
                 "one process serves a file, and this is one of several: drop --workers, "
                 "or keep the data in a database that they can share (postgresql://…)"
             )
-        import jwt  # noqa: F401 - as below: what the first request would import is imported before there is one
-
-        await anyio.lowlevel.checkpoint()  # which needs its backend: while that is imported nobody else would be heard
+        await anyio.lowlevel.checkpoint()  # imports its backend, for which everybody would wait in the first stream
         lives = Lives(self._settings, self._store)
         await lives.open()
         self._lives = lives

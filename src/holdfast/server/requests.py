@@ -23,8 +23,8 @@ from holdfast.server.websocket import WebSocketProtocol
 
 def http_protocol(stock: type[Any], limits: Limits) -> Callable[..., Sips]:
     """Return what makes uvicorn's HTTP protocol, with limits on how long, in bytes and seconds, a request's head is."""
-    has_no_limit = hasattr(stock, "on_headers_complete")  # h11 has (`h11_max_incomplete_event_size`)
-    protocol = type("HttpProtocol", (_LimitedHttp, stock), {"limits": limits, "has_no_limit": has_no_limit})
+    by_httptools = hasattr(stock, "on_headers_complete")
+    protocol = type("HttpProtocol", (_LimitedHttp, stock), {"limits": limits, "by_httptools": by_httptools})
     return lambda **known: Sips(protocol(**known))
 
 
@@ -35,14 +35,14 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     """What uvicorn's HTTP protocols lack."""
 
     limits: Limits
-    has_no_limit: bool  # of its own, on how long a head is: httptools, and not h11
+    by_httptools: bool  # and not by h11, which has a limit on how long a head is (`h11_max_incomplete_event_size`)
     _head_timer: asyncio.TimerHandle | None = None
     _idle_bytes = 0  # that have come to nothing so far
     _before = b""  # the last three bytes: the end of a head may be divided
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if not self.has_no_limit:
+        if not self.by_httptools:
             self.conn._receive_buffer = _Lines()
         self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
 
@@ -61,7 +61,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self._cancel_timer()
         elif self._head_timer is None:  # the next request has begun
             self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
-        if self.has_no_limit and self._idle_bytes > self.limits.head_bytes and not self.transport.is_closing():
+        if self.by_httptools and self._idle_bytes > self.limits.head_bytes and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
     def handle_websocket_upgrade(self, *request: object) -> None:
@@ -72,7 +72,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             upgraded = self.transport.get_protocol()
             if isinstance(upgraded, WebSocketProtocol):  # also one that has waited behind another request
                 self.transport.set_protocol(Sips(upgraded))
-                if self.has_no_limit:
+                if self.by_httptools:
                     self.parser = None  # it knows us as we know it, so both would wait for the collector
 
     def send_400_response(self, reason: str) -> None:
