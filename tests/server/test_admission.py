@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -36,6 +37,7 @@ def who(token, request):
 app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
 """
 CROWD = 400
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -69,14 +71,19 @@ def waiting_at(port: int) -> int:
     return sum(line[1].endswith(f":{port:04X}") and not line[4].endswith(":00000000") for line in lines)
 
 
+async def at_once(server: Server, crowd: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Have them all come at once, however busy this machine is; return what became of each."""
+    server.freeze()
+    coming = [asyncio.create_task(each) for each in crowd]
+    while waiting_at(server.port) < len(crowd):
+        await asyncio.sleep(0.05)
+    server.thaw()
+    return await asyncio.gather(*coming)
+
+
 async def test_a_crowd_is_let_in_at_the_rate_that_the_server_keeps_up_with(server: Server) -> None:
     async with asyncio.timeout(60):
-        server.freeze()  # so that they come at once, however busy this machine is
-        knocking = [asyncio.create_task(knock(server)) for _ in range(CROWD)]
-        while waiting_at(server.port) < CROWD:
-            await asyncio.sleep(0.05)
-        server.thaw()
-        knocked = await asyncio.gather(*knocking)
+        knocked = await at_once(server, [knock(server) for _ in range(CROWD)])
     refused = [(times, code, after) for times, code, after in knocked if times > 1]
     assert refused
     assert {code for _, code, _ in refused} == {1013}
@@ -87,17 +94,20 @@ async def test_a_crowd_is_let_in_at_the_rate_that_the_server_keeps_up_with(serve
 
 async def test_requests_and_streams_are_turned_away_too_each_in_its_own_way(server: Server) -> None:
     """A native EventSource that gets another status than 200 never comes back."""
-    async with httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client, asyncio.timeout(60):
-        limits = asyncio.Semaphore(100)
+    all_of_them = httpx2.Limits(max_connections=None)
+    async with (
+        httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False, limits=all_of_them) as client,
+        asyncio.timeout(60),
+    ):
 
         async def ask(path: str) -> tuple[int, str, str]:
-            async with limits, client.stream("GET", f"{path}room=lobby") as response:
+            async with client.stream("GET", f"{path}room=lobby") as response:
                 async for text in response.aiter_text():
                     return response.status_code, response.headers.get("retry-after", ""), text
                 return response.status_code, "", ""
 
         crowd = [ask("/events?" if number % 2 else "/poll?cursor=old:1&") for number in range(CROWD)]
-        answers = await asyncio.gather(*crowd)
+        answers = await at_once(server, crowd)
     polls = {status for status, after, _ in answers[::2] if after}
     assert polls == {503}
     turned_away = [text for _, _, text in answers[1::2] if "connected" not in text]
