@@ -265,3 +265,17 @@ def test_of_the_starts_that_the_application_was_not_told_it_is_told_the_last(rep
     assert replica.resume() == Outcome((Resumed("k:60"),), Sync("lobby", "k:60"))
     replica.pause()
     assert replica.resume().items == ()
+
+
+def test_where_it_was_behind_before_a_pause_is_no_proof_against_a_server_afterwards(replica: Replica) -> None:
+    """What was asked for came, and was left where it is; so it may stand where it stood when it was behind."""
+    happens(replica, 7)
+    assert replica.receive(Synced("lobby", "k:7", 1)).ask == Sync("lobby", "k:5")
+    replica.pause()
+    assert happens(replica, 6) == NOTHING
+    assert replica.receive(Synced("lobby", "k:7", 2)) == NOTHING
+    assert replica.resume().ask == Sync("lobby", "k:5")
+    replica.pause()
+    assert happens(replica, 6) == NOTHING
+    assert replica.resume() == NOTHING  # asked for already
+    assert replica.receive(Synced("lobby", "k:7", 2)).ask == Sync("lobby", "k:5")

@@ -240,11 +240,14 @@ async def test_a_disk_that_fails_is_said_to_whoever_runs_the_server_and_when_it_
 ) -> None:
     with Disk(random.Random(1)) as disk:
         kept = await open_store()
+        await kept.store.write(take_note, "good-0")
         for fault in ("is_full", "fails_to_sync"):
             setattr(disk, fault, True)
             for _ in range(3):
                 with pytest.raises((Unavailable, OutcomeUnknown)):
                     await kept.store.write(take_note, "meanwhile")
+                with pytest.raises(StoreError, match="UNIQUE"):  # it ends before a commit, and shows nothing
+                    await kept.store.write(rolls_back_on_conflict)
             setattr(disk, fault, False)
             await kept.store.write(take_note, fault)
         with pytest.raises(ZeroDivisionError):  # that is nothing to tell

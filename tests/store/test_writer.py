@@ -8,7 +8,11 @@ import pytest
 
 from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.store import commit, writer
-from holdfast.store.store import Transaction
+from holdfast.store.commit import Job, Later
+from holdfast.store.store import Outcome, Transaction
+from holdfast.store.worker import InlineWorker
+from holdfast.store.writer import ASIDE_SECONDS, Writer
+from holdfast.testing.virtual import VirtualLoop
 from store.conftest import Kept, OpenStore, take_note
 
 
@@ -102,3 +106,35 @@ async def test_a_commit_that_fails_as_nobody_foresaw_is_told_and_the_next_is_don
             await kept.store.write(take_note, "lost")
     await kept.store.write(take_note, "kept")
     assert kept.notes() == ["kept"]
+
+
+class SlowToStop(InlineWorker):
+    """One that is still at something when it is told to end."""
+
+    async def stop(self) -> None:
+        """Let it finish what it is at, and end."""
+        await asyncio.sleep(10 * ASIDE_SECONDS)
+        await super().stop()
+
+
+def test_what_is_put_aside_when_it_closes_is_tried_once_more_and_only_once() -> None:
+    loop = VirtualLoop()
+    tried: list[int] = []
+
+    def held(jobs: list[Job]) -> list[Outcome | BaseException]:
+        tried.append(len(jobs))
+        return [Later("held") for _ in jobs]
+
+    async def close() -> None:
+        writer = Writer(SlowToStop())
+        writer.start(held, lambda outcomes: None)
+        waiting = asyncio.ensure_future(writer.commit(take_note, ("late",), {}, None))
+        await asyncio.sleep(ASIDE_SECONDS / 2)
+        assert tried == [1]
+        await writer.stop()
+        assert tried == [1, 1]
+        with pytest.raises(Unavailable, match="held"):
+            await waiting
+
+    loop.run_until_complete(close())
+    loop.close()

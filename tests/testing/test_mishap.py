@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import random
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
 
-from holdfast.testing import world
+from holdfast.testing import misfortune, outage, world
 from holdfast.testing.disk import Disk
 from holdfast.testing.endpoint import Socket, Wire
 from holdfast.testing.mishap import Felt, Mishap
@@ -201,6 +204,14 @@ def test_a_clock_that_is_set_is_felt_by_whoever_reads_it(felt: Felts) -> None:
         assert process.run(time.time) == before + 3600
         assert felt.count == 1
     loop.close()
+
+
+@pytest.mark.parametrize("faults", [misfortune, outage])
+def test_a_fault_does_not_say_itself_that_it_is_felt(faults: ModuleType) -> None:
+    """It hands `felt` to what it happens to."""
+    names = [node for node in ast.walk(ast.parse(inspect.getsource(faults))) if isinstance(node, ast.Call)]
+    assert names
+    assert not [call.lineno for call in names if isinstance(call.func, ast.Name) and call.func.id == "felt"]
 
 
 # Faults that do nothing.

@@ -77,9 +77,9 @@ def test_a_log_that_has_begun_anew_since_files_were_put_back_is_not_renewed_agai
         log = world.nodes.shore.log
         go_back, renew = log.go_back, log.renew_epoch
 
-        def going_back(copy: Copy, *, is_promoted: bool) -> bool:
+        def going_back(copy: Copy, felt: Felt, *, is_promoted: bool) -> None:
             world.later(0.1, log.renew_epoch)  # by a server that has seen it
-            return go_back(copy, is_promoted=is_promoted)
+            go_back(copy, felt, is_promoted=is_promoted)
 
         def renewing() -> None:
             renewed.append(world.loop.time())

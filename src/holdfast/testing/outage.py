@@ -191,16 +191,15 @@ def roll_out(world: World, felt: Felt) -> bool:
     async def roll() -> None:
         for server in servers:
             if server.process is not None and server.hub is not None and not server.process.is_stopped:
-                await _restart(server)
+                await _restart(server, felt)
         world.rolls_out = False
-        felt()
 
     world.spawn(roll())
     return True
 
 
-async def _restart(server: ServerProcess) -> None:
-    await server.stop()
+async def _restart(server: ServerProcess, felt: Felt) -> None:
+    await server.stop(felt)
     if server.process is None:
         server.start()
 
@@ -222,8 +221,7 @@ def _go_back(world: World, seconds: float, felt: Felt, *, is_promoted: bool) -> 
 
     def go_back() -> None:
         world.verdict.read_logs(goes_back=True)
-        if log.go_back(copy, is_promoted=is_promoted):
-            felt()
+        log.go_back(copy, felt, is_promoted=is_promoted)
         down = world.dice.choice([0.3, 2.0, 10.0])
         _go_down(world, down)
         if not is_promoted:

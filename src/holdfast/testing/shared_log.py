@@ -22,6 +22,7 @@ from typing import Any
 from psycopg import errors
 
 from holdfast.store.store import new_epoch
+from holdfast.testing.mishap import Felt, unfelt
 from holdfast.testing.virtual import EPOCH, VirtualLoop
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -223,17 +224,18 @@ class SharedLog:
             )
             self._next_xid = max(100, (newest or 0) + 1)
 
-    def go_back(self, copy: Copy, *, is_promoted: bool) -> bool:
+    def go_back(self, copy: Copy, felt: Felt = unfelt, *, is_promoted: bool) -> None:
         """
         Go on as a copy of some time ago: a standby that is promoted, or files that were put in place of others.
 
-        Return whether it lacks any publication.
+        It is felt if the copy lacks any publication.
         """
         before = self._heads()
         self._database, self._next_xid, self._flushed = copy.database, copy.next_xid, copy.flushed
         self._timeline += is_promoted
         self.crash()
-        return self._heads() != before
+        if self._heads() != before:
+            felt()
 
     def _heads(self) -> list[Any]:
         return self.query("SELECT name, head FROM holdfast_room ORDER BY name")
