@@ -113,7 +113,8 @@ def test(options: Sequence[str]) -> int:
     typescript = tsc()
     if typescript is not None:
         checks["tsc"] = typescript
-    failed = [name for name, command in checks.items() if not passes(name, command)]
+    started = {name: start(command) for name, command in checks.items()}  # at once: each uses one core
+    failed = [name for name, check in started.items() if not passes(name, check)]
     if failed:
         say(f"FAILED: {', '.join(failed)}")
     status = pytest(["-m", "not long", *options], at_once=6)
@@ -141,13 +142,18 @@ def pytest(options: Sequence[str], at_once: int) -> int:
     return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
 
 
-def passes(name: str, command: Sequence[str | Path]) -> bool:
-    """Run one check, and print what it says only if it fails."""
+def start(command: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """Begin one check."""
+    return subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def passes(name: str, check: subprocess.Popen[str]) -> bool:
+    """Wait for one check, and print what it says only if it fails."""
     say(name)
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stdout + done.stderr, flush=True)
-    return done.returncode == 0
+    told, _ = check.communicate()
+    if check.returncode:
+        print(told, flush=True)
+    return check.returncode == 0
 
 
 def tsc() -> list[str | Path] | None:

@@ -9,11 +9,13 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 CHROMIUM = os.environ.get("HOLDFAST_CHROMIUM") or shutil.which("chromium") or ""
 
@@ -29,11 +31,12 @@ class Tab:
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        async for text in self._connection:
-            message = json.loads(text)
-            answer = self._answers.pop(message.get("id"), None)
-            if answer is not None:
-                answer.set_result(message)
+        with suppress(ConnectionClosed):  # with the browser, without a goodbye
+            async for text in self._connection:
+                message = json.loads(text)
+                answer = self._answers.pop(message.get("id"), None)
+                if answer is not None:
+                    answer.set_result(message)
 
     async def do(self, method: str, **parameters: Any) -> Any:
         """Have it do something."""

@@ -125,6 +125,7 @@ client.on("status", ({ detail }) => (document.title = detail));
 
 
 @pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="session")
 async def test_nor_does_a_page(browser: Browser) -> None:
     async with hostile(send=[(b"{}", {"access-control-allow-origin": "*"})]) as elsewhere:
         redirect = refused("307 Temporary Redirect", location=f"http://localhost:{elsewhere.port}/send")

@@ -14,7 +14,7 @@ from playwright.async_api import Browser
 
 from peers import Server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 APP = """
 from starlette.applications import Starlette

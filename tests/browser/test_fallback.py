@@ -32,6 +32,7 @@ async def live(page: Page, road: str, seconds: float = 20) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize(
     "way", [pytest.param(way, marks=() if way in ("refused", "held back") else pytest.mark.long) for way in WAYS]
 )
@@ -58,6 +59,7 @@ async def test_the_page_works_without_a_websocket(browser: Browser, start_board:
 
 
 @pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="session")
 async def test_the_page_changes_roads_and_shows_exactly_what_the_server_has(
     browser: Browser, start_board: StartBoard
 ) -> None:
@@ -83,6 +85,7 @@ async def test_the_page_changes_roads_and_shows_exactly_what_the_server_has(
 
 @pytest.mark.long
 @pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="session")
 async def test_a_snapshot_that_overtakes_the_answer_to_a_join_makes_the_page_deaf_to_nothing(
     browser: Browser, start_board: StartBoard
 ) -> None:

@@ -25,6 +25,7 @@ def servers(tmp_path: Path, database: str) -> Iterator[list[Server]]:
 
 
 @pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="session")
 async def test_the_page_moves_to_another_server_and_shows_everything(servers: list[Server], browser: Browser) -> None:
     balancer = Balancer(servers[:1])  # so that they are where they must leave
     async with balancer as url:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +34,7 @@ async def say(request):
 
 async def tell(request):
     if "status" in request.query_params:
+        said.clear()
         answers.append((int(request.query_params["status"]), request.query_params["body"]))
     return JSONResponse(said)
 
@@ -73,10 +73,11 @@ UNDECIDED = [
 REFUSED = [(400, ""), (404, ""), (413, "<html>"), (400, PROBLEM), (422, '{"error":"no"}')]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "said.py").write_text(APP)
-    with Server(tmp_path, "serve", "said:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("said")
+    (folder / "said.py").write_text(APP)
+    with Server(folder, "serve", "said:app", env={"PYTHONPATH": f"{SRC}:{folder}"}) as server:
         yield server
 
 

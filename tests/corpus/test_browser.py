@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from browser import conftest
@@ -20,8 +21,8 @@ from corpus.target import Target
 from corpus.test_words import NAMES
 from peers import Server
 
-pytestmark = pytest.mark.browser
-browser = conftest.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+browser, launched = conftest.browser, conftest.launched
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -48,7 +49,7 @@ async ([names, http]) => {
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def failures() -> AsyncIterator[list[str]]:
     """What went wrong on a page, which is to be nothing."""
     failures: list[str] = []

@@ -62,7 +62,7 @@ async def test_a_small_swarm_on_three_servers_misses_nothing_and_hears_nothing_t
 ) -> None:
     dsn = create(cluster.dsn("postgres"), "swarm")
     await on_three_servers(
-        tmp_path, cluster, dsn, None, redis, clients=30, rooms=3, publications=300, seconds=8, seed=1
+        tmp_path, cluster, dsn, None, redis, clients=15, rooms=3, publications=150, seconds=6, seed=1
     )
 
 
