@@ -1,4 +1,7 @@
-"""The board keeps the same promises in a file and in a PostgreSQL database: each test here runs on both."""
+"""
+The board keeps the same promises in a file and in a PostgreSQL database: each test here runs on both, and, for they
+are many, on the second only with the long ones. (Those of the store run on both each time.)
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from peers import Server, StartBoard
 Place = Callable[[str], tuple[str, str]]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def dialect(request: pytest.FixtureRequest) -> str:
     """Which database speaks."""
     return str(request.param)

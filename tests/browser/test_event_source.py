@@ -52,6 +52,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.long
 async def test_a_native_event_source_misses_nothing_of_two_rooms_across_kill_9(
     browser: Browser, server: Server
 ) -> None:

@@ -379,6 +379,7 @@ async def test_a_page_that_is_signed_out_says_so_and_does_not_dial(start_board: 
     await status(page, "live")
 
 
+@pytest.mark.long
 async def test_a_token_is_renewed_before_it_expires(start_board: StartBoard, open_page: Open) -> None:
     server = start_board("--token-lifetime", "10")
     page = await open_page(server, name="Alice")

@@ -242,6 +242,7 @@ async def test_a_server_that_stood_still_is_thought_dead_and_its_people_come_bac
     await stalled.until("task_created")
 
 
+@pytest.mark.long
 async def test_a_server_that_drains_hands_its_people_over(start: Start) -> None:
     one, two = start(), start()
     ann = await sign_in(one, "Ann")
@@ -404,6 +405,7 @@ def crowded(tmp_path: Path, database: str) -> Iterator[Server]:
 # ── deploys ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 async def test_who_knows_how_moves_before_it_leaves_and_nothing_is_missed_or_repeated(start: Start) -> None:
     servers = [start() for _ in range(3)]
     async with Balancer(servers) as url:

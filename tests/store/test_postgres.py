@@ -84,7 +84,7 @@ async def test_what_cannot_be_opened_keeps_no_connection(
             with pytest.raises(StoreError, match="the connection was lost"):
                 await PostgresStore(database, Codec()).open(Deaf())
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        with psycopg.connect(database) as connection:
+        with psycopg.connect(database, autocommit=True) as connection:
             async with asyncio.timeout(5):
                 while connection.execute(others).fetchone() != (0,):
                     await asyncio.sleep(0.05)

@@ -142,6 +142,7 @@ async def test_who_writes_first_after_it_is_told_so_before_the_news_are_asked_fo
     await until(lambda: all(have_moved(nodes)))
 
 
+@pytest.mark.long
 async def test_who_has_written_notices_also_when_others_have_written_more_since(
     cluster: Cluster, nodes: list[Kept], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def pooler(cluster: Cluster) -> Iterator[Pooler]:
         yield pooler
 
 
+@pytest.mark.long
 async def test_a_small_swarm_on_three_servers_misses_nothing_and_hears_nothing_twice(
     tmp_path: Path, cluster: Cluster, redis: Redis
 ) -> None:
