@@ -17,6 +17,7 @@ from peers import Server
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 APP = """
+import asyncio
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from holdfast import Conflict, Hub
@@ -35,6 +36,18 @@ async def handle(request):
 @hub.on("count")
 async def count(request):
     return await hub.read(lambda tx: [row["text"] for row in tx.all("SELECT text FROM added ORDER BY n")])
+
+@hub.authorize
+def may(user, room, action):
+    return room != "vault"
+
+@hub.on("wait")
+async def wait(request):
+    await asyncio.sleep(3600)
+
+@hub.on("put out")
+async def put_out(request):
+    await hub.remove(request.data["user"], "lobby")
 
 app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
 """
@@ -100,3 +113,32 @@ async def test_what_cannot_be_sent_is_told_at_once_and_harms_nothing(page: Page)
     assert refused == "TypeError"
     assert await page.evaluate("room.command('add', { text: 'x' })") == {"n": 1}
     assert await page.evaluate("client.unanswered") == 0
+
+
+async def test_who_is_put_out_is_told_and_so_are_their_commands(page: Page) -> None:
+    told = await page.evaluate(
+        """async () => {
+          const { connect } = await import("/holdfast.js");
+          const how = () => room.command("wait").catch(({ result }) => result);
+          const left = new Promise((resolve) => room.on("left", resolve));
+          await room.command("add", { text: "x" });
+          const commands = Array.from({ length: 40 }, how);
+          await connect("/ws").join("office").command("put out", { user: client.user.userId });
+          await left;
+          return [...(await Promise.all(commands)), await how(), client.unanswered, client.status.state];
+        }"""
+    )
+    assert told == ["unknown"] * 16 + ["not sent"] * 25 + [0, "live"]
+
+
+async def test_who_may_not_enter_is_told_and_so_are_their_commands(page: Page) -> None:
+    told = await page.evaluate(
+        """async () => {
+          const vault = client.join("vault");
+          const refused = new Promise((resolve) => vault.on("error", resolve));
+          const how = () => vault.command("wait").catch(({ result }) => result);
+          const told = await Promise.all([how(), how()]);
+          return [(await refused).code, ...told, await how(), client.unanswered, client.status.state];
+        }"""
+    )
+    assert told == ["forbidden", "not sent", "not sent", "not sent", 0, "live"]

@@ -219,7 +219,7 @@ export type RoomEvents = {
      */
     typing: User[];
     /**
-     * the server refused something here
+     * the server lets us in no more, or not just now (`internal`, `unavailable`: it is asked again)
      */
     error: Problem;
     /**
@@ -243,7 +243,7 @@ export type RoomEvents = {
  * @property {Message} broadcast  what is not recorded
  * @property {User[]} presence  who is here
  * @property {User[]} typing  who of them is typing
- * @property {Problem} error  the server refused something here
+ * @property {Problem} error  the server lets us in no more, or not just now (`internal`, `unavailable`: it is asked again)
  * @property {Message} left  the server has put us out
  */
 /** A room that was joined. @extends {Emitter<RoomEvents>} */

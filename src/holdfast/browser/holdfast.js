@@ -561,6 +561,7 @@ export class Outbox {
         settled = this.#giveUp(key);
         break;
       case "stop":
+        this.#rate = null;
         settled = [...this.#entries.keys()].flatMap((each) => this.#giveUp(each));
     }
     return [...settled, ...this.#send(now)];
@@ -675,7 +676,7 @@ class Emitter {
  * @property {Message} broadcast  what is not recorded
  * @property {User[]} presence  who is here
  * @property {User[]} typing  who of them is typing
- * @property {Problem} error  the server refused something here
+ * @property {Problem} error  the server lets us in no more, or not just now (`internal`, `unavailable`: it is asked again)
  * @property {Message} left  the server has put us out
  */
 
@@ -816,9 +817,14 @@ class Client extends Emitter {
   /** @param {Room} room */
   leave(room) {
     if (this.#rooms.get(room.name) !== room) return;
-    this.#tellOutbox(room, { type: "stop" });
-    this.#rooms.delete(room.name);
+    this.#end(room);
     if (room.joinedOn === this.#generation) this.say({ type: "leave" }, room.name);
+  }
+
+  /** There is nothing more of it, and no way for its commands. @param {Room} room */
+  #end(room) {
+    this.#rooms.delete(room.name);
+    this.#tellOutbox(room, { type: "stop" });
   }
 
   /** @param {Room} room  @param {any} command  @returns {Promise<any>} */
@@ -1087,7 +1093,7 @@ class Client extends Emitter {
         break;
       }
       case "error":
-        if (room && PASSING.includes(message.code)) this.#joinAgain(room);
+        if (room) PASSING.includes(message.code) ? this.#joinAgain(room) : this.#end(room);
         room?.emit("error", /** @type {any} */ (message));
         this.emit("error", /** @type {any} */ (message));
         break;
@@ -1131,7 +1137,7 @@ class Client extends Emitter {
     for (const item of items) {
       switch (item.type) {
         case "left":
-          this.#rooms.delete(room.name);
+          this.#end(room);
           room.emit("left", item);
           break;
         case "resync":

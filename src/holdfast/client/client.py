@@ -29,6 +29,7 @@ from holdfast.core.replica import Outcome, Replica, Resync
 from holdfast.errors import (
     Closed,
     Forbidden,
+    HoldfastError,
     Malformed,
     OutcomeUnknown,
     Refused,
@@ -187,10 +188,9 @@ class Client:
 
     async def leave(self, room: Room) -> None:
         """Leave it."""
-        if self._rooms.pop(room.name, None) is not None and room.joined_on is self._road:
+        if self._rooms.get(room.name) is room and room.joined_on is self._road:
             self._say(messages.Leave(room.name))
-        room.joined_on = None
-        self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
+        self._end(room, Closed(f"{room.name} was left"))
 
     async def send(self, room: Room, type: str, data: dict[str, Any]) -> None:
         """Send a message of the application."""
@@ -232,9 +232,8 @@ class Client:
             self._tell(link.Stop())
             raise
         finally:
-            for room in self._rooms.values():
-                room.fail(failure or self._closed())
-                self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
+            for room in tuple(self._rooms.values()):
+                self._end(room, failure or self._closed())
 
     async def _live(self) -> None:
         self._tell(link.Start())
@@ -277,7 +276,8 @@ class Client:
             self._spawn(self._queue.put((source, what)))
 
     async def _heard(self, source: Road, what: News) -> None:
-        await self._queue.put((source, what))
+        if self._link.state is not State.CLOSED:  # else nobody takes it out any more, and it would wait for ever
+            await self._queue.put((source, what))
 
     def _tell(self, input: LinkInput) -> None:
         self._carry(self._link.receive(input, self._now(), random.random()))
@@ -426,10 +426,18 @@ class Client:
         if room is None:
             return
         if message.code not in _PASSING:
-            room.fail(refusal_called(message.code)(message.error))
+            self._end(room, refusal_called(message.code)(message.error))
         elif room.refused_on is not room.joined_on:  # else it is joined again already, however often it is refused
             room.refused_on = room.joined_on
             self._spawn(self._join_again(room, room.joined_on))
+
+    def _end(self, room: Room, failure: HoldfastError) -> None:
+        """There will be nothing more of a room, and no way for its commands."""
+        if self._rooms.get(room.name) is room:
+            del self._rooms[room.name]
+        room.joined_on = None
+        room.fail(failure)
+        self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
 
     async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join a room anew after a while, unless that has happened."""
@@ -443,9 +451,7 @@ class Client:
             case messages.Joined():
                 room.backoff = Backoff()
             case messages.Left() if room.replica.is_joined:
-                del self._rooms[room.name]
-                room.joined_on = None
-                room.fail(Forbidden(f"the server has put this client out of {room.name}"))
+                self._end(room, Forbidden(f"the server has put this client out of {room.name}"))
                 return
             case _:
                 pass

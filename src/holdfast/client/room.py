@@ -64,6 +64,7 @@ class Room:
 
     async def __aenter__(self) -> Self:
         await self._client.enter(self)
+        self._failure = None
         return self
 
     async def __aexit__(
@@ -153,6 +154,6 @@ class Room:
             self.replica.pause()
 
     def fail(self, failure: HoldfastError) -> None:
-        """There will be nothing more."""
-        self._failure = failure
+        """There will be nothing more; the first reason is the one that is told."""
+        self._failure = self._failure or failure
         self._more.set()

@@ -138,6 +138,7 @@ class Outbox:
             case Withdrawn(key):
                 settled = self._give_up(key)
             case Stop():
+                self._rate = None
                 settled = [effect for key in tuple(self._entries) for effect in self._give_up(key)]
         return settled + self._send()
 
