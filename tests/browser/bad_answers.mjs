@@ -32,5 +32,6 @@ client.on("status", ({ detail, reason, delay, road }) => print(detail, reason, d
 const room = client.join("lobby");
 room.on("resync", ({ cursor }) => print("resync", cursor));
 room.on("event", ({ id }) => print("event", id));
+room.on("broadcast", ({ type }) => print("broadcast", type));
 globalThis.reportError = (error) => print("reported", String(error));
 process.stdin.on("data", (line) => String(line).includes("now") ? client.retryNow() : process.exit(0));

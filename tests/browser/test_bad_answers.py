@@ -105,6 +105,22 @@ async def test_what_is_read_and_is_not_in_the_protocol_is_a_lost_link_at_once(an
         await lost_and_back(answers)
 
 
+GAP_IN_PLACE = '{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:lobby=0"}'
+HASTY = {
+    "broadcast": b'{"data":[{"type":"called","room":"lobby"}],"cursor":"k:lobby=0"}',
+    "resync": f'{{"data":[{GAP_IN_PLACE}],"cursor":"k:lobby=0"}}'.encode(),
+}
+
+
+@pytest.mark.parametrize("told", HASTY)
+async def test_whoever_answers_each_poll_at_once_and_leads_no_further_is_not_asked_again_at_once(told: str) -> None:
+    async with hostile(events=[refused()], poll=[HASTY[told]]) as peer, client_of(peer.url) as client:
+        for _ in range(2):  # by a poll that is not to be held, and one that is
+            await until(told, client)
+        await asyncio.sleep(0.3)
+        assert len(peer.times("poll")) == 2
+
+
 @pytest.mark.parametrize("road", ["send", "events", "poll"])
 async def test_whoever_is_sent_elsewhere_says_nothing_there(road: str) -> None:
     async with hostile() as elsewhere:

@@ -153,6 +153,30 @@ async def test_a_bad_poll_is_a_lost_link_at_once(first: Answer) -> None:
         assert "not in the protocol" in await anext(reasons(client))
 
 
+GAP_IN_PLACE = '{"type":"resync","room":"lobby","reason":"trimmed","cursor":"k:lobby=0"}'
+HASTY = {
+    "an event at no position": (b'{"data":[{"type":"called","room":"lobby"}],"cursor":"k:lobby=0"}', 3),
+    "a gap that leads nowhere": (f'{{"data":[{GAP_IN_PLACE}],"cursor":"k:lobby=0"}}'.encode(), 2),
+}
+
+
+@pytest.mark.parametrize(("answer", "told"), HASTY.values(), ids=HASTY)
+async def test_whoever_answers_each_poll_at_once_and_leads_no_further_is_not_asked_again_at_once(
+    answer: Answer, told: int
+) -> None:
+    async with (
+        hostile(events=[refused()], poll=[answer]) as peer,
+        holdfast.connect(peer.url) as client,
+        client.join("lobby") as room,
+        asyncio.timeout(5),
+    ):
+        for _ in range(told):  # by a poll that is not to be held, and one that is
+            await anext(room)
+        await asyncio.sleep(0.3)
+        assert len(peer.times("poll")) == 2
+        assert client.status.state is State.LIVE
+
+
 async def test_whatever_fails_in_a_road_is_a_lost_link_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

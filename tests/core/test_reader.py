@@ -8,7 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.core.reader import BREAKS, Again, Answer, Ask, Barred, Broken, GiveUp, How, Reader, ReaderInput, Tell
+from holdfast.core.reader import (
+    BREAKS,
+    HOLD_SECONDS,
+    SHORT_SECONDS,
+    Again,
+    Answer,
+    Ask,
+    Barred,
+    Broken,
+    GiveUp,
+    How,
+    Reader,
+    ReaderInput,
+    Tell,
+)
 from holdfast.core.replica import Replica
 from holdfast.core.replica import Resync as Afresh
 from holdfast.errors import Malformed
@@ -218,6 +232,57 @@ def test_each_room_is_told_without_holes_and_without_repeats(steps: list[tuple[s
                 assert last is not None
                 assert item == last + 1
                 last = item
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from(ROOMS), st.integers(0, 3), min_size=1),
+    st.lists(
+        st.tuples(
+            st.floats(0, 1),
+            st.sampled_from(ROOMS),
+            st.sampled_from(("nothing", "unnumbered", "told before", "gap", "gap back")),
+        ),
+        min_size=10,
+        max_size=40,
+    ),
+)
+def test_whoever_answers_at_once_and_leads_no_further_is_asked_twice_in_three_seconds(
+    stands: dict[str, int], answers: list[tuple[float, str, str]]
+) -> None:
+    reader, now, asked = Reader(), 0.0, []
+    reader.how = How.HELD
+    for room, offset in stands.items():
+        reader.receive(Join(room, f"k:{offset}"), now)
+    effects = reader.tick(now)
+    for seconds, room, kind in answers:
+        if not any(isinstance(effect, Ask) for effect in effects):
+            deadline = reader.deadline()
+            assert deadline is not None
+            now = max(now, deadline)
+            effects = reader.tick(now)
+        asked.append(now)
+        now += seconds
+        stands[room] = stands.get(room, 0) - (kind == "gap back" and stands.get(room, 0) > 0)
+        cursor = encode_cursor("k", stands)
+        messages: dict[str, tuple[Any, ...]] = {
+            "nothing": (),
+            "unnumbered": (Event(room, "said", {}),),
+            "told before": (Event(room, "said", {}, f"k:{stands[room]}"),),
+        }
+        effects = reader.receive(Answer(messages.get(kind, (Resync(room, "trimmed", cursor),)), cursor), now)
+    assert all(after >= before + SHORT_SECONDS for before, after in zip(asked[1:], asked[3:], strict=False))
+
+
+def test_whoever_answers_at_once_with_what_is_new_is_asked_at_once() -> None:
+    reader = Reader()
+    reader.how = How.HELD
+    reader.receive(Join("a", "k:0"), 0)
+    reader.tick(0)
+    for number in range(10):
+        events = (Event("a", "called", {}), Event("a", "said", {}, f"k:{number + 1}"))
+        *_, ask = reader.receive(Answer(events, f"k:a={number + 1}"), 0)
+        assert ask == Ask(How.HELD, ("a",), f"k:a={number + 1}", HOLD_SECONDS)
 
 
 def test_in_one_turn_everything_is_asked_for_at_once() -> None:

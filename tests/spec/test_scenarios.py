@@ -152,7 +152,10 @@ def as_told(effect: reader.ReaderEffect) -> Any:
         case reader.GiveUp():
             return {"type": "give_up"}
         case reader.Tell(Event(room, type, data, id)):
-            return {"type": "tell", "message": {"type": type, "room": room, "id": id, **data}}
+            return {
+                "type": "tell",
+                "message": {"type": type, "room": room, **({} if id is None else {"id": id}), **data},
+            }
         case reader.Tell(message):
             return {"type": "tell", "message": json.loads(msgspec.json.encode(message))}
         case _:

@@ -123,6 +123,8 @@ export class Reader {
 
   /** @param {Message[]} messages  @param {string} cursor  @param {number} now  @returns {ReaderEffect[]} */
   #answered(messages, cursor, now) {
+    let reach = 0; // of all rooms together, beyond where they stood: who is led back and forth gets no further
+    for (const at of this.#positions.values()) reach -= at?.offset ?? 0;
     const gaps = new Map(messages.filter(({ type }) => type === "resync").map((gap) => [gap[this.roomKey], gap.reason]));
     for (const room of this.#foreign.splice(0)) gaps.set(room, "epoch");
     /** @type {ReaderEffect[]} */
@@ -138,11 +140,11 @@ export class Reader {
       if (message.type !== "resync") effects.push({ type: "tell", message });
     }
     if (this.how === "stream" || this.#wait) this.#breaks = 0;
-    const wanted = this.#wanted.size > 0;
-    const isHasty = this.#wait && !messages.length && now < this.#askedAt + SHORT_SECONDS;
-    if (this.how === "stream") this.#alarm = wanted ? now : null;
-    else if (wanted) effects.push(...this.#ask(now));
-    else if (isHasty) this.#alarm = this.#askedAt + SHORT_SECONDS;
+    for (const at of this.#positions.values()) reach += at?.offset ?? 0;
+    if (this.how === "stream") this.#alarm = this.#wanted.size > 0 ? now : null;
+    else if (this.#wanted.size > 0) effects.push(...this.#ask(now));
+    // Whatever it says, it would say it again at once. A poll of ours tells what is in the log: no broadcast is lost by it.
+    else if (this.#wait && reach <= 0 && now < this.#askedAt + SHORT_SECONDS) this.#alarm = this.#askedAt + SHORT_SECONDS;
     else if (this.how === "held") effects.push(...this.#ask(now, HOLD_SECONDS));
     else this.#alarm = now + SHORT_SECONDS;
     return effects;

@@ -78,17 +78,21 @@ class Room:
     async def __anext__(self) -> Item | Snapshot:
         if self._is_awaited:
             raise ConcurrencyError(f"{self.name} is being read by another task already")
+        self._is_awaited = True
+        try:
+            await self._until_next()
+        finally:
+            self._is_awaited = False
+        return self._items.popleft()  # at once: whoever is cancelled has taken nothing
+
+    async def _until_next(self) -> None:
+        """Wait until there is something to take; raises if there will be nothing more."""
         while not self._items:
             self._more.clear()
             self._client.read_on(self)
             if not self._items and self._failure is not None:
                 raise self._failure
-            self._is_awaited = True
-            try:
-                await self._more.wait()
-            finally:
-                self._is_awaited = False
-        return self._items.popleft()
+            await self._more.wait()
 
     @property
     def cursor(self) -> str | None:

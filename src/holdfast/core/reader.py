@@ -31,7 +31,7 @@ from holdfast.protocol.messages import (
 STREAM_SECONDS = 3.0
 #: A held poll asks to be answered by then, well before a proxy loses its patience.
 HOLD_SECONDS = 15.0
-#: Between two short polls; or two that were to be held, and are answered at once with nothing.
+#: Between two short polls; or two that were to be held, and are answered at once with what leads no further.
 SHORT_SECONDS = 3.0
 #: What breaks as often as this, one after the other, is not tried any more.
 BREAKS = 2
@@ -168,6 +168,10 @@ class Reader:
         for known in (self._positions, self._wanted, self._asked):
             known.pop(room, None)
 
+    def _reach(self) -> int:
+        """Return how far all of them stand: who is led back and forth gets no further."""
+        return sum(position.offset for position in self._positions.values() if position is not None)
+
     def _ask(self, now: float, wait: float = 0.0) -> list[ReaderEffect]:
         self._asked |= self._wanted
         self._wanted = {}
@@ -182,6 +186,7 @@ class Reader:
         return [Ask(self.how, tuple(self._positions), cursor, wait)]
 
     def _answered(self, answer: Answer, now: float) -> list[ReaderEffect]:
+        reach = self._reach()
         gaps = {message.room: message.reason for message in answer.messages if isinstance(message, Resync)}
         gaps |= dict.fromkeys(self._foreign, "epoch")
         self._foreign = set()
@@ -202,7 +207,9 @@ class Reader:
             self._alarm = now if self._wanted else None
         elif self._wanted:
             effects += self._ask(now)
-        elif self._wait and not answer.messages and now < self._asked_at + SHORT_SECONDS:
+        elif self._wait and self._reach() <= reach and now < self._asked_at + SHORT_SECONDS:
+            # Whatever it says, it would say it again at once. A poll of ours tells what is in the log: no broadcast
+            # is lost by it.
             self._alarm = self._asked_at + SHORT_SECONDS
         elif self.how is How.HELD:
             effects += self._ask(now, HOLD_SECONDS)

@@ -81,9 +81,13 @@ class SeaRoom(Room):
 
     async def __anext__(self) -> Item | Snapshot:
         item = await super().__anext__()
-        loop = asyncio.get_running_loop()
-        while loop.time() < self._reader.reads_again:  # noqa: ASYNC110 - which may grow
-            await asyncio.sleep(self._reader.reads_again - loop.time())
         cursor = item.id if isinstance(item, Event) else item.cursor
         self.told = cursor or self.told  # broadcasts have none
         return item
+
+    async def _until_next(self) -> None:
+        """Wait until there is something to take, and its application takes in anything."""
+        await super()._until_next()
+        loop = asyncio.get_running_loop()
+        while loop.time() < self._reader.reads_again:  # noqa: ASYNC110 - which may grow
+            await asyncio.sleep(self._reader.reads_again - loop.time())

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 from starlette.types import ASGIApp
 
 from holdfast.client.client import TakeSnapshot, Token
-from holdfast.errors import ConcurrencyError, HoldfastError
+from holdfast.errors import HoldfastError
 from holdfast.store.choice import Choice, kept_elsewhere
 from holdfast.store.store import Store
 from holdfast.store.worker import InlineWorker
@@ -59,7 +59,7 @@ class Sea:
         self.network = Network(self.loop, self._chance.dice, weather)
         self._servers: list[Served] = []
         self._files: dict[str, Path] = {}
-        self._failures: list[Violation | ConcurrencyError] = []  # of histories
+        self._failures: list[Violation] = []  # of histories
         self._reading: dict[asyncio.Task[None], None] = {}
         self._deadline: asyncio.Timeout | None = None
 
@@ -208,9 +208,7 @@ class Sea:
                 begun.set_exception(error)
         except HoldfastError as error:
             if not begun.done():
-                begun.set_exception(error)
-            elif isinstance(error, ConcurrencyError):
-                self._failures.append(error)  # else there is nothing more to be told
+                begun.set_exception(error)  # else there is nothing more to be told
 
     async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
         try:
