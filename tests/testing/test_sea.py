@@ -272,7 +272,7 @@ def test_a_history_that_is_disturbed_by_another_reader_fails_the_test(sea: Sea) 
 class Lies:
     """A room that tells what it should not."""
 
-    name, told = "lobby", None
+    name, recover, told = "lobby", "resume", None
 
     def __init__(self, *items: Item) -> None:
         self._items = list(items)
@@ -285,6 +285,22 @@ class Lies:
         if not self._items:
             await asyncio.sleep(1e9)
         return self._items.pop(0)
+
+
+@pytest.mark.parametrize(("recover", "reasons"), [("resume", ["new"]), ("snapshot", ["new", "chosen"])])
+def test_a_history_knows_what_its_client_has_chosen(sea: Sea, recover: str, reasons: list[str]) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server, recover=recover) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            sea.cut(ann)
+            await sea.sleep(60)
+            await server.post("/say?text=one")
+            await sea.sleep(1)
+            assert [why for why, *_ in told.breaks] == reasons
+            assert texts(told) == ["one"]
+
+    sea.run(test())
 
 
 def test_a_history_with_a_gap_fails_the_test(sea: Sea) -> None:
