@@ -25,7 +25,15 @@ GOOD: list[list[Any]] = [
     [Snapshot([], "e:3", "new"), event(4), Snapshot([], "e:9", "trimmed"), event(10)],
     [Resync("new", "e:7"), event(8), Resync("ahead", "e:2"), event(3)],
     [Resync("new", "e:7"), Resync("epoch", "f:2"), event(3, "f")],
-    [Resync("new", "e:7"), event(8), Resync("chosen", "e:8"), event(9)],
+    [Resync("new", "e:7"), Snapshot([], "e:8", "new"), event(9), Snapshot([], "e:10", "ahead"), event(11)],
+    [Resync("new", "e:7"), event(8), Resync("trimmed", "f:2"), Resync("epoch", "e:8"), event(9)],
+    [Resync("new", "e:7"), event(8), event(9), Resync("ahead", "e:7"), event(8), Resync("epoch", "f:0"), event(1, "f")],
+]
+#: What is only told to who has chosen to begin anew after each reconnect.
+CHOSEN: list[list[Any]] = [
+    [item("new", "e:7"), event(8), item("chosen", cursor), event(int(cursor[2:]) + 1, cursor[0])]
+    for cursor in ("e:8", "e:20", "f:2")
+    for item in (Resync, lambda reason, cursor: Snapshot([], cursor, reason))
 ]
 BAD: list[tuple[list[Any], str]] = [
     ([event(1)], "where it begins"),
@@ -37,6 +45,19 @@ BAD: list[tuple[list[Any], str]] = [
     ([Resync("new", "e:5"), event(6), Resumed("e:5")], "is resumed"),
     ([Resync("new", "e:0"), event(1), Resync("trimmed", "e:5"), event(7)], "missing"),
     ([Snapshot([], "e:3", "new"), event(3)], "again"),
+    ([Resync("new", "e:0"), event(1), Resync("epoch", "f:0"), Resync("epoch", "e:0"), event(1)], "again"),
+    ([Resync("new", "e:0"), Event("attic", "said", {}, "e:1")], "what happens in attic"),
+    ([Resync("new", "e:0"), Event("attic", "typing", {})], "what happens in attic"),
+    ([Resync("trimmed", "e:5")], "start afresh at e:5: trimmed"),
+    ([Resync("new", "e:7"), event(8), Resync("trimmed", "e:8")], "start afresh at e:8: trimmed"),
+    ([Resync("new", "e:7"), event(8), Resync("new", "f:9")], "start afresh at f:9: new"),
+    ([Snapshot([], "e:7", "new"), event(8), Snapshot([], "e:9", "nonsense")], "start afresh at e:9: nonsense"),
+    ([Snapshot([], "e:7", "new"), event(8), Snapshot([], "e:9", "chosen")], "start afresh at e:9: chosen"),
+    ([Resync("chosen", "e:7")], "start afresh at e:7: chosen"),
+    *(
+        ([Resync("new", "e:7"), event(8), Resync(reason, "e:20")], "start afresh at e:20: " + reason)
+        for reason in ("epoch", "new", "chosen", "ahead", "nonsense")
+    ),
     *(
         ([Resync("new", "e:7"), event(8), item(reason, "e:7")], "start afresh at e:7: " + reason)
         for reason in ("trimmed", "new", "chosen", "epoch")
@@ -59,6 +80,28 @@ def test_the_first_item_that_breaks_a_promise_is_told(items: list[Any], complain
         history.told(item)
     with pytest.raises(Violation, match=f"ann .*{complaint}"):
         history.told(items[-1])
+
+
+@pytest.mark.parametrize("items", CHOSEN)
+def test_who_has_chosen_it_begins_anew_and_nobody_else(items: list[Any]) -> None:
+    history = History("lobby", recover="snapshot")
+    for item in items:
+        history.told(item)
+    with pytest.raises(Violation, match="chosen"):
+        history.told(Resync("chosen", items[-1].id[0] + ":0"))
+    history = History("lobby")
+    for item in items[:-2]:
+        history.told(item)
+    with pytest.raises(Violation, match="chosen"):
+        history.told(items[-2])
+
+
+def test_of_what_was_told_before_nothing_is_told_again() -> None:
+    history = History("lobby", told="e:7")
+    history.told(Resync("epoch", "f:0"))
+    history.told(Resync("epoch", "e:3"))
+    with pytest.raises(Violation, match="again"):
+        history.told(event(4))
 
 
 REASONS = ("new", "chosen", "epoch", "trimmed", "ahead")

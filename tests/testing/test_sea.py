@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self, cast
@@ -293,7 +293,7 @@ def test_a_history_of_a_room_that_somebody_else_reads_is_refused(sea: Sea) -> No
 class Lies:
     """A room that tells what it should not."""
 
-    name, told = "lobby", None
+    name, recover, told = "lobby", "resume", None
 
     def __init__(self, *items: Item) -> None:
         self._items = list(items)
@@ -306,6 +306,22 @@ class Lies:
         if not self._items:
             await asyncio.sleep(1e9)
         return self._items.pop(0)
+
+
+@pytest.mark.parametrize(("recover", "reasons"), [("resume", ["new"]), ("snapshot", ["new", "chosen"])])
+def test_a_history_knows_what_its_client_has_chosen(sea: Sea, recover: str, reasons: list[str]) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server, recover=recover) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            sea.cut(ann)
+            await sea.sleep(60)
+            await server.post("/say?text=one")
+            await sea.sleep(1)
+            assert [why for why, *_ in told.breaks] == reasons
+            assert texts(told) == ["one"]
+
+    sea.run(test())
 
 
 def test_a_history_with_a_gap_fails_the_test(sea: Sea) -> None:
@@ -514,6 +530,51 @@ def test_what_is_cancelled_before_a_thread_was_free_for_it_is_not_waited_for(sea
             ended.set()
             await one
             await sea.sleep(1)
+
+    sea.run(test())
+
+
+class Quick(ThreadPoolExecutor):
+    """Threads that are done before anybody can wait for them."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(*args, **kwargs)
+        future.exception()
+        return future
+
+
+def test_a_thread_that_is_done_before_anybody_waits_for_it_is_not_waited_for(
+    sea: Sea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PATIENCE", 0.5)
+    called: list[int] = []
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        with Quick(1) as executor:
+            assert await loop.run_in_executor(executor, lambda: 5) == 5
+            with pytest.raises(KeyError):
+                await loop.run_in_executor(executor, {}.pop, "nothing")
+            await loop.run_in_executor(executor, loop.call_soon_threadsafe, called.append, 1)
+            assert called == [1]
+            for quick in range(40):
+                assert await asyncio.to_thread(lambda: quick) == quick  # noqa: B023
+        await sea.sleep(60)
+
+    sea.run(test())
+    assert sea.time == 60
+    assert not sea.loop._asking
+
+
+def test_what_no_thread_takes_is_not_waited_for(sea: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "PATIENCE", 0.5)
+
+    async def test() -> None:
+        executor = ThreadPoolExecutor(1)
+        executor.shutdown()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await asyncio.get_running_loop().run_in_executor(executor, int)
+        await sea.sleep(1)
 
     sea.run(test())
 

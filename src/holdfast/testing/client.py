@@ -71,12 +71,14 @@ class SeaRoom(Room):
     A room of such a client.
 
     Attributes:
+        recover: How its client begins again after a reconnect.
         told: The cursor up to which its application was told, once it was told anything.
     """
 
     def __init__(self, client: SeaClient, name: str, replica: Replica) -> None:
         super().__init__(client, name, replica)
         self._reader = client
+        self.recover = "resume" if client._resume else "snapshot"
         self.told: str | None = None
 
     async def __anext__(self) -> Item | Snapshot:

@@ -17,6 +17,8 @@ from holdfast.protocol import cursor, messages
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import Event, Joined, RoomMessage
 
+#: Why somebody may have to start afresh, beside that it was `chosen`.
+REASONS = ("new", "epoch", "trimmed", "ahead")
 #: Many are told of one position.
 decode_position = lru_cache(1000)(cursor.decode_position)
 
@@ -29,11 +31,13 @@ class History:
     """
     What one client was told of one room, in order.
 
-    Within one epoch it never goes back, whatever the reason to start afresh, but for one: `ahead` says that the log has
-    never been where the client stands. What follows a `trimmed` position is newer, of `new` and `chosen` ones nothing
-    is older than what was told before, and `epoch` names another log, in which older offsets mean nothing.
+    Who starts afresh is told why, and that must be able to be true: within one epoch it never goes back, unless the log
+    has never been where the client stands (`ahead`), what follows a `trimmed` position is newer, `epoch` names another
+    log, `new` is told once, and `chosen` to those who have chosen it. Of an epoch that was left nothing is told again.
+    Whether something was trimmed, or what is told last was the last that there was, a client alone cannot know.
 
     Args:
+        recover: How its client begins again after a reconnect, as in `holdfast.connect`.
         told: The cursor up to which it was told before.
 
     Attributes:
@@ -42,13 +46,15 @@ class History:
         position: Where it stands.
     """
 
-    def __init__(self, room: str, who: str = "a client", *, told: str | None = None) -> None:
+    def __init__(self, room: str, who: str = "a client", *, recover: str = "resume", told: str | None = None) -> None:
         self.room = room
         self.who = who
+        self._resumes = recover == "resume"
         self.events: list[tuple[Position, Event]] = []
         self.breaks: list[tuple[str, Position | None, Position]] = []
         self.position = None if told is None else decode_position(told, room)
         self.resumed = 0
+        self._furthest = {} if self.position is None else {self.position.epoch: self.position.offset}
 
     @property
     def data(self) -> list[Any]:
@@ -61,16 +67,36 @@ class History:
             case Resync(reason, at) | Snapshot(_, at, reason):
                 before, self.position = self.position, decode_position(at, self.room)
                 self.breaks.append((reason, before, self.position))
-                if goes_back(before, self.position) and reason != "ahead":
+                if not self._may_begin(reason, before, self.position, has_state=isinstance(item, Snapshot)):
                     raise Violation(f"{self.who} stood at {before}, and is to start afresh at {at}: {reason}")
+                self._stand(self.position, is_known=not goes_back(before, self.position))
             case Resumed(at):
                 self.resumed += 1
                 if self.position is None or at != str(self.position):
                     raise Violation(f"{self.who} stands at {self.position}, and was told that {at} is resumed")
+            case Event(room) if room != self.room:
+                raise Violation(f"{self.who} reads {self.room}, and was told what happens in {room}")
             case Event(id=None):
                 pass  # a broadcast: not recorded, and not numbered
             case Event(id=str(id)):
                 self._take(decode_position(id, self.room), item)
+
+    def _may_begin(self, reason: str, before: Position | None, after: Position, *, has_state: bool) -> bool:
+        """Whether a client may be told to start afresh for this reason, as far as it can know."""
+        if goes_back(before, after):
+            return reason == "ahead"
+        if reason == "chosen":
+            return before is not None and not self._resumes
+        if has_state:  # whose cursor is where it was taken, and not where the server stood
+            return reason in REASONS
+        if before is not None and before.epoch != after.epoch:  # of several, a slow application is told the last one
+            return reason in ("epoch", "trimmed", "ahead")
+        return is_true(reason, before, after)
+
+    def _stand(self, position: Position, *, is_known: bool = True) -> None:
+        """Note how far it has come in an epoch; one that has never been so far comes there again."""
+        epoch, offset = position
+        self._furthest[epoch] = max(self._furthest.get(epoch, 0), offset) if is_known else offset
 
     def _take(self, position: Position, event: Event) -> None:
         before = self.position
@@ -78,11 +104,12 @@ class History:
             raise Violation(f"{self.who} was told {position} before it was told where it begins")
         if position.epoch != before.epoch:
             raise Violation(f"{self.who} was told {position} after {before}, and nothing of another epoch")
-        if position.offset <= before.offset:
+        if position.offset <= max(before.offset, self._furthest[position.epoch]):
             raise Violation(f"{self.who} was told {position} again, or late, after {before}")
         if position.offset != before.offset + 1:
             raise Violation(f"{self.who} was told {position} after {before}: some are missing")
         self.position = position
+        self._stand(position)
         self.events.append((position, event))
 
 

@@ -144,10 +144,12 @@ class Sea:
         """
         Read a room from now on, and return what its client is told there; nobody else may read it meanwhile.
 
-        At the first publication that is missing, late, or told again, the test fails (`Violation`).
+        The test fails (`Violation`) at the first publication that does not follow the one before it (some are missing
+        between them, or it is told again), and at a start afresh for a reason that cannot be true. Whether the last
+        ones have come is for the test to see: compare `.data` with what was published.
         """
         self._must_be_here()
-        history = History(room.name, told=room.told)
+        history = History(room.name, recover=room.recover, told=room.told)
         begun: asyncio.Future[None] = self.loop.create_future()
         task = self.loop.create_task(self._read(room, history, begun))
         self._reading[task] = None

@@ -45,12 +45,17 @@ class PatientLoop(SeaLoop):
         self._call = threading.Event()
         self._working: dict[_Work, None] = {}  # and have called nothing yet
         self._asking: set[_Work] = set()  # have, and are not done
+        self._wanted: _Work | None = None  # whose answer is asked for now
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Any:
         """Have something called, for a thread or the loop itself."""
         if threading.get_ident() == self._own_thread:
+            if self._wanted is not None:  # and has answered before anybody could wait for that
+                with self._lock:
+                    self._working.pop(self._wanted, None)
+                    self._asking.discard(self._wanted)
             return self.call_soon(callback, *args, context=context)
         if self.is_closed():
             raise RuntimeError("the event loop is closed")
@@ -72,9 +77,17 @@ class PatientLoop(SeaLoop):
             return super().run_in_executor(executor, func, *args)
         work = _Work(func)
         self.begin(work)
-        future = executor.submit(work, *args)
+        try:
+            future = executor.submit(work, *args)
+        except BaseException:
+            self._working.pop(work, None)
+            raise
         future.add_done_callback(lambda done: self._working.pop(work, None) if done.cancelled() else None)
-        return futures.wrap_future(future, loop=self)
+        self._wanted = work
+        try:
+            return futures.wrap_future(future, loop=self)  # which calls here, and now, if it is done
+        finally:
+            self._wanted = None
 
     def begin(self, work: _Work) -> None:
         """Wait, before anything else happens, for a thread that does this now."""
