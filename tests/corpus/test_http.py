@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import socket
+import struct
 import time
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
@@ -30,6 +31,13 @@ def status(answer: bytes) -> int:
 def cut_off(answer: bytes, code: int) -> bool:
     """Whether this is such an answer, or none: whoever still sends when it comes may lose it (RFC 9112 §9.6)."""
     return not answer or status(answer) == code
+
+
+def listening(server: Target) -> None:
+    """Wait until somebody listens by HTTP."""
+    until = time.monotonic() + 3.0
+    while not server.probe()["listeners"]:
+        assert time.monotonic() < until, "nobody listens"
 
 
 def get(path: str = "/nothing", *lines: str) -> bytes:
@@ -338,6 +346,24 @@ def test_requests_that_wait_for_their_turn_are_not_read(either: Target) -> None:
                 peer.sock.sendall(asked)  # and none of the answers is read
                 sent += 1
         assert sent < 400, "400,000 requests were taken in"
+
+
+@pytest.mark.parametrize("end", ["closed", "reset"])
+def test_nobody_answers_a_peer_that_has_gone_however_many_requests_it_left(either: Target, end: str) -> None:
+    polls = get("/poll?room=a"), get("/poll?room=a&wait=1")
+    with either.attacked():
+        for left in (polls[0] * 2, polls[1] * 2, polls[0] + get(), polls[1] + polls[0] * 3):
+            with either.raw(left) as peer:
+                listening(either)
+                if end == "reset":
+                    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_what_is_wrong_behind_requests_that_wait_is_answered_once(either: Target) -> None:
+    with either.attacked(), either.raw(get("/poll?room=a&wait=1") + get() + b"0\rx: \x00\r\n\r\n") as peer:
+        answer = peer.answer()
+        assert status(answer) in (200, 400)
+        assert answer.count(b"HTTP/1.1 ") == (1 if "--speed" in either.command else 3)
 
 
 # ── who reads it in another way ───────────────────────────────────────────────────────────────────

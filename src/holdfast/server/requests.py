@@ -39,6 +39,12 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     _head_timer: asyncio.TimerHandle | None = None
     _idle_bytes = 0  # that have come to nothing so far
     _before = b""  # the last three bytes: the end of a head may be divided
+    _started: Any = None  # by httptools: what is being answered, while `cycle` is what was read last
+
+    @property
+    def _running(self) -> Any:
+        """The request that is being answered, or was answered last."""
+        return self._started if self.by_httptools else self.cycle
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -76,15 +82,27 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
                     self.parser = None  # it knows us as we know it, so both would wait for the collector
 
     def send_400_response(self, reason: str) -> None:
-        cycle = self.cycle
+        cycle = self._running
         if cycle is not None and (cycle.more_body or not cycle.response_complete):
             is_answered = cycle.response_started
-            cycle.disconnected = True  # whatever the application still says, the stock class would say behind this
-            cycle.message_event.set()
+            self._forget_requests()  # whatever the application still says, the stock class would say behind this
             if is_answered:  # what is wrong is in the body, or behind the request: there is no second answer
                 self.transport.close()
                 return
         super().send_400_response(reason)
+
+    def _start_asgi_task(self, cycle: Any, app: ASGIApp) -> None:
+        self._started = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _forget_requests(self) -> None:
+        """Have nobody answer: who does already is told that nobody listens, and those that wait are not begun."""
+        if self.by_httptools:
+            self.pipeline.clear()
+        self.cycle = cycle = self._running  # one that is never begun would know us as we know it, for good
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -107,6 +125,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_timer()
+        self._forget_requests()  # the stock class tells only the one that was read last
         super().connection_lost(error)
         self._unset_keepalive_if_required()  # the stock class keeps it, and itself, if there was an error
 
