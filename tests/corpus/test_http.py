@@ -140,6 +140,34 @@ def test_two_handshakes_at_once_are_none(either: Target) -> None:
                 assert b'"connected"' not in peer.answer()
 
 
+@pytest.mark.parametrize("is_divided", [False, True], ids=["at once", "divided"])
+def test_a_handshake_behind_requests_is_answered_after_them(either: Target, is_divided: bool) -> None:
+    poll = get("/poll?room=a&wait=0.1")
+    with either.attacked():
+        for asked in ([get()], [poll], [poll, get()], [poll, poll]):
+            sent = [b"".join(asked), either.upgrade()]
+            with either.raw(*sent if is_divided else [b"".join(sent)]) as peer:
+                peer.until(b'"connected"')
+                peer.send(say(type="ping")).until(b'"pong"')
+                answers = re.findall(rb"HTTP/1\.1 (\d+) ", peer.received)
+                assert answers == [b"200" if each is poll else b"404" for each in asked] + [b"101"]
+
+
+def test_who_goes_on_behind_such_a_handshake_is_cut_off(either: Target) -> None:
+    for behind in (get(), say(type="ping"), either.upgrade(), b"\0"):
+        with either.attacked():
+            for asked in (get(), get("/poll?room=a&wait=0.1"), get("/poll?room=a&wait=0.1") * 2):
+                with either.raw(asked + either.upgrade() + behind) as peer:
+                    assert b'"connected"' not in peer.answer()
+
+
+def test_who_goes_on_while_such_a_handshake_waits_is_cut_off(swift: Target) -> None:
+    for behind in (get(), say(type="ping"), swift.upgrade(), b"\0"):
+        with swift.attacked(), swift.raw(get("/poll?room=a") + swift.upgrade()) as peer:
+            listening(swift)
+            assert not peer.send(behind).answer()
+
+
 def test_a_handshake_that_waits_behind_a_request_deafens_nobody(either: Target) -> None:
     """Whatever follows it at once: others who say much are heard afterwards, too."""
     sent = CHUNKED + b"1\r\nx\r\n" * 1_200 + b"0\r\n\r\n" + either.upgrade("/ws") + b"\0" * 20_000

@@ -8,6 +8,7 @@ after us could take it for another. uvicorn's classes, and what parses for them,
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,8 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     by_httptools: bool  # and not by h11, which has a limit on how long a head is (`h11_max_incomplete_event_size`)
     _head_timer: asyncio.TimerHandle | None = None
     _idle_bytes = 0  # that have come to nothing so far
-    _before = b""  # the last three bytes: the end of a head may be divided
+    _size = 0  # of what is being read
+    _handshake_waits = False  # for the answers to what was asked before it
     _started: Any = None  # by httptools: what is being answered, while `cycle` is what was read last
 
     @property
@@ -53,16 +55,15 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
         self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
+        if self._handshake_waits:
+            self._cut()  # RFC 6455 §4.1: a client waits
+            return
+        self._size = len(data)
         self._idle_bytes += len(data)
         super().data_received(data)
-        upgraded = getattr(self.transport.get_protocol(), "inner", None)
-        if isinstance(upgraded, WebSocketProtocol):
+        if isinstance(getattr(self.transport.get_protocol(), "inner", None), WebSocketProtocol):
             self._cancel_timer()
-            is_last = (self._before + data).partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
-            if not is_last and not upgraded.handshake_complete:
-                self.transport.abort()  # as if it had come later: the stock class has lost what follows
             return
-        self._before = (self._before + data)[-3:]
         if not self._between_requests():
             self._cancel_timer()
         elif self._head_timer is None:  # the next request has begun
@@ -73,13 +74,36 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     def handle_websocket_upgrade(self, *request: object) -> None:
         if self.scope["http_version"] == "1.0":  # RFC 6455 §4.2.1
             self.send_400_response("A WebSocket begins with HTTP/1.1.")
+        elif self._is_followed():
+            self._cut()  # as if it had come later: the stock class would lose it
+        elif self._is_answering():
+            self._handshake_waits = True  # h11 tells of it when it is its turn, httptools at once
         else:
-            super().handle_websocket_upgrade(*request)
-            upgraded = self.transport.get_protocol()
-            if isinstance(upgraded, WebSocketProtocol):  # also one that has waited behind another request
-                self.transport.set_protocol(Sips(upgraded))
-                if self.by_httptools:
-                    self.parser = None  # it knows us as we know it, so both would wait for the collector
+            self._upgrade(*request)
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _is_followed(self) -> bool:
+        """Whether something came with the handshake that is told of now, behind it."""
+        if not self.by_httptools:
+            return bool(self.conn.trailing_data[0])
+        told: Any = sys.exception()  # of httptools: where it ends
+        return bool(told.args[0] < self._size)
+
+    def _upgrade(self, *request: object) -> None:
+        self._unset_keepalive_if_required()
+        super().handle_websocket_upgrade(*request)
+        upgraded = self.transport.get_protocol()
+        if isinstance(upgraded, WebSocketProtocol):
+            self.transport.set_protocol(Sips(upgraded))
+            if self.by_httptools:
+                self.parser = None  # it knows us as we know it, so both would wait for the collector
+
+    def _cut(self) -> None:
+        """End it at once, and have nobody answer: uvloop fails at what is written then."""
+        self._forget_requests()
+        self.transport.abort()
 
     def send_400_response(self, reason: str) -> None:
         cycle = self._running
@@ -108,6 +132,8 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
         super().on_response_complete()
         if getattr(self, "pipeline", None):
             self.flow.pause_reading()  # the stock class reads on, however many requests wait for their turn
+        elif self._handshake_waits and not self._is_answering() and not self.transport.is_closing():
+            self._upgrade()
 
     # What httptools tells. It keeps whatever else comes, however much: lines of a head, or of a trailer.
 
