@@ -485,6 +485,42 @@ def test_a_bare_line_feed_in_a_trailer_is_refused(either: Target) -> None:
         assert b"smuggled" not in answer
 
 
+POLL = "/poll?rooms=a&wait=0"
+ALIKE = {
+    "an address": (f"GET http://localhost{POLL} HTTP/1.1", "", 200),
+    "an address with a port": (f"GET HTTPS://[::1]:80{POLL} HTTP/1.1", "", 200),
+    "an address for a WebSocket": ("GET http://localhost/ws HTTP/1.1", "upgrade", 101),
+    "an address without a path": ("GET http://localhost HTTP/1.1", "", 400),
+    "an address without a host": (f"GET http://{POLL} HTTP/1.1", "", 400),
+    "an address with a user": (f"GET http://ann@localhost{POLL} HTTP/1.1", "", 400),
+    "an address of another kind": (f"GET ftp://localhost{POLL} HTTP/1.1", "", 400),
+    "a host alone": ("CONNECT localhost:80 HTTP/1.1", "", 400),
+    "no path": ("GET poll?rooms=a&wait=0 HTTP/1.1", "", 400),
+    "a fragment": (f"GET {POLL}#a HTTP/1.1", "", 400),
+    "all of it": ("OPTIONS * HTTP/1.1", "", 404),
+    **{f"HTTP/{version}": (f"GET {POLL} HTTP/{version}", "", 400) for version in ("0.9", "1.2", "2.0", "3.0")},
+    "HTTP/1.2 for a WebSocket": ("GET /ws HTTP/1.2", "upgrade", 400),
+    **{f"{code:#x} in a header": (f"GET {POLL} HTTP/1.1", f"X: a{code:c}b", 400) for code in (1, 8, 11, 27, 31, 127)},
+    **{f"{code:#x} in a header": (f"GET {POLL} HTTP/1.1", f"X: a{code:c}b", 200) for code in (9, 32, 128, 255)},
+    "a trailer that looks like a request": (
+        "POST /send HTTP/1.1",
+        'Transfer-Encoding: chunked\r\n\r\nf\r\n{"type":"ping"}\r\n0\r\nX: HTTP/1.1',
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "more", "code"), ALIKE.values(), ids=ALIKE)
+def test_what_is_asked_is_the_same_whoever_reads_it(
+    target: Target, swift: Target, line: str, more: str, code: int
+) -> None:
+    for server in (target, swift):
+        _, _, upgrade = server.upgrade().decode().partition("\r\n")
+        rest = upgrade if more == "upgrade" else f"Host: localhost\r\nConnection: close\r\n{more or 'X: a'}\r\n\r\n"
+        with server.attacked(), server.raw(f"{line}\r\n{rest}".encode("latin-1")) as peer:
+            assert status(peer.until(b"\r\n\r\n")) == code
+
+
 # ── what comes back in an answer, or in the log ───────────────────────────────────────────────────
 
 EVIL = "%0d%0aSet-Cookie:%20evil=1%0d%0a%0d%0a<script>alert(1)</script>"

@@ -8,6 +8,7 @@ after us could take it for another. uvicorn's classes, and what parses for them,
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,12 @@ def http_protocol(stock: type[Any], limits: Limits) -> Callable[..., Sips]:
     return lambda **known: Sips(protocol(**known))
 
 
+#: What is asked for, as a path or as an address of ours (RFC 9112 §3.2), or `*`, by OPTIONS.
+_TARGET = re.compile(rb"(?:(?i:https?)://[^/?#@]+)?(/[^#]*)|\*")
+_ASKED = re.compile(rb"[^ :]+ (.*) HTTP/\S*")
+#: No header has them (RFC 9110 §5.5).
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
 _Stock: Any = object  # which it is before it is mixed with one of uvicorn's two
 
 
@@ -36,6 +43,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     """What uvicorn's HTTP protocols lack."""
 
     limits: Limits
+    url: bytes  # of httptools: what is asked for
     by_httptools: bool  # and not by h11, which has a limit on how long a head is (`h11_max_incomplete_event_size`)
     _head_timer: asyncio.TimerHandle | None = None
     _idle_bytes = 0  # that have come to nothing so far
@@ -72,7 +80,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self.send_400_response("The head of the request is too long.")
 
     def handle_websocket_upgrade(self, *request: object) -> None:
-        if self.scope["http_version"] == "1.0":  # RFC 6455 §4.2.1
+        if self.scope["http_version"] != "1.1":  # RFC 6455 §4.2.1
             self.send_400_response("A WebSocket begins with HTTP/1.1.")
         elif self._is_followed():
             self._cut()  # as if it had come later: the stock class would lose it
@@ -139,6 +147,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         self._idle_bytes = 0
+        self.url = _path(self.url)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -168,11 +177,20 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self.transport.abort()
 
 
+def _path(target: bytes | bytearray) -> bytes:
+    """Return what is asked for as a path, also if it was named by a whole address; or raise `ValueError`."""
+    found = _TARGET.fullmatch(target)
+    if found is None:
+        raise ValueError("it asks for no path of ours")
+    return bytes(found[1] or target)
+
+
 class _Lines(ReceiveBuffer):
     """
-    What h11 reads from, where a line ends with CR LF, and no line goes on in the next one.
+    What h11 reads from, where a line ends with CR LF, no line goes on in the next one, and a path is asked for.
 
     A server may take both (RFC 9112 §2.2, §5.2), and h11 does. One before us perhaps does not, and reads other lines.
+    It must take an address for a path (§3.2.2), and h11 does not; nor does it mind what no header may have in it.
     """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
@@ -184,6 +202,13 @@ class _Lines(ReceiveBuffer):
             raise LocalProtocolError("a line ends with CR LF")
         if any(line.startswith((b" ", b"\t")) for line in lines):
             raise LocalProtocolError("a line goes on in the next one")
+        if any(_CONTROL.search(line) for line in lines):
+            raise LocalProtocolError("a line has a control character in it")
+        if lines and (found := _ASKED.fullmatch(lines[0])) is not None:  # else it is a trailer, or no request
+            try:
+                lines[0][found.start(1) : found.end(1)] = _path(found[1])
+            except ValueError as error:
+                raise LocalProtocolError(str(error)) from None
         return lines
 
 
@@ -209,6 +234,8 @@ def _why_ambiguous(scope: Scope) -> str | None:
     h11 and httptools let some of that pass. Who can make two servers disagree on where a request ends, or whom it is
     for, can smuggle one in among somebody else's.
     """
+    if scope["http_version"] not in ("1.0", "1.1"):
+        return "neither HTTP/1.0 nor HTTP/1.1"  # RFC 9110 §6.2
     names = [name for name, _ in scope["headers"]]
     if b"transfer-encoding" in names and b"content-length" in names:
         return "Transfer-Encoding and Content-Length in one request"  # RFC 9112 §6.1
