@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import socket
+import struct
 import time
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
@@ -30,6 +31,13 @@ def status(answer: bytes) -> int:
 def cut_off(answer: bytes, code: int) -> bool:
     """Whether this is such an answer, or none: whoever still sends when it comes may lose it (RFC 9112 §9.6)."""
     return not answer or status(answer) == code
+
+
+def listening(server: Target) -> None:
+    """Wait until somebody listens by HTTP."""
+    until = time.monotonic() + 3.0
+    while not server.probe()["listeners"]:
+        assert time.monotonic() < until, "nobody listens"
 
 
 def get(path: str = "/nothing", *lines: str) -> bytes:
@@ -130,6 +138,34 @@ def test_two_handshakes_at_once_are_none(either: Target) -> None:
         for sent in (either.upgrade() * 2, either.upgrade() + say(type="ping"), either.upgrade() + get()):
             with either.raw(sent) as peer:
                 assert b'"connected"' not in peer.answer()
+
+
+@pytest.mark.parametrize("is_divided", [False, True], ids=["at once", "divided"])
+def test_a_handshake_behind_requests_is_answered_after_them(either: Target, is_divided: bool) -> None:
+    poll = get("/poll?room=a&wait=0.1")
+    with either.attacked():
+        for asked in ([get()], [poll], [poll, get()], [poll, poll]):
+            sent = [b"".join(asked), either.upgrade()]
+            with either.raw(*sent if is_divided else [b"".join(sent)]) as peer:
+                peer.until(b'"connected"')
+                peer.send(say(type="ping")).until(b'"pong"')
+                answers = re.findall(rb"HTTP/1\.1 (\d+) ", peer.received)
+                assert answers == [b"200" if each is poll else b"404" for each in asked] + [b"101"]
+
+
+def test_who_goes_on_behind_such_a_handshake_is_cut_off(either: Target) -> None:
+    for behind in (get(), say(type="ping"), either.upgrade(), b"\0"):
+        with either.attacked():
+            for asked in (get(), get("/poll?room=a&wait=0.1"), get("/poll?room=a&wait=0.1") * 2):
+                with either.raw(asked + either.upgrade() + behind) as peer:
+                    assert b'"connected"' not in peer.answer()
+
+
+def test_who_goes_on_while_such_a_handshake_waits_is_cut_off(swift: Target) -> None:
+    for behind in (get(), say(type="ping"), swift.upgrade(), b"\0"):
+        with swift.attacked(), swift.raw(get("/poll?room=a") + swift.upgrade()) as peer:
+            listening(swift)
+            assert not peer.send(behind).answer()
 
 
 def test_a_handshake_that_waits_behind_a_request_deafens_nobody(either: Target) -> None:
@@ -340,6 +376,24 @@ def test_requests_that_wait_for_their_turn_are_not_read(either: Target) -> None:
         assert sent < 400, "400,000 requests were taken in"
 
 
+@pytest.mark.parametrize("end", ["closed", "reset"])
+def test_nobody_answers_a_peer_that_has_gone_however_many_requests_it_left(either: Target, end: str) -> None:
+    polls = get("/poll?room=a"), get("/poll?room=a&wait=1")
+    with either.attacked():
+        for left in (polls[0] * 2, polls[1] * 2, polls[0] + get(), polls[1] + polls[0] * 3):
+            with either.raw(left) as peer:
+                listening(either)
+                if end == "reset":
+                    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_what_is_wrong_behind_requests_that_wait_is_answered_once(either: Target) -> None:
+    with either.attacked(), either.raw(get("/poll?room=a&wait=1") + get() + b"0\rx: \x00\r\n\r\n") as peer:
+        answer = peer.answer()
+        assert status(answer) in (200, 400)
+        assert answer.count(b"HTTP/1.1 ") == (1 if "--speed" in either.command else 3)
+
+
 # ── who reads it in another way ───────────────────────────────────────────────────────────────────
 
 POST = "POST /send HTTP/1.1\r\nHost: localhost\r\n"
@@ -429,6 +483,42 @@ def test_a_bare_line_feed_in_a_trailer_is_refused(either: Target) -> None:
         answer = peer.answer()
         assert answer.count(b"HTTP/1.1 ") <= 1
         assert b"smuggled" not in answer
+
+
+POLL = "/poll?rooms=a&wait=0"
+ALIKE = {
+    "an address": (f"GET http://localhost{POLL} HTTP/1.1", "", 200),
+    "an address with a port": (f"GET HTTPS://[::1]:80{POLL} HTTP/1.1", "", 200),
+    "an address for a WebSocket": ("GET http://localhost/ws HTTP/1.1", "upgrade", 101),
+    "an address without a path": ("GET http://localhost HTTP/1.1", "", 400),
+    "an address without a host": (f"GET http://{POLL} HTTP/1.1", "", 400),
+    "an address with a user": (f"GET http://ann@localhost{POLL} HTTP/1.1", "", 400),
+    "an address of another kind": (f"GET ftp://localhost{POLL} HTTP/1.1", "", 400),
+    "a host alone": ("CONNECT localhost:80 HTTP/1.1", "", 400),
+    "no path": ("GET poll?rooms=a&wait=0 HTTP/1.1", "", 400),
+    "a fragment": (f"GET {POLL}#a HTTP/1.1", "", 400),
+    "all of it": ("OPTIONS * HTTP/1.1", "", 404),
+    **{f"HTTP/{version}": (f"GET {POLL} HTTP/{version}", "", 400) for version in ("0.9", "1.2", "2.0", "3.0")},
+    "HTTP/1.2 for a WebSocket": ("GET /ws HTTP/1.2", "upgrade", 400),
+    **{f"{code:#x} in a header": (f"GET {POLL} HTTP/1.1", f"X: a{code:c}b", 400) for code in (1, 8, 11, 27, 31, 127)},
+    **{f"{code:#x} in a header": (f"GET {POLL} HTTP/1.1", f"X: a{code:c}b", 200) for code in (9, 32, 128, 255)},
+    "a trailer that looks like a request": (
+        "POST /send HTTP/1.1",
+        'Transfer-Encoding: chunked\r\n\r\nf\r\n{"type":"ping"}\r\n0\r\nX: HTTP/1.1',
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "more", "code"), ALIKE.values(), ids=ALIKE)
+def test_what_is_asked_is_the_same_whoever_reads_it(
+    target: Target, swift: Target, line: str, more: str, code: int
+) -> None:
+    for server in (target, swift):
+        _, _, upgrade = server.upgrade().decode().partition("\r\n")
+        rest = upgrade if more == "upgrade" else f"Host: localhost\r\nConnection: close\r\n{more or 'X: a'}\r\n\r\n"
+        with server.attacked(), server.raw(f"{line}\r\n{rest}".encode("latin-1")) as peer:
+            assert status(peer.until(b"\r\n\r\n")) == code
 
 
 # ── what comes back in an answer, or in the log ───────────────────────────────────────────────────

@@ -189,3 +189,14 @@ def test_a_hundred_who_flood_at_once_hold_up_nobody(target: Target) -> None:
             honest.send(json.dumps({"type": "ping"}))
             heard(honest, "pong")
             assert time.monotonic() - began < 1.0
+
+
+def test_a_burst_of_which_a_crowd_is_told_holds_up_nobody(either: Target) -> None:
+    """What comes in is 4 KB, and each of its messages is work for everybody who is in the room."""
+    with either.attacked(memory=60_000), ExitStack() as peers:
+        crowd = [peers.enter_context(either.guest("hall")) for _ in range(1_000)]
+        for types in (("typing", "stop_typing"), ("leave", "join")):
+            one, crowd[-1].received = peers.enter_context(either.guest("hall")), b""
+            one.send(*[b"".join(say(type=type, room="hall") for type in types) * 45 + say(type="say", room="hall")])
+            crowd[-1].until(b'"type":"said"', 5.0)
+            assert one.until(b'"type":"said"').count(b'"type":"joined"') == (46 if "join" in types else 1)

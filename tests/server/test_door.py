@@ -6,7 +6,11 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from holdfast import Hub, User
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
 
 
@@ -46,6 +50,25 @@ async def test_who_is_being_let_in_when_a_server_begins_to_hand_over_is_sent_on(
             said = [(await told.get()) for _ in range(3)]
         assert [message["type"] for message in said] == ["websocket.accept", "websocket.send", "websocket.close"]
         assert json.loads(said[1]["text"])["type"] == "goodbye"
+
+
+@pytest.mark.parametrize("seconds", [0.1, -1.0])
+async def test_a_server_that_has_hardly_any_time_hands_over_at_once_and_waits_as_long_as_it_may(seconds: float) -> None:
+    hub = Hub("memory:", require_login=False)
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    incoming: asyncio.Queue[Any] = asyncio.Queue()
+    incoming.put_nowait({"type": "websocket.connect"})
+    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
+    async with hub, asyncio.timeout(5):
+        hands = hub.opened.hands
+        hands.spawn(hub.websocket(scope, incoming.get, told.put))
+        while '"connected"' not in (await told.get()).get("text", ""):
+            pass
+        began = hands.now()
+        await hands.hand_over("the server restarts", seconds)
+        assert max(seconds, 0.0) <= hands.now() - began < 1.0
+        goodbye = Codec().decode_server((await told.get())["text"])
+        assert goodbye == Goodbye("the server restarts", 0, 0)
 
 
 async def test_who_has_no_place_to_go_is_told_that_the_server_is_full() -> None:

@@ -13,7 +13,10 @@ import uvloop
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER
 
+from holdfast.protocol.codec import Codec
 from holdfast.protocol.strict import Strict
+from holdfast.server.connection import Connection
+from holdfast.server.limits import Limits
 from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips, attention
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -300,3 +303,103 @@ def test_one_that_fails_is_cut_and_deafens_nobody(new_loop: NewLoop) -> None:
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
     assert failures[0] == "a mistake of ours"
+
+
+class Said(Connection):
+    """A connection whose messages are handled by a test."""
+
+    is_held = False
+    holds = 0
+
+    def hold(self, is_held: bool) -> None:
+        self.is_held = is_held
+        self.holds += is_held
+
+    def say_all(self, count: int) -> None:
+        for number in range(count):
+            self.received(f'{{"type":"say","number":{number}}}')
+
+
+class Handled:
+    """The hands of such connections: each message takes its time, and is noted."""
+
+    def __init__(self, seconds: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+        self.limits = Limits()
+        self.codec = Codec()
+        self.seconds = seconds
+        self.handled: list[tuple[Connection, int]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        self.tasks.append(self.loop.create_task(work))
+        return self.tasks[-1]
+
+    async def handle(self, connection: Connection, message: Any) -> None:
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            pass
+        self.handled.append((connection, message.data["number"]))
+
+
+@LOOPS
+def test_what_several_messages_lead_to_is_done_in_turns_and_in_their_order(new_loop: NewLoop) -> None:
+    turns: list[float] = []
+
+    async def main() -> None:
+        hands: Any = Handled(TURN_SECONDS / 2)
+        one = Said(hands, knows_us=True)
+        waiting = asyncio.create_task(measure(turns))
+        one.say_all(100)
+        await hands.tasks[0]
+        waiting.cancel()
+        assert hands.handled == [(one, number) for number in range(100)]
+        assert one.holds > 100 // 8, "its end could overtake what it has said"
+        assert not one.is_held
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    assert max(turns) < ALL_SECONDS  # all of them would be 100 ms
+
+
+@LOOPS
+def test_however_many_say_much_at_once_who_says_little_waits_for_a_few_of_their_messages(new_loop: NewLoop) -> None:
+    turns: list[float] = []
+
+    async def main() -> None:
+        hands: Any = Handled(TURN_SECONDS / 2)
+        crowd = [Said(hands, knows_us=True) for _ in range(40)]
+        waiting = asyncio.create_task(measure(turns))
+        for each in crowd:
+            each.say_all(20)
+        await asyncio.sleep(0)
+        honest = Said(hands, knows_us=True)
+        honest.say_all(1)
+        await asyncio.gather(*hands.tasks)
+        waiting.cancel()
+        assert [said for said, _ in hands.handled].index(honest) < 4 * len(crowd)
+        for each in crowd:
+            assert [number for said, number in hands.handled if said is each] == list(range(20))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    assert max(turns) < 2 * ALL_SECONDS + 10 * TURN_SECONDS  # a message of each would be 40 ms, all of them 800
+
+
+async def test_who_ends_while_it_waits_in_line_leaves_nobody_there() -> None:
+    hands: Any = Handled(TURN_SECONDS)
+    first, second = (Said(hands, knows_us=True) for _ in range(2))
+    for each in (first, second):
+        each.say_all(10)
+    while not first.is_held:
+        await asyncio.sleep(0)
+    first.ended()
+    hands.tasks[1].cancel()
+    await asyncio.wait(hands.tasks)
+    assert not first.is_held
+    assert not second.is_held
+    await asyncio.wait_for(attention().turn(), 1.0)
+    await asyncio.sleep(0)
+    assert not attention()._calls
+    assert len([said for said, _ in hands.handled if said is first]) < 10

@@ -4,6 +4,7 @@ What is one WebSocket to the Hub, whichever server carries it?
 What comes in is always read. Messages wait in a queue of their own, bounded, while an
 earlier one is being handled; so a handler that takes long keeps nobody from being heard,
 and a client that asks faster than it is answered runs into a limit and not into memory.
+Nor does it keep others from being heard, however much its messages lead to (`server/sips.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Auth, ClientMessage, Error, Ping, Pong, ServerMessage
 from holdfast.server.auth import Identity
 from holdfast.server.rate import Allowance
+from holdfast.server.sips import NEXT_SHARE, attention
 
 if TYPE_CHECKING:
     from holdfast.server.hands import Hands
@@ -60,6 +62,9 @@ class Connection:
     def look(self) -> Seen:
         """Return what the socket shows."""
         raise NotImplementedError
+
+    def hold(self, is_held: bool) -> None:
+        """Read nothing more for a moment, or go on; a carrier that cannot will have read what is to wait."""
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye, and abort soon after, whatever the peer does."""
@@ -152,12 +157,18 @@ class Connection:
         self.write(frame.wire, (frame,))
 
     async def _handle(self) -> None:
+        here, share = attention(), 1.0
         try:
             while self._waiting:
                 if self.full:
                     self._drained = self.hands.loop.create_future()
                     await self._drained  # it is to read our answers before it asks again
                     continue
+                if not here.is_left(share):
+                    await self._wait_in_line()
+                    share = 1.0
+                    continue
+                share = NEXT_SHARE
                 message, size = self._waiting.pop(0)
                 self._waiting_bytes -= size
                 if isinstance(message, Error):
@@ -167,3 +178,10 @@ class Connection:
                     await self.hands.handle(self, message)
         finally:
             self._handling = None
+
+    async def _wait_in_line(self) -> None:
+        self.hold(True)  # its end is not to overtake what it has said before
+        try:
+            await attention().turn()
+        finally:
+            self.hold(False)

@@ -174,8 +174,9 @@ class Hands:
         self.refuses = reason
         for stream in tuple(self.streams):
             stream.end(reason)
-        spread = min(self.spread(), seconds - MOVE_SECONDS)  # faster than a server likes, if it must be
-        until, end = self.now() + spread + MOVE_SECONDS, self.now() + seconds
+        spread = max(0.0, min(self.spread(), seconds - MOVE_SECONDS))  # faster than a server likes, if it must be
+        end = self.now() + seconds
+        until = min(self.now() + spread + MOVE_SECONDS, end)
         for connection in tuple(self.connections):
             if connection.knows_us:
                 self.say_goodbye(connection, reason, 0.0, spread)

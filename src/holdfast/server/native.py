@@ -50,8 +50,8 @@ class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
     __slots__ = (
-        "_aborting", "_attention", "_closing", "_control", "_engine", "_fragments", "_kernel", "_lost", "_on_server",
-        "_transport",
+        "_aborting", "_attention", "_closing", "_control", "_engine", "_fragments", "_held", "_kernel", "_lost",
+        "_on_server", "_transport",
     )  # fmt: skip
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
@@ -65,6 +65,7 @@ class NativeConnection(Connection, Sipping):
         self._closing = False
         self._aborting: asyncio.TimerHandle | None = None
         self._lost = False
+        self._held = False
         self._on_server: set[Any] | None = None
         self._kernel = kernel_of(transport)
         self._kernel.wait_for_ever()
@@ -75,6 +76,11 @@ class NativeConnection(Connection, Sipping):
         self._on_server = connections
 
     # What the transport tells.
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it wants nothing to be read now."""
+        return self._held
 
     @property
     def missing(self) -> int:
@@ -190,6 +196,12 @@ class NativeConnection(Connection, Sipping):
     def look(self) -> Seen:
         """Return what the socket shows."""
         return Seen(self, self.heard, self.is_waiting or self._kernel.unread(), self._kernel.acknowledged())
+
+    def hold(self, is_held: bool) -> None:
+        """Read nothing more for a moment, or go on."""
+        self._held = is_held
+        if not self._transport.is_closing() and not self.is_waiting:
+            (self._transport.pause_reading if is_held else self._transport.resume_reading)()
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and abort soon after, whatever the peer does."""

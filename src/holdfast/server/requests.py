@@ -8,6 +8,8 @@ after us could take it for another. uvicorn's classes, and what parses for them,
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +30,12 @@ def http_protocol(stock: type[Any], limits: Limits) -> Callable[..., Sips]:
     return lambda **known: Sips(protocol(**known))
 
 
+#: What is asked for, as a path or as an address of ours (RFC 9112 §3.2), or `*`, by OPTIONS.
+_TARGET = re.compile(rb"(?:(?i:https?)://[^/?#@]+)?(/[^#]*)|\*")
+_ASKED = re.compile(rb"[^ :]+ (.*) HTTP/\S*")
+#: No header has them (RFC 9110 §5.5).
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
 _Stock: Any = object  # which it is before it is mixed with one of uvicorn's two
 
 
@@ -35,10 +43,18 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     """What uvicorn's HTTP protocols lack."""
 
     limits: Limits
+    url: bytes  # of httptools: what is asked for
     by_httptools: bool  # and not by h11, which has a limit on how long a head is (`h11_max_incomplete_event_size`)
     _head_timer: asyncio.TimerHandle | None = None
     _idle_bytes = 0  # that have come to nothing so far
-    _before = b""  # the last three bytes: the end of a head may be divided
+    _size = 0  # of what is being read
+    _handshake_waits = False  # for the answers to what was asked before it
+    _started: Any = None  # by httptools: what is being answered, while `cycle` is what was read last
+
+    @property
+    def _running(self) -> Any:
+        """The request that is being answered, or was answered last."""
+        return self._started if self.by_httptools else self.cycle
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -47,16 +63,15 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
         self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
+        if self._handshake_waits:
+            self._cut()  # RFC 6455 §4.1: a client waits
+            return
+        self._size = len(data)
         self._idle_bytes += len(data)
         super().data_received(data)
-        upgraded = getattr(self.transport.get_protocol(), "inner", None)
-        if isinstance(upgraded, WebSocketProtocol):
+        if isinstance(getattr(self.transport.get_protocol(), "inner", None), WebSocketProtocol):
             self._cancel_timer()
-            is_last = (self._before + data).partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
-            if not is_last and not upgraded.handshake_complete:
-                self.transport.abort()  # as if it had come later: the stock class has lost what follows
             return
-        self._before = (self._before + data)[-3:]
         if not self._between_requests():
             self._cancel_timer()
         elif self._head_timer is None:  # the next request has begun
@@ -65,36 +80,74 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self.send_400_response("The head of the request is too long.")
 
     def handle_websocket_upgrade(self, *request: object) -> None:
-        if self.scope["http_version"] == "1.0":  # RFC 6455 §4.2.1
+        if self.scope["http_version"] != "1.1":  # RFC 6455 §4.2.1
             self.send_400_response("A WebSocket begins with HTTP/1.1.")
+        elif self._is_followed():
+            self._cut()  # as if it had come later: the stock class would lose it
+        elif self._is_answering():
+            self._handshake_waits = True  # h11 tells of it when it is its turn, httptools at once
         else:
-            super().handle_websocket_upgrade(*request)
-            upgraded = self.transport.get_protocol()
-            if isinstance(upgraded, WebSocketProtocol):  # also one that has waited behind another request
-                self.transport.set_protocol(Sips(upgraded))
-                if self.by_httptools:
-                    self.parser = None  # it knows us as we know it, so both would wait for the collector
+            self._upgrade(*request)
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _is_followed(self) -> bool:
+        """Whether something came with the handshake that is told of now, behind it."""
+        if not self.by_httptools:
+            return bool(self.conn.trailing_data[0])
+        told: Any = sys.exception()  # of httptools: where it ends
+        return bool(told.args[0] < self._size)
+
+    def _upgrade(self, *request: object) -> None:
+        self._unset_keepalive_if_required()
+        super().handle_websocket_upgrade(*request)
+        upgraded = self.transport.get_protocol()
+        if isinstance(upgraded, WebSocketProtocol):
+            self.transport.set_protocol(Sips(upgraded))
+            if self.by_httptools:
+                self.parser = None  # it knows us as we know it, so both would wait for the collector
+
+    def _cut(self) -> None:
+        """End it at once, and have nobody answer: uvloop fails at what is written then."""
+        self._forget_requests()
+        self.transport.abort()
 
     def send_400_response(self, reason: str) -> None:
-        cycle = self.cycle
+        cycle = self._running
         if cycle is not None and (cycle.more_body or not cycle.response_complete):
             is_answered = cycle.response_started
-            cycle.disconnected = True  # whatever the application still says, the stock class would say behind this
-            cycle.message_event.set()
+            self._forget_requests()  # whatever the application still says, the stock class would say behind this
             if is_answered:  # what is wrong is in the body, or behind the request: there is no second answer
                 self.transport.close()
                 return
         super().send_400_response(reason)
 
+    def _start_asgi_task(self, cycle: Any, app: ASGIApp) -> None:
+        self._started = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _forget_requests(self) -> None:
+        """Have nobody answer: who does already is told that nobody listens, and those that wait are not begun."""
+        if self.by_httptools:
+            self.pipeline.clear()
+        self.cycle = cycle = self._running  # one that is never begun would know us as we know it, for good
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if getattr(self, "pipeline", None):
             self.flow.pause_reading()  # the stock class reads on, however many requests wait for their turn
+        elif self._handshake_waits and not self._is_answering() and not self.transport.is_closing():
+            self._upgrade()
 
     # What httptools tells. It keeps whatever else comes, however much: lines of a head, or of a trailer.
 
     def on_headers_complete(self) -> None:
         self._idle_bytes = 0
+        self.url = _path(self.url)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -107,6 +160,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_timer()
+        self._forget_requests()  # the stock class tells only the one that was read last
         super().connection_lost(error)
         self._unset_keepalive_if_required()  # the stock class keeps it, and itself, if there was an error
 
@@ -123,11 +177,20 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self.transport.abort()
 
 
+def _path(target: bytes | bytearray) -> bytes:
+    """Return what is asked for as a path, also if it was named by a whole address; or raise `ValueError`."""
+    found = _TARGET.fullmatch(target)
+    if found is None:
+        raise ValueError("it asks for no path of ours")
+    return bytes(found[1] or target)
+
+
 class _Lines(ReceiveBuffer):
     """
-    What h11 reads from, where a line ends with CR LF, and no line goes on in the next one.
+    What h11 reads from, where a line ends with CR LF, no line goes on in the next one, and a path is asked for.
 
     A server may take both (RFC 9112 §2.2, §5.2), and h11 does. One before us perhaps does not, and reads other lines.
+    It must take an address for a path (§3.2.2), and h11 does not; nor does it mind what no header may have in it.
     """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
@@ -139,6 +202,13 @@ class _Lines(ReceiveBuffer):
             raise LocalProtocolError("a line ends with CR LF")
         if any(line.startswith((b" ", b"\t")) for line in lines):
             raise LocalProtocolError("a line goes on in the next one")
+        if any(_CONTROL.search(line) for line in lines):
+            raise LocalProtocolError("a line has a control character in it")
+        if lines and (found := _ASKED.fullmatch(lines[0])) is not None:  # else it is a trailer, or no request
+            try:
+                lines[0][found.start(1) : found.end(1)] = _path(found[1])
+            except ValueError as error:
+                raise LocalProtocolError(str(error)) from None
         return lines
 
 
@@ -164,6 +234,8 @@ def _why_ambiguous(scope: Scope) -> str | None:
     h11 and httptools let some of that pass. Who can make two servers disagree on where a request ends, or whom it is
     for, can smuggle one in among somebody else's.
     """
+    if scope["http_version"] not in ("1.0", "1.1"):
+        return "neither HTTP/1.0 nor HTTP/1.1"  # RFC 9110 §6.2
     names = [name for name, _ in scope["headers"]]
     if b"transfer-encoding" in names and b"content-length" in names:
         return "Transfer-Encoding and Content-Length in one request"  # RFC 9112 §6.1

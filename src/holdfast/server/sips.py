@@ -6,6 +6,9 @@ or chunks of a body, each with nothing in it: nobody else is heard until the las
 read is looked at in sips. What has cost little when it is all gone, as one large message does, has cost one turn; else
 the rest waits for the next one, and nothing more is read until then. So does whatever is large when all that was large
 has been listened to for long enough in one turn, however many say it. What is small, as nearly everything is, does not.
+
+What a few small messages lead to can be much all the same, in a room with many people. So whoever has said several
+waits in line before the next one is handled, once that takes long; in each turn of the loop, the first in line go on.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from itertools import islice
 from typing import Any, cast
 
 #: What is read at once: as much as asyncio does.
@@ -25,6 +29,10 @@ SMALL_BYTES = 1024
 TURN_SECONDS = 0.002
 #: After this everybody's does. Half of it is kept for those who come anew.
 ALL_SECONDS = 0.016
+#: The share of that in which somebody's next message is handled in the same turn.
+NEXT_SHARE = TURN_SECONDS / ALL_SECONDS
+#: So many of those who wait in line are asked in one turn whether there is time for them.
+CALLS = 32
 
 
 class Sipping(asyncio.BufferedProtocol):
@@ -80,7 +88,7 @@ class Sipping(asyncio.BufferedProtocol):
 class Attention:
     """What one turn of the loop has left for those who say much, and who waits for the next one."""
 
-    __slots__ = ("_began", "_is_marked", "_now", "buffer", "reads_on", "loop", "waiting")
+    __slots__ = ("_began", "_calls", "_is_marked", "_line", "_now", "buffer", "reads_on", "loop", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -89,6 +97,8 @@ class Attention:
         self._now = time.monotonic if self.reads_on else loop.time  # in a turn, uvloop's clock stands still
         self._began = self._now()
         self._is_marked = False  # what was begun, was so in this turn
+        self._line: dict[object, asyncio.Future[None]] = {}  # who waits for a turn, the first to come first
+        self._calls = False  # those in line, in every turn
         self.waiting: dict[asyncio.Transport, bytes] = {}  # with what was read of them, in the order of their turns
 
     def is_left(self, share: float = 1.0) -> bool:
@@ -107,6 +117,29 @@ class Attention:
         if not self.waiting:
             self.loop.call_soon(self._go_on)
         self.waiting[transport] = self.waiting.get(transport, b"") + data  # perhaps somebody else has resumed it
+
+    async def turn(self) -> None:
+        """Wait in line until there is some of it, in another turn."""
+        if not self._calls:
+            self._calls = True
+            self.loop.call_soon(self._call)
+        place = object()
+        try:
+            while True:
+                self._line[place] = called = self.loop.create_future()
+                await called
+                if self.is_left():
+                    return
+        finally:
+            del self._line[place]
+
+    def _call(self) -> None:
+        for called in islice(self._line.values(), CALLS):
+            if not called.done():
+                called.set_result(None)
+        self._calls = bool(self._line)
+        if self._calls:
+            self.loop.call_soon(self._call)
 
     def _begin(self, now: float) -> None:
         self._began = now
