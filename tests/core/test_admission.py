@@ -89,6 +89,17 @@ def test_the_rate_is_forgotten_when_the_crowd_has_gone_by_and_then_it_looks_no_m
     assert door.deadline() is None
 
 
+def test_the_rate_is_kept_until_everybody_who_was_turned_away_was_to_be_back() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    began = now = late(door, 0.75)
+    last = arrive(door, 5600, now)[-1].after
+    assert last > CALM_SECONDS + PERIOD
+    while door.rate is not None:
+        now = late(door, 0.0)
+    assert last <= now - began <= last + PERIOD
+
+
 @settings(max_examples=50)
 @given(st.integers(50, 2_000), st.integers(1_000, 10_000))
 def test_a_crowd_of_any_size_gets_in_about_as_fast_as_the_server_can(capacity: int, crowd: int) -> None:
