@@ -274,3 +274,43 @@ async def test_what_is_said_again_and_again_has_bounds(said: str, users: int, ty
 async def test_whoever_is_told_to_be_in_without_having_asked_loses_the_link() -> None:
     async with client_of("http://localhost/ws", [WELCOME, JOINED, JOINED]) as client:
         assert "joined twice" in (await until("waiting", client))[0]
+
+
+BROKEN = """
+import { connect } from "./holdfast.js";
+
+const [, welcome, joined] = process.argv;
+const begun = [];
+
+class WebSocket {
+  readyState = 0;
+  constructor() {
+    setTimeout(() => {
+      this.readyState = 1;
+      this.onopen();
+      this.onmessage({ data: welcome });
+    });
+  }
+  send(text) {
+    if (JSON.parse(text).type === "join") setTimeout(() => this.answer());
+  }
+  answer() {
+    this.onmessage({ data: joined });
+    if (begun.length === 1) return this.onclose({ code: 1012, reason: "" });
+    begun[0]({ data: "old", cursor: "k:0" });
+    begun[1]({ data: "new", cursor: "k:1" });
+  }
+  close() {}
+}
+
+const client = connect("http://localhost/ws", { WebSocket });
+const room = client.join("lobby", { snapshot: () => new Promise((resolve) => begun.push(resolve)) });
+room.on("snapshot", ({ data }) => {
+  console.log(JSON.stringify(data));
+  client.close();
+});
+"""
+
+
+async def test_a_snapshot_that_was_begun_on_a_link_that_is_gone_is_for_nothing_on_the_next() -> None:
+    assert await printed(BROKEN, WELCOME, JOINED) == ["new"]

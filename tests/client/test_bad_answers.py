@@ -345,6 +345,13 @@ async def test_a_room_that_is_refused_again_and_again_is_joined_again_once() -> 
         assert joins == ["lobby", "over", "lobby"]
 
 
+async def test_a_room_that_was_entered_is_joined_again_as_soon_as_after_its_first_refusal() -> None:
+    async with flooded('{"type":"error","room":"lobby","code":"internal","error":"not now"}') as (room, _):
+        for _ in range(2):
+            assert isinstance(await anext(room), Resync)
+        assert room.backoff.peek(1.0).ceiling == 1.0
+
+
 async def test_who_starts_afresh_again_and_again_is_told_of_the_last_time() -> None:
     async with flooded(RESYNC) as (room, _):
         assert room.waiting == WAITING

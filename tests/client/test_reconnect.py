@@ -169,6 +169,37 @@ async def test_a_snapshot_that_arrives_while_another_link_is_dialed_is_as_good(s
             assert isinstance(log.items[0], Snapshot)
 
 
+async def test_a_snapshot_that_was_begun_on_a_link_that_is_gone_is_for_nothing_on_the_next() -> None:
+    begun: asyncio.Queue[asyncio.Future[tuple[Any, str]]] = asyncio.Queue()
+    sockets: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+    async def start_afresh(socket: ServerConnection) -> None:
+        await socket.send(WELCOME)
+        async for text in socket:
+            if '"join"' in str(text):
+                await socket.send(
+                    '{"type":"joined","room":"r","cursor":"k:0","recovered":false,"users":[],"roomSize":1}'
+                )
+                await sockets.put(socket)
+
+    async def snapshot(room: str) -> tuple[Any, str]:
+        await begun.put(taken := asyncio.get_running_loop().create_future())
+        return await taken
+
+    async with asyncio.timeout(10), serve(start_afresh, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = holdfast.connect(f"http://127.0.0.1:{port}", snapshot=snapshot, jitter=False)
+        async with client, client.join("r") as room:
+            old = await begun.get()
+            await (await sockets.get()).close(1012)
+            new = await begun.get()
+            old.set_result(("old", "k:0"))
+            new.set_result(("new", "k:1"))
+            item = await anext(room)
+            assert isinstance(item, Snapshot)
+            assert item.data == "new"
+
+
 async def test_a_database_that_was_replaced_is_told_as_a_start_afresh(start_board: StartBoard) -> None:
     server = start_board()
     async with watched(holdfast.connect(server.url, jitter=False)) as log:

@@ -32,8 +32,8 @@ def test_a_grace_is_of_one_room_and_is_over_when_it_is_begun_anew_and_not_before
 def test_the_newest_link_that_is_counted_is_known() -> None:
     absence = Absence(Agenda())
     absence.begin("s1", ANN, 3, ["lobby"], 5.0)
-    absence.begin("s1", ANN, None, ["attic"], 5.0)
     absence.begin("s1", ANN, 4, ["attic"], 5.0)
+    absence.begin("s1", ANN, None, ["attic"], 5.0)
     absentee = absence.session("s1")
     assert absentee is not None
     assert (absentee.link, absentee.rooms) == (4, {"lobby", "attic"})

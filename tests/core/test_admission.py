@@ -58,6 +58,21 @@ def test_a_crowd_that_makes_it_late_is_let_in_more_slowly_than_it_came() -> None
     assert len(arrive(door, 1000, now + 0.1)) == 1000 - 70
 
 
+def test_who_did_not_come_leaves_no_place_for_more_than_a_second_of_them() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    now = late(door, 0.75)
+    assert len(arrive(door, 1000, now + 5.0)) == 1000 - 700
+
+
+def test_a_server_that_is_late_and_has_let_nobody_in_lets_them_in_as_fast_as_before() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    late(door, 0.75)
+    late(door, 5.0)
+    assert door.rate == 700
+
+
 def test_each_is_told_a_time_of_their_own() -> None:
     door = Admission()
     arrive(door, 1000, 0.0)
@@ -87,6 +102,30 @@ def test_the_rate_is_forgotten_when_the_crowd_has_gone_by_and_then_it_looks_no_m
     assert CALM_SECONDS <= now - began <= CALM_SECONDS + 2 * PERIOD
     late(door, 0.0) if door.deadline() is not None else None
     assert door.deadline() is None
+
+
+def test_the_rate_is_kept_until_the_server_has_kept_up_for_a_while_since_it_was_late() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    now = late(door, 0.75)
+    while now < CALM_SECONDS - 1:
+        now = late(door, 0.0)
+    arrive(door, 1, now)
+    again = now = late(door, 0.5)
+    while door.rate is not None:
+        now = late(door, 0.0)
+    assert now - again >= CALM_SECONDS
+
+
+def test_the_rate_is_kept_until_everybody_who_was_turned_away_was_to_be_back() -> None:
+    door = Admission()
+    arrive(door, 1000, 0.0)
+    began = now = late(door, 0.75)
+    last = arrive(door, 5600, now)[-1].after
+    assert last > CALM_SECONDS + PERIOD
+    while door.rate is not None:
+        now = late(door, 0.0)
+    assert last <= now - began <= last + PERIOD
 
 
 @settings(max_examples=50)

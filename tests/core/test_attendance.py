@@ -276,6 +276,18 @@ def test_who_typed_at_a_node_that_is_gone_types_no_more_whatever_tabs_they_have_
     assert room.agenda.next() is None
 
 
+def test_who_goes_on_at_another_node_with_the_tab_that_they_typed_in_types_no_more(room: Room) -> None:
+    for tab in ("", "2"):
+        room.comes("ann", 0.0, tab)
+    room.attendance.type(ANN, "ann", 1.0)
+    room.told()
+    room.attendance.hand_over(ANN, "ann2")
+    assert room.told() == []
+    room.attendance.hand_over(ANN, "ann")
+    assert [message["type"] for message in room.told()] == ["user_stopped_typing"]
+    assert room.agenda.next() is None
+
+
 def test_who_is_removed_does_not_type(room: Room) -> None:
     room.comes("ann", 0.0)
     room.attendance.type(ANN, "ann", 1.0)

@@ -67,6 +67,13 @@ def test_what_is_ready_is_at_most_a_mebibyte() -> None:
     assert ready.first == 100 - 15 + 1
 
 
+def test_what_is_forgotten_makes_room_for_as_much_as_it_was() -> None:
+    ready = Ready(0)
+    for size in [64 * 1024] * 16 + [100] * 3:
+        ready.append(frame(size))
+    assert ready.first == 2
+
+
 def test_one_frame_that_is_larger_than_all_that_may_be_ready_is_not_ready() -> None:
     ready = Ready(0)
     ready.append(frame(READY_BYTES + 1))

@@ -53,6 +53,18 @@ def test_trials_come_less_and_less_often(roads: Roads) -> None:
     assert waits == sorted(waits)
 
 
+def test_after_a_websocket_that_carried_trials_come_often_again(roads: Roads) -> None:
+    roads.barred()
+    roads.welcomed(0)
+    for now in (5, 15, 35):
+        roads.tried(now)
+    roads.free()
+    roads.welcomed(40)
+    assert [roads.barred() for _ in range(PATIENCE)][-1]
+    roads.welcomed(100)
+    assert roads.trial_at == 100 + TRIAL_SECONDS
+
+
 def test_nothing_is_tried_while_nothing_carries(roads: Roads) -> None:
     roads.barred()
     roads.welcomed(0)

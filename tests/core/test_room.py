@@ -194,6 +194,17 @@ def test_a_member_that_goes_is_in_no_queue_any_more(stage: Stage) -> None:
     assert stage.sends() == []
 
 
+def test_who_goes_in_the_middle_of_what_they_are_sent_is_sent_nothing_more(stage: Stage) -> None:
+    stage.room.learn(items(11, 12, size=40_000))
+    stage.room.settle()
+    ann = stage.enter("ann", 10)
+    assert stage.sends() == [(("ann",), 1)]
+    stage.room.remove(ann)
+    stage.room.settle()
+    stage.room.learn(items(13))
+    assert stage.sends() == []
+
+
 def test_a_room_is_idle_when_nobody_is_in_it_listens_or_may_return(stage: Stage) -> None:
     assert stage.room.idle
     ann = stage.enter("ann", 10)
@@ -340,3 +351,4 @@ def test_news_before_a_hole_that_was_not_yet_sent_is_read_again(stage: Stage) ->
     stage.room.learn(items(20))
     assert stage.does() == [Read("lobby", 11)]
     assert (stage.room.head, stage.room.settled) == (20, True)
+    assert len(stage.room.after(19) or ()) == 1

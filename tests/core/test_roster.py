@@ -94,6 +94,7 @@ def test_removing_a_person_forgets_all_their_tabs(roster: Roster) -> None:
     assert roster.leave("ann", "tab 1") is None
     assert roster.grace_over("ann", "tab 2") is None
     assert len(roster) == 0
+    assert roster.is_elsewhere
 
 
 def test_at_most_a_hundred_people_are_shown_and_all_are_counted(roster: Roster) -> None:

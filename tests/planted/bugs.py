@@ -262,6 +262,13 @@ BUGS = (
         "                member.typing = None\n",
     ),
     Bug(
+        "who leaves in the middle of what they are sent is sent whatever comes afterwards",
+        "core/room.py",
+        "for queue in (self._early, self._unsettled):",
+        "for queue in (self._early,):",
+        "tests/core/test_room.py",
+    ),
+    Bug(
         "positions of another epoch are taken for our own",
         "core/room.py",
         '            return "epoch"\n',
@@ -290,6 +297,13 @@ BUGS = (
         "core/ready.py",
         "if taken and size > CHUNK_BYTES:",
         "if taken and size > READY_BYTES:",
+    ),
+    Bug(
+        "what is forgotten of the ready frames is counted as if it were as large as what has come",
+        "core/ready.py",
+        "self._bytes -= len(self._frames.popleft().wire)",
+        "self._bytes -= len((self._frames.popleft() and frame).wire)",
+        "tests/core/test_ready.py",
     ),
     Bug(
         "a session that goes on elsewhere leaves its rooms first, for all to see",
@@ -449,6 +463,13 @@ BUGS = (
         "core/replica.py",
         "        if self._behind_at == self._position:\n",
         "        if self._behind_at == self._position is None:\n",
+        "tests/spec",
+    ),
+    Bug(
+        "when a WebSocket has carried and is barred again it is tried as late as ever",
+        "core/roads.py",
+        "self._failures = self._trials = 0",
+        "self._failures = 0",
         "tests/spec",
     ),
     Bug(
@@ -744,6 +765,20 @@ BUGS = (
         "        pass\n",
         SEA_OF_THREE,
     ),
+    Bug(
+        "how fast a crowd may come is forgotten before those who were turned away are back",
+        "core/admission.py",
+        "CALM_SECONDS and now >= self._slot:",
+        "CALM_SECONDS:",
+        "tests/core/test_admission.py",
+    ),
+    Bug(
+        "a retry that names its fields in another order is another command",
+        "server/keyed.py",
+        'msgspec.json.encode(says, order="deterministic")',
+        "msgspec.json.encode(says)",
+        "tests/server/test_keyed.py::test_a_retry_may_name_its_fields_in_another_order",
+    ),
     # The client's hands.
     Bug(
         "after a link that broke only the first room is joined again",
@@ -791,6 +826,22 @@ BUGS = (
         "for road in (self._road, self._spare):",
         "for road in (self._road,):",
         "tests/client/test_given_up.py",
+    ),
+    Bug(
+        "a snapshot that was begun on a link that is gone is taken for one of the next",
+        "client/client.py",
+        "            if joined_on is room.joined_on:\n                try:\n",
+        "            if self._rooms:\n                try:\n",
+        "tests/client/test_reconnect.py::"
+        "test_a_snapshot_that_was_begun_on_a_link_that_is_gone_is_for_nothing_on_the_next",
+    ),
+    Bug(
+        "a room that was refused once is joined again ever more slowly, however often it was entered since",
+        "client/client.py",
+        "                room.backoff = Backoff()\n",
+        "                pass\n",
+        "tests/client/test_bad_answers.py::"
+        "test_a_room_that_was_entered_is_joined_again_as_soon_as_after_its_first_refusal",
     ),
     # The words.
     Bug(
@@ -965,6 +1016,14 @@ BUGS = (
         "yield decoder.decode(part.value, { stream: true });",
         "yield decoder.decode(part.value);",
         "tests/browser/test_fallback.py::test_what_comes_in_pieces_is_read_as_a_whole",
+    ),
+    Bug(
+        "in a page, a snapshot that was begun on a link that is gone is taken for one of the next",
+        "browser/holdfast.js",
+        "        if (!isWanted()) return;\n",
+        "",
+        "tests/browser/test_bad_answers.py::"
+        "test_a_snapshot_that_was_begun_on_a_link_that_is_gone_is_for_nothing_on_the_next",
     ),
     # Several servers, which share a database.
     Bug(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import urllib.parse
 from typing import Any
 
@@ -35,6 +36,17 @@ async def test_what_comes_while_other_rooms_are_opened_is_before_where_a_new_rea
         async with hub.opened.follow(ann, rooms, None, "poll", multiplexed=True) as follow:
             assert follow.cursor.endswith("lobby=1;kitchen=0")
             assert await follow.take() == []
+
+
+async def test_of_a_reader_who_has_gone_nothing_is_left() -> None:
+    async with Hub("memory:") as hub:
+        hands, ann = hub.opened.hands, Identity(User("ann", "Ann"), expires=time.time() + 3600)
+        async with hub.opened.follow(ann, ("lobby", "kitchen"), None, "sse", multiplexed=True) as follow:
+            assert hands.followers.keys() == {"lobby", "kitchen"}
+        assert hands.followers == hands.streams == {}
+        assert hands.mind.room("lobby") is None
+        assert follow._expiry is not None
+        assert follow._expiry.cancelled()
 
 
 async def test_what_comes_while_the_store_is_asked_is_read_by_all_who_have_asked(

@@ -98,6 +98,13 @@ async def test_one_key_for_two_messages_is_a_mistake(hub: Hub) -> None:
     assert await notes(hub) == 2
 
 
+async def test_a_retry_may_name_its_fields_in_another_order(hub: Hub) -> None:
+    first = await send(hub, type="note", text="x", at={"x": 1, "y": 2}, key="k")
+    again = await send(hub, key="k", at={"y": 2, "x": 1}, text="x", type="note")
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert await notes(hub) == 2
+
+
 async def test_a_refusal_is_answered_again(hub: Hub) -> None:
     answers = [await send(hub, type="refused", key="k") for _ in range(2)]
     assert [(answer.status_code, answer.json()) for answer in answers] == [(409, {"error": "not now"})] * 2

@@ -17,6 +17,13 @@ def test_each_of_many_may_what_they_might_alone(steps: list[tuple[str, float]]) 
         assert many.take(name, now) == mine.take(now)
 
 
+def test_whoever_has_used_up_theirs_has_no_more_when_others_are_forgotten() -> None:
+    many = Allowances(2.0, 4.0)
+    many.take("b", 0.0)
+    assert [many.take("a", 1.9) for _ in range(5)] == [True] * 4 + [False]
+    assert not many.take("a", 2.0)
+
+
 def test_those_who_have_gone_are_forgotten() -> None:
     many = Allowances(50.0, 100.0)
     for n in range(100_000):

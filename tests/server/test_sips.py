@@ -234,6 +234,31 @@ async def test_what_is_left_goes_to_whoever_has_the_connection_then() -> None:
     assert not link.is_paused
 
 
+async def test_whoever_waits_is_not_read_though_somebody_resumes_it() -> None:
+    hearer = Hearer()
+    hearer.seconds = TURN_SECONDS * 2
+    link: Any = Link(sips := Sips(hearer))
+    sips.connection_made(link)
+    reads(sips, DATA[: SIP_BYTES * 3])
+    link.resume_reading()
+    while len(hearer.heard) < 2:
+        await asyncio.sleep(0)
+    assert sips.is_waiting
+    assert link.is_paused
+
+
+async def test_whoever_holds_back_is_not_read_when_all_is_told() -> None:
+    hearer = Hearer()
+    hearer.seconds = TURN_SECONDS * 2
+    link: Any = Link(sips := Sips(hearer))
+    sips.connection_made(link)
+    reads(sips, DATA[: SIP_BYTES * 2])
+    hearer.read_paused = True
+    while sips.is_waiting:
+        await asyncio.sleep(0)
+    assert link.is_paused
+
+
 async def test_a_large_message_is_no_more_work_than_a_small_one() -> None:
     """The inside of a frame is taken at once, and not looked at again with each sip."""
 

@@ -153,6 +153,11 @@ async def test_the_same_key_many_times_in_one_batch_runs_once(kept: Kept) -> Non
     assert kept.notes() == ["hello"]
 
 
+async def test_a_key_is_one_users_also_in_one_batch(kept: Kept) -> None:
+    outcomes = await kept.in_one_batch(*[(make_note, user, once(user=user)) for user in ("ann", "bob")])
+    assert [outcome.result for outcome in outcomes] == [Note(1, "ann"), Note(2, "bob")]
+
+
 async def test_two_parts_of_one_command_in_one_batch_are_two(kept: Kept) -> None:
     parts = [Once("ann", "key", "print", part) for part in ("note #1", "note #2")]
     outcomes = await kept.in_one_batch(*[(make_note, text, part) for text, part in zip("ab", parts, strict=True)])

@@ -46,3 +46,12 @@ def test_a_room_in_which_nobody_tries_any_more_is_forgotten() -> None:
     clock.time += AGAIN_SECONDS + FORGET_SECONDS
     rooms.hold({"attic"})
     assert rooms.patience({"lobby"}) == PATIENCE_MS
+
+
+def test_a_room_that_was_held_is_waited_for_briefly_also_when_others_are_held_meanwhile() -> None:
+    clock = Clock()
+    rooms = HeldRooms(clock)
+    rooms.hold({"lobby"})
+    clock.time += AGAIN_SECONDS + FORGET_SECONDS / 2
+    rooms.hold({"attic"})
+    assert rooms.patience({"lobby"}) == BRIEF_MS

@@ -52,6 +52,21 @@ def test_who_is_there_when_a_room_is_met_has_not_just_come(world: World) -> None
     assert world.told == []
 
 
+def test_who_is_there_when_a_room_is_met_has_left_when_their_node_is_gone(world: World) -> None:
+    world.people.meet("attic", [("s1", "one", ANN)])
+    world.people.bury({"two"}, 1.0)
+    assert world.told == ["ann left attic"]
+
+
+def test_who_has_left_while_they_were_in_doubt_is_in_doubt_no_more(world: World) -> None:
+    world.people.come("lobby", "s1", "one", ANN)
+    world.people.compare([], 5.0)
+    world.people.go("lobby", "s1")
+    world.people.give("lobby", "s1", "two", ANN)
+    world.people.bury({"one", "two"}, 6.0)
+    assert world.people.known("lobby") == (("s1", ANN),)
+
+
 def test_a_session_that_is_handed_over_has_neither_come_nor_gone(world: World) -> None:
     world.people.give("lobby", "s1", "one", ANN)
     world.people.come("lobby", "s1", "two", ANN)

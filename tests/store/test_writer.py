@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -10,6 +11,7 @@ from holdfast.errors import Closed, StoreError, Unavailable
 from holdfast.store import commit, writer
 from holdfast.store.commit import Job, Later
 from holdfast.store.store import Outcome, Transaction
+from holdfast.store.transaction import CHANGE_SECONDS
 from holdfast.store.worker import InlineWorker
 from holdfast.store.writer import ASIDE_SECONDS, Writer
 from holdfast.testing.virtual import VirtualLoop
@@ -135,6 +137,28 @@ def test_what_is_put_aside_when_it_closes_is_tried_once_more_and_only_once() -> 
         assert tried == [1, 1]
         with pytest.raises(Unavailable, match="held"):
             await waiting
+        assert tried == [1, 1]
 
     loop.run_until_complete(close())
     loop.close()
+
+
+def test_what_is_put_aside_is_tried_ever_later_for_as_long_as_a_change_may_take() -> None:
+    loop = VirtualLoop()
+    tried: list[float] = []
+
+    def held(jobs: list[Job]) -> list[Outcome | BaseException]:
+        tried.append(loop.time())
+        return [Later("held") for _ in jobs]
+
+    async def ask() -> None:
+        writer = Writer(InlineWorker())
+        writer.start(held, lambda outcomes: None)
+        with pytest.raises(Unavailable, match="held"):
+            await writer.commit(take_note, ("late",), {}, None)
+
+    loop.run_until_complete(ask())
+    loop.close()
+    waits = [after - before for before, after in pairwise(tried)]
+    assert waits[:4] == pytest.approx([ASIDE_SECONDS * 2**number for number in range(4)])
+    assert tried[-1] - tried[0] == pytest.approx(CHANGE_SECONDS)

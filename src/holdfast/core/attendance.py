@@ -124,7 +124,6 @@ class Attendance:
     def _departed(self, user: User | None, now: float) -> None:
         if user is not None:
             self.stop_typing(user.user_id)
-            self._starts.pop(user.user_id, None)
             self._changed(user, UserLeft(self._room, user.user_id, user.name, len(self.roster)), None, now)
 
     def _changed(self, user: User, message: UserJoined | UserLeft, but: str | None, now: float) -> None:
@@ -182,6 +181,6 @@ class Attendance:
             self._effects.tell(self._present(but), UserStoppedTyping(self._room, user_id, user.name))
             del self._typing[user_id]
             self._agenda.cancel(("typing", self._room, user_id))
-        if user_id not in self.roster:  # they typed elsewhere, and have left
+        if user_id not in self.roster:  # they have left, or typed elsewhere and had left
             self._starts.pop(user_id, None)
         return is_new

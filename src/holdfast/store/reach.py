@@ -35,7 +35,7 @@ class Reach:
 
     def look(self, nodes: set[str], now: float) -> None:
         """Say so, once, if it does not reach all of these for so long that it is not because they come and go."""
-        self._met = {node: at for node, at in self._met.items() if node in nodes or at > now - REACH_SECONDS}
+        self._met = {node: at for node, at in self._met.items() if at > now - REACH_SECONDS}
         missing = self._missing(nodes, now)
         if not missing:
             self._short_since = None
