@@ -173,6 +173,7 @@ async def test_a_card_in_the_hand_stays_there_while_others_work(start_board: Sta
     assert (await truth(board))["list-doing"][0].startswith("task-1")
 
 
+@pytest.mark.long
 async def test_saving_a_card_leaves_alone_what_only_others_changed(start_board: StartBoard, open_page: Open) -> None:
     board = start_board()
     page = await open_page(board)
@@ -256,7 +257,9 @@ async def test_the_page_returns_after_kill_9_and_is_still_signed_in(start_board:
     await status(page, "live")
 
 
-@pytest.mark.parametrize("query", ["", "?recover=snapshot"], ids=["resume", "snapshot"])
+@pytest.mark.parametrize(
+    "query", ["", pytest.param("?recover=snapshot", marks=pytest.mark.long)], ids=["resume", "snapshot"]
+)
 async def test_what_happened_while_the_page_was_offline_is_shown(
     start_board: StartBoard, open_page: Open, query: str
 ) -> None:
@@ -320,6 +323,7 @@ async def test_twenty_changes_made_while_there_is_no_server_arrive_once_each(
     assert made == [f"made offline {number}" for number in range(16)]
 
 
+@pytest.mark.long
 async def test_a_change_that_is_refused_is_taken_back_and_said(start_board: StartBoard, open_page: Open) -> None:
     server = start_board()
     page = await open_page(server, "?jitter=off")
@@ -361,6 +365,7 @@ async def test_the_answer_to_a_retry_brings_back_no_card_that_is_gone(
     assert learnt == ([True, True] if meanwhile == "nothing" else [False, False])
 
 
+@pytest.mark.long
 async def test_a_page_that_is_signed_out_says_so_and_does_not_dial(start_board: StartBoard, open_page: Open) -> None:
     server = start_board("--token-lifetime", "6")
     page = await open_page(server, name="Alice")
@@ -410,6 +415,7 @@ PLAIN_CLIENT = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", ["localhost", pytest.param("127.0.0.1", marks=pytest.mark.long)])
 async def test_a_plain_client_in_a_pages_console_works_unchanged(
     start_board: StartBoard, open_page: Open, host: str

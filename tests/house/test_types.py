@@ -55,6 +55,7 @@ off();
 needs_tsc = pytest.mark.skipif(not TSC.exists(), reason="there is no tsc (dev.py test installs it where there is npm)")
 
 
+@pytest.mark.long
 def test_a_match_without_the_gap_is_no_whole_match(tmp_path: Path) -> None:
     (tmp_path / "whole.py").write_text(APPLICATION.format(gap="case holdfast.Resync(): print('start afresh')"))
     (tmp_path / "gapless.py").write_text(APPLICATION.format(gap=""))

@@ -31,7 +31,9 @@ def say(tx: Transaction) -> str:
     return "said"
 
 
-@pytest.mark.parametrize("how", ["terminated", "cancelled", "restarted"])
+@pytest.mark.parametrize(
+    "how", ["terminated", *(pytest.param(how, marks=pytest.mark.long) for how in ("cancelled", "restarted"))]
+)
 @pytest.mark.parametrize(
     "once", [pytest.param(None, marks=pytest.mark.long), Once("ann", "key", "says")], ids=["", "under a key"]
 )

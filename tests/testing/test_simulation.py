@@ -66,7 +66,7 @@ def test_in_enough_seeds_nothing_is_wrong_and_all_of_it_happens(nodes: int, faul
 def test_the_same_seed_is_the_same_run(nodes: str) -> None:
     def traces() -> list[str]:
         seeds = ("1", "2")
-        said = [simulate("--seed", seed, "--nodes", nodes).splitlines()[0] for seed in seeds]
+        said = [simulate("--seed", seed, "--nodes", nodes, "--seconds=30").splitlines()[0] for seed in seeds]
         return [line.split(" in ")[0] for line in said]  # which says the trace, and how long it was
 
     first = traces()
