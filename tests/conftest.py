@@ -14,6 +14,11 @@ from databases import Cluster, Databases, Redis, binaries
 from peers import RawPeer, Server, StartBoard
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: at the end nobody else would have anything to do meanwhile."""
+    items.sort(key=lambda item: "test_simulation" not in item.nodeid)
+
+
 @pytest.fixture
 def start_board(tmp_path: Path) -> Iterator[StartBoard]:
     """Start boards with options of their own."""
