@@ -117,7 +117,7 @@ def test(options: Sequence[str]) -> int:
     failed = [name for name, check in started.items() if not passes(name, check)]
     if failed:
         say(f"FAILED: {', '.join(failed)}")
-    status = pytest(["-m", "not long", *options], at_once=8)
+    status = pytest(["-m", "not long", *options], at_once=6)
     return status or bool(failed)
 
 
