@@ -149,13 +149,14 @@ async def test_nobody_is_cut_because_the_whole_machine_stood_still(start_board: 
         "import asyncio, websockets\n"
         "async def main():\n"
         f"    async with websockets.connect('ws://localhost:{server.port}/ws', ping_interval=None) as socket:\n"
+        "        print(flush=True)\n"
         "        async for _ in socket: pass\n"
         "asyncio.run(main())\n"
     )
-    peer = subprocess.Popen([sys.executable, "-c", script])
+    peer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert peer.stdout is not None
     try:
-        while await connections(server) == 0:
-            await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(peer.stdout.readline)  # it knows of its connection, too
         peer.send_signal(signal.SIGSTOP)
         await asyncio.sleep(1.5 * INTERVAL)  # so it has been pinged, and could not answer
         server.freeze()
@@ -167,7 +168,7 @@ async def test_nobody_is_cut_because_the_whole_machine_stood_still(start_board: 
         assert await connections(server) == 1
     finally:
         peer.kill()
-        peer.wait()
+        peer.communicate()
 
 
 async def test_a_handler_that_takes_long_costs_nobody_the_connection(tmp_path_factory: pytest.TempPathFactory) -> None:
