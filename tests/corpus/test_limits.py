@@ -57,8 +57,8 @@ def slow_handshakes(target: Target) -> None:
             if len(ended) == len(slow):
                 break
             knocking = time.monotonic()
-            with target.guest("lobby") as honest:
-                works(honest)
+            with target.guest("lobby") as newcomer:
+                works(newcomer)
             assert time.monotonic() - knocking < 1.0
             time.sleep(max(0.0, second + 1 - (time.monotonic() - began)))
         assert len(ended) == len(slow)
