@@ -220,32 +220,40 @@ async def test_whoever_is_told_to_move_again_and_again_dials_no_more_often_for_i
     assert all(gap > least for gap, least in zip(gaps, (0.24, 0.24, 1.99), strict=True)), gaps
 
 
-FLOODED = """
+#: A WebSocket that welcomes, and answers a join with `joined`.
+WELCOMING = """
 import { connect } from "./holdfast.js";
 
-const [, welcome, joined, flood] = process.argv;
-let snapshots = 0;
-
-class WebSocket {
+class Welcoming {
   readyState = 0;
   constructor() {
     setTimeout(() => {
       this.readyState = 1;
       this.onopen();
-      this.onmessage({ data: welcome });
+      this.onmessage({ data: process.argv[1] });
     });
   }
   send(text) {
-    if (JSON.parse(text).type === "join") setTimeout(() => this.flood());
+    if (JSON.parse(text).type === "join") setTimeout(() => this.answer());
   }
-  flood() {
-    this.onmessage({ data: joined });
+  answer() {
+    this.onmessage({ data: process.argv[2] });
+  }
+  close() {}
+}
+"""
+FLOODED = """
+const flood = process.argv[3];
+let snapshots = 0;
+
+class WebSocket extends Welcoming {
+  answer() {
+    super.answer();
     for (let number = 0; number < 3000; number++) this.onmessage({ data: flood.replaceAll("#", number) });
     const timers = process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
     console.log(JSON.stringify([timers, room.users.length, room.typing.length, snapshots, client.status.state]));
     process.exit();
   }
-  close() {}
 }
 
 const client = connect("http://localhost/ws", { WebSocket });
@@ -264,7 +272,7 @@ FLOODS = {
 
 @pytest.mark.parametrize(("said", "users", "typing"), FLOODS.values(), ids=FLOODS)
 async def test_what_is_said_again_and_again_has_bounds(said: str, users: int, typing: int) -> None:
-    ((timers, *known, snapshots, state),) = await printed(FLOODED, WELCOME, JOINED, said)
+    ((timers, *known, snapshots, state),) = await printed(WELCOMING + FLOODED, WELCOME, JOINED, said)
     assert timers < 10
     assert known == [users, typing]
     assert snapshots == 1
@@ -277,30 +285,15 @@ async def test_whoever_is_told_to_be_in_without_having_asked_loses_the_link() ->
 
 
 BROKEN = """
-import { connect } from "./holdfast.js";
-
-const [, welcome, joined] = process.argv;
 const begun = [];
 
-class WebSocket {
-  readyState = 0;
-  constructor() {
-    setTimeout(() => {
-      this.readyState = 1;
-      this.onopen();
-      this.onmessage({ data: welcome });
-    });
-  }
-  send(text) {
-    if (JSON.parse(text).type === "join") setTimeout(() => this.answer());
-  }
+class WebSocket extends Welcoming {
   answer() {
-    this.onmessage({ data: joined });
+    super.answer();
     if (begun.length === 1) return this.onclose({ code: 1012, reason: "" });
     begun[0]({ data: "old", cursor: "k:0" });
     begun[1]({ data: "new", cursor: "k:1" });
   }
-  close() {}
 }
 
 const client = connect("http://localhost/ws", { WebSocket });
@@ -313,4 +306,4 @@ room.on("snapshot", ({ data }) => {
 
 
 async def test_a_snapshot_that_was_begun_on_a_link_that_is_gone_is_for_nothing_on_the_next() -> None:
-    assert await printed(BROKEN, WELCOME, JOINED) == ["new"]
+    assert await printed(WELCOMING + BROKEN, WELCOME, JOINED) == ["new"]

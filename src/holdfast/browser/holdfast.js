@@ -1093,7 +1093,8 @@ class Client extends Emitter {
         break;
       }
       case "error":
-        if (room) PASSING.includes(message.code) ? this.#joinAgain(room) : this.#end(room);
+        if (room && PASSING.includes(message.code)) this.#joinAgain(room);
+        else if (room) this.#end(room);
         room?.emit("error", /** @type {any} */ (message));
         this.emit("error", /** @type {any} */ (message));
         break;

@@ -20,7 +20,7 @@ from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Auth, ClientMessage, Error, Ping, Pong, ServerMessage
 from holdfast.server.auth import Identity
 from holdfast.server.rate import Allowance
-from holdfast.server.sips import NEXT_SHARE, attention
+from holdfast.server.sips import NEXT_SHARE, Attention, attention
 
 if TYPE_CHECKING:
     from holdfast.server.hands import Hands
@@ -165,7 +165,7 @@ class Connection:
                     await self._drained  # it is to read our answers before it asks again
                     continue
                 if not here.is_left(share):
-                    await self._wait_in_line()
+                    await self._wait_in_line(here)
                     share = 1.0
                     continue
                 share = NEXT_SHARE
@@ -179,9 +179,9 @@ class Connection:
         finally:
             self._handling = None
 
-    async def _wait_in_line(self) -> None:
+    async def _wait_in_line(self, here: Attention) -> None:
         self.hold(True)  # its end is not to overtake what it has said before
         try:
-            await attention().turn()
+            await here.turn()
         finally:
             self.hold(False)
