@@ -279,6 +279,38 @@ async def test_what_is_said_again_and_again_has_bounds(said: str, users: int, ty
     assert state == "live"
 
 
+STALE = """
+Math.random = () => 0;
+const ceilings = [];
+
+class WebSocket extends Welcoming {
+  send(text) {
+    super.send(text);
+    if (JSON.parse(text).type !== "sync") return;
+    const gap = JSON.stringify({ type: "resync", room: "lobby", reason: "trimmed", cursor: "k:9" });
+    const event = JSON.stringify({ type: "said", room: "lobby", id: "k:1" });
+    const said = ceilings.length % 3 ? [gap] : [event, gap];
+    setTimeout(() => said.forEach((data) => this.onmessage({ data })));
+  }
+}
+
+const client = connect("http://localhost/ws", { WebSocket });
+const room = client.join("lobby", { snapshot: () => {
+  ceilings.push(room.backoff.peek(1, null).ceiling);
+  return Promise.resolve({ data: null, cursor: "k:0" });
+} });
+room.on("snapshot", () => {
+  if (ceilings.length < 7) return;
+  console.log(JSON.stringify(ceilings));
+  process.exit();
+});
+"""
+
+
+async def test_a_snapshot_that_is_older_than_the_log_is_not_taken_again_and_again() -> None:
+    assert await printed(WELCOMING + STALE, WELCOME, JOINED) == [[1, 2, 4, 1, 2, 4, 1]]
+
+
 async def test_whoever_is_told_to_be_in_without_having_asked_loses_the_link() -> None:
     async with client_of("http://localhost/ws", [WELCOME, JOINED, JOINED]) as client:
         assert "joined twice" in (await until("waiting", client))[0]

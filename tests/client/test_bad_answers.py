@@ -21,7 +21,7 @@ from websockets.asyncio.server import ServerConnection, serve
 import holdfast
 from holdfast import Event, Resync, State
 from holdfast.client.road import MESSAGE_BYTES
-from holdfast.client.room import WAITING
+from holdfast.client.room import WAITING, Snapshot
 from holdfast.protocol.codes import CloseCode
 from hostile import CONNECTED, SSE, Answer, Hostile, endless, hostile, refused, stream
 from peers import SRC, WELCOME
@@ -376,6 +376,41 @@ async def test_one_snapshot_is_taken_at_a_time() -> None:
     ):
         assert snapshots.count("lobby") == 1
         assert room.waiting == 0
+
+
+async def test_a_snapshot_that_is_older_than_the_log_is_not_taken_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one from a cache is: whoever starts from it is told at once that it cannot be continued."""
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    snapshots = []
+
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send(WELCOME)
+        async for text in socket:
+            match json.loads(text)["type"]:
+                case "join":
+                    await socket.send(IN % "lobby")
+                case "sync" if len(snapshots) % 3:
+                    await socket.send(RESYNC.replace("#", "9"))
+                case "sync":
+                    await socket.send('{"type":"synced","room":"lobby","cursor":"k:0","count":0}')
+                    await socket.send('{"type":"said","room":"lobby","id":"k:1"}')
+                    await socket.send(RESYNC.replace("#", "9"))
+
+    async def take(room: str) -> tuple[Any, str]:
+        snapshots.append(client_room.backoff.peek(1.0).ceiling)
+        return None, "k:0"
+
+    async with serve(answer, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with holdfast.connect(url, snapshot=take) as client:
+            client_room = client.join("lobby")
+            async with client_room:
+                for _ in range(7):
+                    while not isinstance(await anext(client_room), Snapshot):
+                        pass
+    assert snapshots == [1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 1.0]
 
 
 async def test_of_a_crowd_a_hundred_are_known() -> None:

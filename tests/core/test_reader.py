@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.reader import (
@@ -100,12 +100,16 @@ class Sea:
                 assert room in self.refused
                 return
         assert message.room not in self.refused
+        before = self.replicas[message.room].cursor
         outcome = self.replicas[message.room].receive(message)
         for item in outcome.items:
             match item:
                 case Event(id=str(id)):
                     self.seen[message.room].append(int(id.split(":")[1]))
-                case Afresh(cursor=cursor):
+                case Afresh(reason=reason, cursor=cursor):
+                    if reason == "epoch":
+                        assert before is not None
+                        assert before.split(":")[0] != cursor.split(":")[0]
                     self.seen[message.room].append(("afresh", int(cursor.split(":")[1])))
         if outcome.ask is not None:
             self.told(outcome.ask)
@@ -172,7 +176,15 @@ STEPS = st.one_of(
 )
 
 
+#: A snapshot of the new log arrives while another room is still asked about in the old one.
+BETWEEN_EPOCHS: list[tuple[str, Any]] = [
+    *(("join", "a"), ("join", "b"), ("wait", 0.0), ("answer", None)),
+    *(("epoch", None), ("restart", "b"), ("wait", 0.0), ("answer", None)),
+]
+
+
 @settings(max_examples=400)
+@example(BETWEEN_EPOCHS)
 @given(st.lists(STEPS, max_size=60))
 def test_each_room_is_told_without_holes_and_without_repeats(steps: list[tuple[str, Any]]) -> None:
     sea = Sea()

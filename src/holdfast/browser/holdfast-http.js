@@ -31,7 +31,7 @@ export class Reader {
   /** @type {Map<string, {epoch: string, offset: number} | null>} */ #positions = new Map(); // null: at the head
   /** @type {Map<string, string>} */ #wanted = new Map(); // join or sync, to be answered, and not asked yet
   /** @type {Map<string, string>} */ #asked = new Map(); // to be answered by what is asked now
-  /** @type {string[]} */ #foreign = []; // whose position is of another epoch than the others'
+  /** @type {string | undefined} */ #epoch; // of the cursor: what stands in another one is not asked about
   #wait = 0;
   #askedAt = 0;
   /** @type {number | null} */ #alarm = null;
@@ -113,26 +113,29 @@ export class Reader {
     this.#wait = wait;
     this.#askedAt = now;
     this.#alarm = this.how === "stream" && this.#asked.size > 0 ? now + STREAM_SECONDS : null;
-    const known = [...this.#positions].flatMap(([room, at]) => (at ? [{ room, ...at }] : []));
-    const epoch = known[0]?.epoch;
-    this.#foreign = known.filter((at) => at.epoch !== epoch).map(({ room }) => room);
-    const offsets = known.filter((at) => at.epoch === epoch).map(({ room, offset }) => `${encodeURIComponent(room)}=${offset}`);
-    const cursor = epoch === undefined ? null : `${epoch}:${offsets.join(";")}`;
+    this.#epoch = [...this.#positions.values()].find((at) => at)?.epoch;
+    const offsets = [];
+    for (const [room, at] of this.#positions) if (at && at.epoch === this.#epoch) offsets.push(`${encodeURIComponent(room)}=${at.offset}`);
+    const cursor = offsets[0] ? `${this.#epoch}:${offsets.join(";")}` : null;
     return [{ type: "ask", how: this.how, rooms: [...this.#positions.keys()], cursor, wait }];
   }
 
   /** @param {Message[]} messages  @param {string} cursor  @param {number} now  @returns {ReaderEffect[]} */
   #answered(messages, cursor, now) {
     let reach = 0; // of all rooms together, beyond where they stood: who is led back and forth gets no further
-    for (const at of this.#positions.values()) reach -= at?.offset ?? 0;
     const gaps = new Map(messages.filter(({ type }) => type === "resync").map((gap) => [gap[this.roomKey], gap.reason]));
-    for (const room of this.#foreign.splice(0)) gaps.set(room, "epoch");
     /** @type {ReaderEffect[]} */
     const effects = [];
-    for (const room of this.#positions.keys()) {
+    const [epoch] = cursor.split(":");
+    for (const [room, at] of this.#positions) {
+      reach -= at?.offset ?? 0;
+      // It is the others' epoch that is gone: of its own it was not asked.
+      if (at?.epoch === epoch && epoch !== this.#epoch) this.#wanted.set(room, this.#wanted.get(room) ?? this.#asked.get(room) ?? "sync");
       if (this.#wanted.has(room)) continue; // it is asked about anew
-      if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
+      const reason = at && at.epoch !== epoch ? "epoch" : gaps.get(room);
+      if (reason || this.#asked.has(room)) effects.push({ type: "tell", message: this.#entered(room, reason, cursor) });
     }
+    this.#epoch = epoch;
     for (const message of messages) {
       const room = message[this.roomKey];
       if (this.#wanted.has(room)) continue;

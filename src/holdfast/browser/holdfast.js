@@ -387,7 +387,8 @@ export class Replica {
   /** @type {{epoch: string, offset: number} | null} */ #position = null;
   #joined = false;
   #syncing = false;
-  /** @type {string | null} */ #behindAt = null; // where a sync was answered that has more, and did not send it
+  /** @type {string | null} */ #behindAt = null; // where it was asked for what follows, and must have it by the answer
+  stuck = false; // nothing has followed the last snapshot: another one may come to nothing as well
   /** @type {Map<string, User>} */ users = new Map();
   /** @type {Map<string, User>} */ typing = new Map();
   size = 0;
@@ -404,20 +405,20 @@ export class Replica {
 
   /** How to (re)join. @returns {Message} */
   join() {
-    this.#joined = this.#syncing = false;
+    this.#joined = this.#syncing = this.stuck = false;
     this.#behindAt = null;
     return this.resume && this.cursor ? { type: "join", since: this.cursor } : { type: "join" };
   }
 
   /** Tell no event until `restart`: a snapshot is being taken. Until then it stands nowhere. */
   hold() {
-    this.#position = null;
+    this.#position = this.#behindAt = null;
   }
 
   /** Go on from a snapshot. @param {string} cursor  @returns {Message} */
   restart(cursor) {
-    this.#syncing = true;
     this.#position = position(cursor, this.room);
+    this.#syncing = this.stuck = true;
     return { type: "sync", since: cursor };
   }
 
@@ -433,10 +434,7 @@ export class Replica {
         return { items: [message] };
       case "synced":
         this.#syncing = false;
-        if (!this.#isBehind(message.cursor)) return { items: [] };
-        if (this.#behindAt === this.cursor) throw new Error("synced too far, twice");
-        this.#behindAt = this.cursor;
-        return { items: [], ask: this.#ask() };
+        return this.#beyond(message.cursor) > 0 ? this.#askOn() : { items: [] };
       case "left": // not the answer to our own: who leaves has no copy any more
         break;
       case "presence":
@@ -473,24 +471,25 @@ export class Replica {
   #follow(event) {
     if (!this.#joined || !this.#position) return { items: [] };
     if (event.id === undefined) return { items: [event] };
-    const { epoch, offset } = position(event.id, this.room);
-    if (epoch !== this.#position.epoch || offset <= this.#position.offset) return { items: [] };
-    if (offset > this.#position.offset + 1) {
-      return { items: [], ...(!this.#syncing && { ask: this.#ask() }) };
-    }
-    this.#position = { epoch, offset }; // before the application is told
+    const beyond = this.#beyond(event.id);
+    if (beyond !== 1) return beyond > 0 && !this.#syncing ? this.#askOn() : { items: [] };
+    this.#position.offset++; // before the application is told
+    this.stuck = false;
     return { items: [event] };
   }
 
-  /** @param {string} cursor */
-  #isBehind(cursor) {
+  /** How far that is beyond where it stands. @param {string} cursor */
+  #beyond(cursor) {
     const { epoch, offset } = position(cursor, this.room);
-    return epoch === this.#position?.epoch && offset > this.#position.offset;
+    return epoch === this.#position?.epoch ? offset - this.#position.offset : 0;
   }
 
-  #ask() {
+  /** Ask for the rest; who was asked for it from here on, and has answered, has sent it. */
+  #askOn() {
+    if (this.#behindAt === this.cursor) throw new Error("asked twice");
+    this.#behindAt = this.cursor;
     this.#syncing = true;
-    return { type: "sync", since: /** @type {string} */ (this.cursor) };
+    return { items: [], ask: { type: "sync", since: /** @type {string} */ (this.cursor) } };
   }
 
   /** @param {Message} message */
@@ -685,7 +684,7 @@ class Room extends Emitter {
   #client;
   joinedOn = 0;
   refusedOn = 0; // it is about to be joined again
-  backoff = new Backoff(true); // of joins that failed for no fault of ours
+  backoff = new Backoff(true); // of joins that failed for no fault of ours, and of snapshots that came to nothing
   outbox = new Outbox();
   snapshots = 0; // begun so far; only the newest one counts
 
@@ -699,6 +698,11 @@ class Room extends Emitter {
 
   get name() {
     return this.replica.room;
+  }
+
+  /** Let a while pass after a failure: longer each time. */
+  wait() {
+    return new Promise((resolve) => setTimeout(resolve, 1000 * this.backoff.next(Math.random(), null).delay));
   }
 
   /** Who is here; `size` is how many, for of a crowd not all are named. */
@@ -1104,15 +1108,14 @@ class Client extends Emitter {
   }
 
   /** Join a room anew after a while, once, however often it is refused, unless that has happened. @param {Room} room */
-  #joinAgain(room) {
+  async #joinAgain(room) {
     const { joinedOn } = room;
     if (room.refusedOn === joinedOn) return;
     room.refusedOn = joinedOn;
-    setTimeout(() => {
-      if (room.joinedOn !== joinedOn || joinedOn !== this.#generation) return;
-      room.joinedOn = room.refusedOn = 0;
-      this.#join(room);
-    }, 1000 * room.backoff.next(Math.random(), null).delay);
+    await room.wait();
+    if (room.joinedOn !== joinedOn || joinedOn !== this.#generation) return;
+    room.joinedOn = room.refusedOn = 0;
+    this.#join(room);
   }
 
   /** @param {Message} message */
@@ -1143,7 +1146,7 @@ class Client extends Emitter {
           break;
         case "resync":
         case "resumed": {
-          room.backoff = new Backoff(true);
+          if (!room.replica.stuck) room.backoff = new Backoff(true);
           const number = ++room.snapshots; // one that is under way is for nothing now
           const isLost = item.type === "resync" && room.snapshot;
           if (isLost) room.replica.hold();
@@ -1175,10 +1178,10 @@ class Client extends Emitter {
    * @param {Room} room  @param {number} number  @param {string} reason */
   async #takeSnapshot(room, number, reason) {
     const isWanted = () => number === room.snapshots && this.#rooms.get(room.name) === room;
-    const backoff = new Backoff(true);
-    while (room.snapshot && isWanted()) {
+    if (room.replica.stuck) await room.wait();
+    while (isWanted()) {
       try {
-        const { data, cursor } = await room.snapshot();
+        const { data, cursor } = await /** @type {Snapshot} */ (room.snapshot)();
         if (!isWanted()) return;
         const ask = room.replica.restart(cursor);
         if (room.joinedOn === this.#generation) this.say(ask, room.name); // else the join on the new link asks for it
@@ -1186,7 +1189,7 @@ class Client extends Emitter {
         return;
       } catch (error) {
         this.emit("error", { type: "error", error: `the snapshot failed: ${error}`, code: "snapshot" });
-        await new Promise((resolve) => setTimeout(resolve, 1000 * backoff.next(Math.random(), null).delay));
+        await room.wait();
       }
     }
   }

@@ -472,13 +472,16 @@ class Client:
     async def _take_snapshot(self, room: Room, reason: str, joined_on: Road | None) -> None:
         """Have the application take a snapshot, until it succeeds or the room is joined anew."""
         assert self._snapshot is not None
-        backoff = Backoff()
+        if room.replica.is_stuck:
+            await asyncio.sleep(room.backoff.next(random.random()).delay)
+        else:
+            room.backoff = Backoff()
         while joined_on is room.joined_on:
             try:
                 data, cursor = await self._snapshot(room.name)
             except Exception:
                 logger.warning("the snapshot of %s failed; it is tried again", room.name, exc_info=True)
-                await asyncio.sleep(backoff.next(random.random()).delay)
+                await asyncio.sleep(room.backoff.next(random.random()).delay)
                 continue
             if joined_on is room.joined_on:
                 try:

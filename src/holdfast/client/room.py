@@ -52,7 +52,7 @@ class Room:
         self.name = name
         self._client = client
         self.replica = replica
-        self.backoff = Backoff()  # of joins that failed for no fault of ours
+        self.backoff = Backoff()  # of joins that failed for no fault of ours, and of snapshots that came to nothing
         self.joined_on: Road | None = None  # on which it was joined last
         self.refused_on: Road | None = None  # on which it is about to be joined again
         self.outbox = Outbox()

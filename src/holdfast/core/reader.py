@@ -13,7 +13,7 @@ from enum import Enum
 
 from msgspec import UNSET, Struct, UnsetType
 
-from holdfast.protocol.cursor import MAX_ROOMS, Position, decode_position, encode_cursor
+from holdfast.protocol.cursor import MAX_ROOMS, Position, decode_cursor, decode_position, encode_cursor
 from holdfast.protocol.messages import (
     Error,
     Event,
@@ -109,7 +109,7 @@ class Reader:
         self._positions: dict[str, Position | None] = {}  # None: at the head, wherever that is
         self._wanted: dict[str, type[Join] | type[Sync]] = {}  # to be answered, and not asked yet
         self._asked: dict[str, type[Join] | type[Sync]] = {}  # to be answered by what is asked now
-        self._foreign: set[str] = set()  # whose position is of another epoch than the others'
+        self._epoch = ""  # of the cursor: what stands in another one is not asked about
         self._wait = 0.0
         self._asked_at = 0.0
         self._alarm: float | None = None
@@ -179,17 +179,20 @@ class Reader:
         self._asked_at = now
         self._alarm = now + STREAM_SECONDS if self.how is How.STREAM and self._asked else None
         known = {room: position for room, position in self._positions.items() if position is not None}
-        epoch = next((position.epoch for position in known.values()), "")
-        self._foreign = {room for room, position in known.items() if position.epoch != epoch}
-        offsets = {room: position.offset for room, position in known.items() if room not in self._foreign}
-        cursor = encode_cursor(epoch, offsets) if offsets else None
+        self._epoch = next((position.epoch for position in known.values()), "")
+        offsets = {room: position.offset for room, position in known.items() if position.epoch == self._epoch}
+        cursor = encode_cursor(self._epoch, offsets) if offsets else None
         return [Ask(self.how, tuple(self._positions), cursor, wait)]
 
     def _answered(self, answer: Answer, now: float) -> list[ReaderEffect]:
         reach = self._reach()
         gaps = {message.room: message.reason for message in answer.messages if isinstance(message, Resync)}
-        gaps |= dict.fromkeys(self._foreign, "epoch")
-        self._foreign = set()
+        asked, self._epoch = self._epoch, decode_cursor(answer.cursor).epoch
+        for room, position in self._positions.items():
+            if position is not None and position.epoch != self._epoch:
+                gaps[room] = "epoch"
+            elif position is not None and self._epoch != asked:  # it is the others' that is gone
+                self._wanted.setdefault(room, self._asked.get(room, Sync))
         effects: list[ReaderEffect] = []
         for room in [room for room in self._positions if room in self._asked or room in gaps]:
             if room not in self._wanted:  # else it is asked about anew

@@ -104,7 +104,8 @@ class Replica:
         self._position: Position | None = None
         self._joined = False
         self._syncing = False
-        self._behind_at: Position | None = None  # where a sync was answered that has more, and did not send it
+        self._behind_at: Position | None = None  # where it was asked for what follows, and must have it by the answer
+        self._is_stuck = False
         self._paused = False
         # What the application was not told, for it takes no more:
         self._untold: Resumed | Resync | None = None
@@ -120,9 +121,14 @@ class Replica:
         """Whether the server has let it in."""
         return self._joined
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing has followed the last snapshot, on this link: another one may come to nothing as well."""
+        return self._is_stuck
+
     def join(self) -> Join:
         """Return how to (re)join."""
-        self._joined = self._syncing = False
+        self._joined = self._syncing = self._is_stuck = False
         self._behind_at = None
         return Join(self.room, self.cursor if self._resume else None)
 
@@ -132,12 +138,12 @@ class Replica:
 
         Until then it stands nowhere, so that a link that breaks meanwhile does not look like one to resume.
         """
-        self._position = None
+        self._position = self._behind_at = None
 
     def restart(self, cursor: str) -> Sync:
         """Go on from the snapshot that was taken at `cursor`."""
-        self._syncing = True
         self._position = decode_position(cursor, self.room)
+        self._syncing = self._is_stuck = True
         return Sync(self.room, cursor)
 
     def pause(self) -> None:
@@ -225,8 +231,9 @@ class Replica:
         if position.epoch != self._position.epoch or position.offset <= self._position.offset:
             return _NOTHING
         if position.offset > self._position.offset + 1:
-            return self._ask()
+            return _NOTHING if self._syncing else self._ask_on()
         self._position = position
+        self._is_stuck = False
         return Outcome((event,))
 
     def _is_behind(self, cursor: str) -> bool:
@@ -236,9 +243,9 @@ class Replica:
         return there.epoch == self._position.epoch and there.offset > self._position.offset
 
     def _ask_on(self) -> Outcome:
-        """Ask for the rest: what came while it was paused is in the log, and the room may be quiet from now on."""
+        """Ask for the rest; who was asked for it from here on, and has answered, has sent it."""
         if self._behind_at == self._position:
-            raise Malformed("synced: it goes further than what came, and nothing has come since that was asked for")
+            raise Malformed("there is more than what came, and nothing has come since that was asked for")
         self._behind_at = self._position
         return self._ask()
 
