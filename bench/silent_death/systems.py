@@ -300,7 +300,9 @@ def venv(folder: Path, requirements: Path | None, *packages: str) -> Path:
     if uv := shutil.which("uv"):
         run([uv, "pip", "install", "--quiet", "--python", str(python), *what])
     else:
-        run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *what])
+        # That of the Python that `.venv` was made of, for there is none in there.
+        of_all = Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info))
+        run([str(of_all), "-m", "pip", "--python", str(python), "install", "--quiet", *what])
     stamp.write_text(wanted)
     return python
 
