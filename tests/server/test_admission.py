@@ -116,6 +116,24 @@ async def test_requests_and_streams_are_turned_away_too_each_in_its_own_way(serv
     assert all(text.startswith("retry: ") for text in turned_away)
 
 
+async def test_who_only_asks_for_something_is_not_turned_away_with_those_who_come_in(server: Server) -> None:
+    """Nobody who is sent away comes back to write; and what they write costs no more than to tell them."""
+    all_of_them = httpx2.Limits(max_connections=None)
+    async with (
+        httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False, limits=all_of_them) as client,
+        asyncio.timeout(60),
+    ):
+
+        async def ask(number: int) -> int:
+            if number % 4:
+                return (await client.get("/poll?room=lobby&cursor=old:1")).status_code
+            return (await client.post("/send", json={"type": "ping"})).status_code
+
+        answers = await at_once(server, [ask(number) for number in range(CROWD)])
+    assert 503 in answers
+    assert set(answers[::4]) == {200}
+
+
 async def test_our_own_clients_all_get_in_and_stay_on_their_road(server: Server) -> None:
     began = time.monotonic()
     clients = [holdfast.connect(f"{server.url}/ws") for _ in range(CROWD)]

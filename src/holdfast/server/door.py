@@ -29,14 +29,18 @@ class Door:
         """How many are let in each second now; None: everybody."""
         return self._admission.rate
 
+    def closed(self) -> Goodbye | None:
+        """Return what everybody is told while it is closed."""
+        hands = self._hands
+        return None if hands.refuses is None else _goodbye(hands.refuses, RESTART_SECONDS, hands.spread())
+
     def refusal(self, *, places: bool = True) -> Goodbye | None:
         """Take in that somebody wants in (and has a place to go); return what they are told if they may not."""
-        hands = self._hands
-        if hands.refuses is not None:
-            return _goodbye(hands.refuses, RESTART_SECONDS, hands.spread())
+        if (closed := self.closed()) is not None:
+            return closed
         if not places:
             return _goodbye("the server is full", FULL_SECONDS, FULL_SPREAD)
-        answer = self._admission.receive(Arrived(), hands.now())
+        answer = self._admission.receive(Arrived(), self._hands.now())
         self._alarm.set(self._admission.deadline())
         if not answer:
             return None

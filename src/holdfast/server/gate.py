@@ -91,12 +91,17 @@ class Gate:
             return None
         return new_guest() if identity is None else identity
 
-    async def identify_request(self, request: HTTPConnection) -> Identity:
-        """Return who makes a request; raises `Unauthorized`, `Forbidden`, or `Unavailable` for one of too many."""
+    async def identify_request(self, request: HTTPConnection, *, comes_in: bool = False) -> Identity:
+        """
+        Return who makes a request; raises `Unauthorized`, `Forbidden`, or `Unavailable` while nobody is served.
+
+        Who comes in to listen may be one of too many, as on a WebSocket; who only asks for something is not.
+        """
         self.check_origin(request)
-        refusal = None if self._hands.draining else self.door.refusal()  # while draining, the last are still answered
-        if refusal is not None:
-            raise Unavailable(f"{refusal.reason}; come back later", after=refusal.after_ms / 1000)
+        if not self._hands.draining:  # else the last are still answered
+            refusal = self.door.refusal() if comes_in else self.door.closed()
+            if refusal is not None:
+                raise Unavailable(f"{refusal.reason}; come back later", after=refusal.after_ms / 1000)
         identity = await self.identify(find_token(request), request)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")

@@ -135,7 +135,7 @@ class OpenHub:
         return identity, decode_cursor(text) if text else None
 
     async def _identify_reader(self, request: HTTPConnection, rooms: tuple[str, ...], multiplexed: bool) -> Identity:
-        identity = await self.gate.identify_request(request)
+        identity = await self.gate.identify_request(request, comes_in=True)
         for room in rooms:
             try:
                 await self.check(identity.user, room, "read")
