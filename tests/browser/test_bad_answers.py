@@ -311,6 +311,29 @@ async def test_a_snapshot_that_is_older_than_the_log_is_not_taken_again_and_agai
     assert await printed(WELCOMING + STALE, WELCOME, JOINED) == [[1, 2, 4, 1, 2, 4, 1]]
 
 
+PINGED = """
+class WebSocket extends Welcoming {
+  send(text) {
+    super.send(text);
+    if (text.includes("pong")) console.log(text);
+  }
+  answer() {
+    for (const ping of [{ type: "ping", quiet: true }, { type: "ping" }, { type: "ping", quiet: true }]) {
+      this.onmessage({ data: JSON.stringify(ping) });
+    }
+    client.close();
+  }
+}
+
+const client = connect("http://localhost/ws", { WebSocket });
+client.join("lobby");
+"""
+
+
+async def test_a_ping_that_is_quiet_wants_no_answer() -> None:
+    assert await printed(WELCOMING + PINGED, WELCOME) == [{"type": "pong"}]
+
+
 async def test_whoever_is_told_to_be_in_without_having_asked_loses_the_link() -> None:
     async with client_of("http://localhost/ws", [WELCOME, JOINED, JOINED]) as client:
         assert "joined twice" in (await until("waiting", client))[0]

@@ -413,6 +413,25 @@ async def test_a_snapshot_that_is_older_than_the_log_is_not_taken_again_and_agai
     assert snapshots == [1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 1.0]
 
 
+async def test_a_ping_that_is_quiet_wants_no_answer() -> None:
+    said: list[str] = []
+
+    async def ping(socket: ServerConnection) -> None:
+        await socket.send(WELCOME)
+        for quiet in (', "quiet": true', "", ', "quiet": true'):
+            await socket.send(f'{{"type": "ping"{quiet}}}')
+        async for text in socket:
+            said.append(json.loads(text)["type"])
+            if said[-1] == "join":
+                await socket.send(IN % "lobby")
+
+    async with serve(ping, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with holdfast.connect(url) as client, client.join("lobby") as room:
+            await anext(room)
+    assert said.count("pong") == 1
+
+
 async def test_of_a_crowd_a_hundred_are_known() -> None:
     async with flooded('{"type":"user_joined","room":"lobby","userId":"#","name":"x","roomSize":5}') as (room, _):
         assert [user.user_id for user in room.users] == [str(number) for number in range(100)]

@@ -72,6 +72,7 @@ WIRE = [
     (UserTyping("r", "u1", "Ann"), {"type": "user_typing", "room": "r", **ann}),
     (UserStoppedTyping("r", "u1", "Ann"), {"type": "user_stopped_typing", "room": "r", **ann}),
     (messages.Ping(), {"type": "ping"}),
+    (messages.Ping(quiet=True), {"type": "ping", "quiet": True}),
     (messages.Pong(), {"type": "pong"}),
     (Reply(7, True, msgspec.Raw(b'{"a":1}')), {"type": "reply", "ref": 7, "ok": True, "data": {"a": 1}}),
     (

@@ -53,6 +53,46 @@ def failed_with(engine: Protocol) -> int | None:
     return None if engine.close_sent is None else engine.close_sent.code
 
 
+PONG = Frame(Opcode.PONG, b"").serialize(mask=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "between"),
+    [
+        (b"", True),
+        (wire(SERVER, Frame(TEXT, b"hi")), True),
+        (wire(SERVER, Frame(TEXT, b"hi", fin=False)), True),  # a control frame may come there (RFC 6455 §5.4)
+        (wire(SERVER, Frame(TEXT, b"hi"))[:1], False),
+        (wire(SERVER, Frame(TEXT, b"hi"))[:2], False),
+        (wire(SERVER, Frame(TEXT, b"hi"))[:6], False),
+        (wire(SERVER, Frame(BINARY, b"x" * 200))[:3], False),
+        (wire(SERVER, Frame(BINARY, b"x" * 9))[:-1], False),
+        (PONG[:5], False),
+        (wire(SERVER, Frame(CLOSE, b"")), False),
+        (b"\x83\x00", False),
+    ],
+    ids=range(11),  # masks are different each time
+)
+def test_an_empty_pong_is_one_between_frames_only(before: bytes, between: bool) -> None:
+    engine = Strict(SERVER)
+    read(engine, before)
+    assert engine.is_pong(PONG) is between
+    if between:
+        assert [frame.opcode for frame in read(engine, PONG)] == [Opcode.PONG]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        b"", PONG[:5], PONG + b"\x81", PONG + PONG, Frame(PING, b"").serialize(mask=True),
+        Frame(Opcode.PONG, b"x").serialize(mask=True)[:6], Frame(Opcode.PONG, b"1234").serialize(mask=False),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_nothing_else_is_an_empty_pong(other: bytes) -> None:
+    assert not Strict(SERVER).is_pong(other)
+
+
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     """Cut into parts, some of which may be empty."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]

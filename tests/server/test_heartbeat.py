@@ -64,6 +64,13 @@ async def test_a_peer_that_never_says_a_word_is_gone_too(server: Server, raw_pee
     assert await connections(server) == 0
 
 
+async def test_who_is_pinged_in_words_beside_has_no_need_to_answer_them(server: Server) -> None:
+    async with await server.dial(subprotocols=["holdfast.1"]) as peer:
+        for _ in range(3):
+            assert await peer.until("ping") == {"type": "ping", "quiet": True}
+        assert await connections(server) == 1
+
+
 async def test_a_peer_that_is_stopped_is_gone(server: Server, raw_peer: Dial) -> None:
     # SIGSTOP: its kernel still acknowledges, so only the missing pong tells.
     program = (

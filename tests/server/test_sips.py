@@ -351,6 +351,7 @@ class Handled:
     def __init__(self, seconds: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
+        self.attention = attention()
         self.limits = Limits()
         self.codec = Codec()
         self.seconds = seconds

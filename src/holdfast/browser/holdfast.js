@@ -63,7 +63,7 @@ export class Backoff {
   }
 
   /** The next wait, as `peek` says; the attempt that comes after it is counted.
-   * @param {number} dice  @param {[number, number] | null} advice */
+   * @param {number} dice  @param {[number, number] | null} [advice] */
   next(dice, advice) {
     const delay = this.peek(dice, advice);
     this.tried();
@@ -71,7 +71,7 @@ export class Backoff {
   }
 
   /** The next wait; nothing is counted: what is planned may not come to be tried.
-   * @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+   * @param {number} dice  @param {[number, number] | null} [advice]  the server's word: after, spread; whoever welcomes
    * and sends away, again and again, makes nobody dial more often than by our own rule */
   peek(dice, advice) {
     const attempt = this.#failures + 1;
@@ -702,7 +702,7 @@ class Room extends Emitter {
 
   /** Let a while pass after a failure: longer each time. */
   wait() {
-    return new Promise((resolve) => setTimeout(resolve, 1000 * this.backoff.next(Math.random(), null).delay));
+    return new Promise((resolve) => setTimeout(resolve, 1000 * this.backoff.next(Math.random()).delay));
   }
 
   /** Who is here; `size` is how many, for of a crowd not all are named. */
@@ -742,7 +742,7 @@ class Room extends Emitter {
 /** @typedef {{status: LinkStatus, connected: User, error: Problem}} ClientEvents  What a client tells. */
 
 /** @param {number} least  @param {number} most  @param {any[]} values */
-const areWithin = (least, most, ...values) => values.every((value) => typeof value === "number" && value >= least && value <= most);
+const areWithin = (least, most, ...values) => values.every((value) => Number.isFinite(value) && value >= least && value <= most);
 
 /** Whether one can keep to what a server says of times, rates, names and secrets; it may throw. @param {any} message */
 function isBearable({ type, heartbeat, limits, roomKey = "", session = "-", token = "-", after_ms, spread_ms }) {
@@ -931,7 +931,7 @@ class Client extends Emitter {
     const deadline = earliest(machines.map((machine) => machine.deadline()));
     clearTimeout(this.#timer);
     if (deadline === null) return;
-    const wait = Math.max(0, 1000 * (deadline - now)) + 1;
+    const wait = 1000 * (deadline - now) + 1; // of what is due already, less than nothing, which is no time
     this.#timer = setTimeout(() => this.#tell(null), Math.min(wait, 2 ** 31 - 1)); // browsers count in 32 bits
   }
 
@@ -1084,7 +1084,7 @@ class Client extends Emitter {
         this.#welcome(message);
         break;
       case "ping":
-        this.say({ type: "pong" });
+        if (!message.quiet) this.say({ type: "pong" });
         break;
       case "goodbye":
         this.#tell({ type: "advised", after: message.after_ms / 1000, spread: message.spread_ms / 1000 });

@@ -380,8 +380,9 @@ class Client:
         match message:
             case messages.Connected():
                 self._connected(message)
-            case messages.Ping():
-                self._say(messages.Pong())
+            case messages.Ping(quiet):
+                if not quiet:
+                    self._say(messages.Pong())
             case messages.Goodbye(_, after_ms, spread_ms):
                 self._tell(link.Advised(after_ms / 1000, spread_ms / 1000))
             case messages.Error():

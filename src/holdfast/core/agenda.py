@@ -1,24 +1,25 @@
 """
 What is due, and when is the next thing due?
 
-A heap of (time, key) in which a key stands once: setting it again moves it. Moved and
-cancelled entries are dropped when they come up, so both cost nothing but a dict lookup.
+A page for each time, with the keys that are due then, and a heap of times: many connections
+are due at once, and cost one time. A key stands once; where it stood before it was moved or
+cancelled it is passed over, so both cost nothing but a dict lookup.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable, Iterator
-from itertools import count
 
 
 class Agenda:
     """Appointments by key."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Hashable]] = []
+        self._heap: list[float] = []  # the times of the pages
+        self._pages: dict[float, list[Hashable]] = {}  # of equal times, the first that was set comes first
         self._when: dict[Hashable, float] = {}
-        self._order = count()  # equal times come up in the order they were set; keys are never compared
+        self._dead = 0  # so many entries in the pages are passed over
 
     def __len__(self) -> int:
         return len(self._when)
@@ -28,28 +29,45 @@ class Agenda:
 
     def set(self, key: Hashable, when: float) -> None:
         """Make an appointment, or move it."""
+        self.cancel(key)
         self._when[key] = when
-        heapq.heappush(self._heap, (when, next(self._order), key))
-        if len(self._heap) > 2 * len(self._when) + 64:
-            self._heap = [(when, next(self._order), key) for key, when in self._when.items()]
-            heapq.heapify(self._heap)
+        self._enter(key, when)
+        if self._dead > len(self._when) + 64:
+            self._heap, self._pages, self._dead = [], {}, 0
+            for each, at in self._when.items():
+                self._enter(each, at)
 
     def cancel(self, key: Hashable) -> None:
         """Call it off, if there is one."""
-        self._when.pop(key, None)
+        if self._when.pop(key, None) is not None:
+            self._dead += 1
 
     def due(self, now: float) -> Iterator[Hashable]:
         """Take out every key whose time has come, earliest first."""
         while (when := self.next()) is not None and when <= now:
-            _, _, key = heapq.heappop(self._heap)
-            del self._when[key]
-            yield key
+            for key in self._pages[when]:
+                if self._when.get(key) == when:
+                    self.cancel(key)
+                    yield key
 
     def next(self) -> float | None:
         """Return when the next appointment is."""
         while self._heap:
-            when, _, key = self._heap[0]
-            if self._when.get(key) == when:
+            when = self._heap[0]
+            page = self._pages[when]
+            while page and self._when.get(page[-1]) != when:
+                page.pop()
+                self._dead -= 1
+            if page:
                 return when
             heapq.heappop(self._heap)
+            del self._pages[when]
         return None
+
+    def _enter(self, key: Hashable, when: float) -> None:
+        page = self._pages.get(when)
+        if page is None:
+            self._pages[when] = [key]
+            heapq.heappush(self._heap, when)
+        else:
+            page.append(key)

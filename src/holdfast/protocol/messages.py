@@ -75,8 +75,15 @@ class Sync(Struct, frozen=True, tag="sync"):
     since: str
 
 
-class Ping(Struct, frozen=True, tag="ping"):
-    """Are you there? (either direction)"""
+class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
+    """
+    Are you there? (either direction)
+
+    A server's is `quiet` beside a ping of the WebSocket, which is answered without it: it shows a script that the
+    server is there, and wants no answer.
+    """
+
+    quiet: bool = False
 
 
 class Pong(Struct, frozen=True, tag="pong"):

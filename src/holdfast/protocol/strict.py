@@ -13,7 +13,7 @@ from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Generator
 
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol
+from websockets.protocol import OPEN, Protocol
 from websockets.streams import StreamReader
 
 try:  # in C; what is in Python takes twenty times as long
@@ -27,6 +27,7 @@ _Utf8 = getincrementaldecoder("utf-8")
 _FIN, _COMPRESSED, _OPCODE = 0x80, 0x40, 0x0F
 _MASKED, _LENGTH = 0x80, 0x7F
 _MORE_LENGTH = {126: 2, 127: 8}
+_EMPTY_PONG = bytes((_FIN | Opcode.PONG, _MASKED))
 
 
 class Strict(Protocol):
@@ -42,6 +43,10 @@ class Strict(Protocol):
     def missing(self) -> int:
         """How many bytes have not come yet of a frame whose head has."""
         return self.reader.missing
+
+    def is_pong(self, data: bytes) -> bool:
+        """Whether that is an empty pong and nothing else, as nearly all is that comes from those who only listen."""
+        return len(data) == 6 and data[:2] == _EMPTY_PONG and self.reader.is_between and self.state is OPEN
 
     def parse(self) -> Generator[None]:
         """Parse what comes."""
@@ -91,6 +96,11 @@ class Reader(StreamReader):
         if self._is_text():
             return self._read_text(size)
         return super().read_exact(size)
+
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing has come of the next frame."""
+        return not self._head and not self.buffer
 
     @property
     def missing(self) -> int:

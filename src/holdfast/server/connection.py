@@ -20,7 +20,7 @@ from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.messages import Auth, ClientMessage, Error, Ping, Pong, ServerMessage
 from holdfast.server.auth import Identity
 from holdfast.server.rate import Allowance
-from holdfast.server.sips import NEXT_SHARE, Attention, attention
+from holdfast.server.sips import NEXT_SHARE, Attention
 
 if TYPE_CHECKING:
     from holdfast.server.hands import Hands
@@ -157,7 +157,7 @@ class Connection:
         self.write(frame.wire, (frame,))
 
     async def _handle(self) -> None:
-        here, share = attention(), 1.0
+        here, share = self.hands.attention, 1.0
         try:
             while self._waiting:
                 if self.full:

@@ -31,6 +31,7 @@ from holdfast.server.connection import Connection
 from holdfast.server.expulsions import Expulsions
 from holdfast.server.limits import Limits
 from holdfast.server.shared import Shared
+from holdfast.server.sips import attention
 from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
@@ -103,6 +104,7 @@ class Hands:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
+        self.attention = attention()
         self.connections: dict[Connection, None] = {}  # the oldest first
         self.draining = False  # for good
         self.refuses: str | None = None  # why nobody is taken in now

@@ -13,8 +13,6 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -68,31 +66,35 @@ class TcpKernel:
         """Return how many bytes the peer has acknowledged, of all that were ever written."""
         if self._fd < 0 or sys.platform != "linux":
             return None
-        with self._borrowed() as sock:
+        sock = self._borrowed()
+        try:
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        finally:
+            sock.detach()
         # struct tcp_info in linux/tcp.h: tcpi_bytes_acked (RFC 4898), since Linux 4.1
         return int(struct.unpack_from("=Q", info, 120)[0]) if len(info) >= 128 else None
 
     def wait_for_ever(self) -> None:
         """Do not end it because nothing is acknowledged."""
-        if self._fd >= 0 and sys.platform == "linux":
-            with self._borrowed() as borrowed:
-                borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+        if sys.platform == "linux":
+            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
     def reset_on_abort(self) -> None:
         """End with a reset."""
-        if self._fd >= 0:
-            with self._borrowed() as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._set(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    @contextmanager
-    def _borrowed(self) -> Iterator[socket.socket]:
+    def _set(self, level: int, option: int, value: int | bytes) -> None:
+        if self._fd >= 0:
+            sock = self._borrowed()
+            try:
+                sock.setsockopt(level, option, value)
+            finally:
+                sock.detach()
+
+    def _borrowed(self) -> socket.socket:
         """Borrow the socket from the transport, to ask it something: what uvloop hands out answers nothing."""
-        sock = socket.socket(fileno=self._fd)
-        try:
-            yield sock
-        finally:
-            sock.detach()
+        # Of which family it is makes no difference here, and Python would ask the kernel.
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=self._fd)
 
     def _ioctl(self, request: int) -> int:
         if self._fd < 0:

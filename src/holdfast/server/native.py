@@ -28,7 +28,7 @@ from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 from holdfast.server.kernel import kernel_of
 from holdfast.server.rate import Allowance
-from holdfast.server.sips import Sipping, attention
+from holdfast.server.sips import Sipping
 
 #: Under this name the ASGI scope of a WebSocket offers to hand its connection over.
 EXTENSION = "holdfast.takeover"
@@ -38,7 +38,7 @@ HIGH_WATER = CHUNK_BYTES
 LOW_WATER = CHUNK_BYTES // 4
 
 _PING = b"\x89\x00"
-_PING_TOO_IN_WORDS = _PING + Codec().encode(Ping()).wire
+_PING_TOO_IN_WORDS = _PING + Codec().encode(Ping(quiet=True)).wire
 _CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
 
 # The engine says "connection closed" at INFO for each of ten thousand.
@@ -58,7 +58,7 @@ class NativeConnection(Connection, Sipping):
         super().__init__(hands, knows_us=knows_us)
         limits = hands.limits
         self._transport = transport
-        self._attention = attention()
+        self._attention = hands.attention
         self._engine = Strict(SERVER, max_size=limits.message_bytes, logger=engine_logger)
         self._fragments: list[bytes] | None = None
         self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())
@@ -93,6 +93,9 @@ class NativeConnection(Connection, Sipping):
         if self._closing and self._engine.eof_sent:
             return
         if self.identity is None and not self._closing and not self.from_nobody(len(data)):
+            return
+        if self._engine.is_pong(data):
+            self._controlled()
             return
         self._engine.receive_data(data)
         for event in self._engine.events_received():
@@ -138,14 +141,17 @@ class NativeConnection(Connection, Sipping):
             case Opcode.PING | Opcode.PONG:
                 if frame.opcode is Opcode.PING:
                     self._transport.write(self._engine.writes.pop(0))  # its pong, before what follows is answered
-                if not self._control.take(self.hands.now()):
-                    self.refuse(CloseCode.TOO_FAST, "too many control frames")
+                self._controlled()
             case Opcode.CLOSE:
                 received = self._engine.close_rcvd
                 clean = received is not None and received.code in _CLEAN_CODES
                 self._closing = True
                 self.hands.lost(self, Ending.CLEAN if clean else Ending.UNCLEAN)
                 self._abort_soon()
+
+    def _controlled(self) -> None:
+        if not self._control.take(self.hands.now()):
+            self.refuse(CloseCode.TOO_FAST, "too many control frames")
 
     def _continued(self, frame: WireFrame) -> None:
         assert self._fragments is not None, "the engine checks the sequence (RFC 6455 §5.4)"

@@ -101,10 +101,12 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def _upgrade(self, *request: object) -> None:
         self._unset_keepalive_if_required()
+        sips = self.transport.get_protocol()
         super().handle_websocket_upgrade(*request)
         upgraded = self.transport.get_protocol()
         if isinstance(upgraded, WebSocketProtocol):
-            self.transport.set_protocol(Sips(upgraded))
+            sips.inner = upgraded
+            self.transport.set_protocol(sips)
             if self.by_httptools:
                 self.parser = None  # it knows us as we know it, so both would wait for the collector
 
