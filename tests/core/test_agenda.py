@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,14 +72,22 @@ def test_an_appointment_that_is_made_while_others_come_up_waits_for_its_own_time
     assert agenda.next() == 2.0
 
 
-def test_moving_an_appointment_for_ever_does_not_fill_the_memory() -> None:
+@pytest.mark.parametrize(
+    "when", [float, lambda time: 1e7, lambda time: float(time % 2)], ids=["on", "there", "to and fro"]
+)
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_moving_an_appointment_for_ever_does_not_fill_the_memory(
+    when: Callable[[int], float], is_cancelled: bool
+) -> None:
     agenda = Agenda()
     for key in range(10):
         agenda.set(key, 1e9)
-    for time in range(100_000):
-        agenda.set("typing", float(time))
-    assert len(agenda._heap) < 200
-    assert list(agenda.due(1e8)) == ["typing"]
+    for time in range(10_000):
+        agenda.set("typing", when(time))
+        if is_cancelled:
+            agenda.cancel("typing")
+    assert len(agenda._heap) + sum(map(len, agenda._pages.values())) < 200
+    assert list(agenda.due(1e8)) == ([] if is_cancelled else ["typing"])
     assert len(agenda) == 10
 
 

@@ -479,3 +479,21 @@ def test_short_intervals_have_shorter_grains() -> None:
     sea.open("mute", never)
     sea.run(5)
     assert 0.6 <= sea.dead["mute"] <= 0.6 + 2 * 0.01 + 1e-6
+
+
+def test_whoever_was_pinged_late_together_is_not_so_for_good() -> None:
+    beat = Heartbeat(30.0, 10.0)
+    beat.receive(Opened("ann", 0.500), 0.0)
+    beat.receive(Opened("bob", 0.506), 0.0)
+    assert beat.tick(15.3) == [Ping("ann"), Ping("bob")]
+    for peer in ("ann", "bob"):
+        beat.receive(Seen(peer, 15.4), 16.0)
+    assert beat.tick(45.0) == [Ping("ann")]
+    assert beat.tick(45.2) == [Ping("bob")]
+
+
+def test_many_are_pinged_at_few_times_of_their_own() -> None:
+    beat = Heartbeat(30.0, 10.0)
+    for number in range(1, 10_001):
+        beat.receive(Opened(number, number / 10_000), 0.0)
+    assert len(beat._agenda._pages) == 300

@@ -90,6 +90,7 @@ BUGS = (
         "store/sqlite_session.py",
         "raise OutcomeUnknown(\n",
         "raise StoreError(\n",
+        "tests/store/test_sqlite_session.py",
     ),
     Bug(
         "a change is acknowledged, and told, whatever becomes of the commit",
@@ -566,8 +567,8 @@ BUGS = (
     Bug(
         "who polls asks from where it began, again and again",
         "core/reader.py",
-        "self._positions[message.room] = decode_position(message.id, message.room)",
-        "decode_position(message.id, message.room)",
+        "                self._positions[message.room] = position\n",
+        "",
     ),
     Bug(
         "a snapshot takes the place of a join that has yet to be answered",
@@ -581,7 +582,21 @@ BUGS = (
         "core/reader.py",
         "elif position is not None and self._epoch != asked:",
         "elif position is not None and self._epoch == asked is None:",
-        "tests/core/test_reader.py",
+        "tests/spec",
+    ),
+    Bug(
+        "what has been moved is kept for ever",
+        "core/agenda.py",
+        "if self._dead > len(self._when) + 64:",
+        "if len(self._heap) > len(self._when) + 64:",
+        "tests/core/test_agenda.py",
+    ),
+    Bug(
+        "who was pinged late together with others is so for good",
+        "core/heartbeat.py",
+        "beat.next_ping += self._interval",
+        "beat.next_ping = running + self._interval",
+        "tests/core/test_heartbeat.py",
     ),
     # The server's hands.
     Bug(
@@ -730,6 +745,7 @@ BUGS = (
         "server/conversation.py",
         "messages.Problem(str(error), error.code)",
         'messages.Problem(str(error), "invalid")',
+        "tests/server/test_faults.py",
     ),
     Bug(
         "who comes back as a guest is another one",
@@ -1013,7 +1029,7 @@ BUGS = (
     Bug(
         "in a page, an answer that goes further than what came is the end of it",
         "browser/holdfast.js",
-        "return this.#beyond(message.cursor) > 0 ? this.#askOn() : { items: [] };",
+        "return this.#joined && this.#beyond(message.cursor) > 0 ? this.#askOn() : { items: [] };",
         "return { items: [] };",
         "tests/spec",
     ),

@@ -26,6 +26,7 @@ GOOD: list[list[Any]] = [
     [Resync("new", "e:7"), event(8), Resync("ahead", "e:2"), event(3)],
     [Resync("new", "e:7"), Resync("epoch", "f:2"), event(3, "f")],
     [Resync("new", "e:7"), Snapshot([], "e:8", "new"), event(9), Snapshot([], "e:10", "ahead"), event(11)],
+    [Snapshot([], "e:7", "new"), event(8), Snapshot([], "e:6", "trimmed"), event(7), event(8), event(9)],
     [Resync("new", "e:7"), event(8), Resync("trimmed", "f:2"), Resync("epoch", "e:8"), event(9)],
     [Resync("new", "e:7"), event(8), event(9), Resync("ahead", "e:7"), event(8), Resync("epoch", "f:0"), event(1, "f")],
 ]
@@ -59,10 +60,11 @@ BAD: list[tuple[list[Any], str]] = [
         for reason in ("epoch", "new", "chosen", "ahead", "nonsense")
     ),
     *(
-        ([Resync("new", "e:7"), event(8), item(reason, "e:7")], "start afresh at e:7: " + reason)
+        ([Resync("new", "e:7"), event(8), Resync(reason, "e:7")], "start afresh at e:7: " + reason)
         for reason in ("trimmed", "new", "chosen", "epoch")
-        for item in (Resync, lambda reason, cursor: Snapshot([], cursor, reason))
     ),
+    ([Resync("new", "e:7"), event(8), Snapshot([], "e:7", "chosen")], "start afresh at e:7: chosen"),
+    ([Snapshot([], "e:7", "new"), event(8), Snapshot([], "e:6", "trimmed"), event(8)], "missing"),
 ]
 
 

@@ -113,9 +113,11 @@ export class Reader {
     this.#wait = wait;
     this.#askedAt = now;
     this.#alarm = this.how === "stream" && this.#asked.size > 0 ? now + STREAM_SECONDS : null;
-    this.#epoch = [...this.#positions.values()].find((at) => at)?.epoch;
+    this.#epoch = undefined; // that of the first
     const offsets = [];
-    for (const [room, at] of this.#positions) if (at && at.epoch === this.#epoch) offsets.push(`${encodeURIComponent(room)}=${at.offset}`);
+    for (const [room, at] of this.#positions) {
+      if (at && at.epoch === (this.#epoch ??= at.epoch)) offsets.push(`${encodeURIComponent(room)}=${at.offset}`);
+    }
     const cursor = offsets[0] ? `${this.#epoch}:${offsets.join(";")}` : null;
     return [{ type: "ask", how: this.how, rooms: [...this.#positions.keys()], cursor, wait }];
   }
@@ -132,20 +134,24 @@ export class Reader {
       // It is the others' epoch that is gone: of its own it was not asked.
       if (at?.epoch === epoch && epoch !== this.#epoch) this.#wanted.set(room, this.#wanted.get(room) ?? this.#asked.get(room) ?? "sync");
       if (this.#wanted.has(room)) continue; // it is asked about anew
-      const reason = at && at.epoch !== epoch ? "epoch" : gaps.get(room);
-      if (reason || this.#asked.has(room)) effects.push({ type: "tell", message: this.#entered(room, reason, cursor) });
+      if (at && at.epoch !== epoch) gaps.set(room, "epoch");
+      if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
     }
     this.#epoch = epoch;
     for (const message of messages) {
       const room = message[this.roomKey];
       if (this.#wanted.has(room)) continue;
-      if (message.id !== undefined && this.#positions.has(room)) this.#positions.set(room, position(message.id, room));
+      if (message.id !== undefined && this.#positions.has(room)) {
+        const at = position(message.id, room);
+        if (at.epoch !== epoch) throw new Error(`${message.id} in ${epoch}`);
+        this.#positions.set(room, at);
+      }
       if (message.type !== "resync") effects.push({ type: "tell", message });
     }
     if (this.how === "stream" || this.#wait) this.#breaks = 0;
     for (const at of this.#positions.values()) reach += at?.offset ?? 0;
-    if (this.how === "stream") this.#alarm = this.#wanted.size > 0 ? now : null;
-    else if (this.#wanted.size > 0) effects.push(...this.#ask(now));
+    if (this.how === "stream") this.#alarm = this.#wanted.size ? now : null;
+    else if (this.#wanted.size) effects.push(...this.#ask(now));
     // Whatever it says, it would say it again at once. A poll of ours tells what is in the log: no broadcast is lost by it.
     else if (this.#wait && reach <= 0 && now < this.#askedAt + SHORT_SECONDS) this.#alarm = this.#askedAt + SHORT_SECONDS;
     else if (this.how === "held") effects.push(...this.#ask(now, HOLD_SECONDS));
@@ -392,7 +398,7 @@ export class HttpSocket {
           tell({ type: "answer", messages: messages.splice(0), cursor: fields.id }); // of several gaps, the last moves on
           answered = true;
         } else if (messages.length > ROOMS) {
-          throw new Error("more gaps than rooms, and no place to go on from");
+          throw new Error("more gaps than rooms");
         }
       }
     }

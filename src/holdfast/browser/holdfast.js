@@ -434,7 +434,7 @@ export class Replica {
         return { items: [message] };
       case "synced":
         this.#syncing = false;
-        return this.#beyond(message.cursor) > 0 ? this.#askOn() : { items: [] };
+        return this.#joined && this.#beyond(message.cursor) > 0 ? this.#askOn() : { items: [] };
       case "left": // not the answer to our own: who leaves has no copy any more
         break;
       case "presence":
@@ -1152,12 +1152,9 @@ class Client extends Emitter {
           if (isLost) room.replica.hold();
           const isHeeded = room.emit(item.type, /** @type {any} */ (item)) || room.snapshot;
           if (item.type === "resync" && item.reason !== "new" && !isHeeded) report(new Error(`${room.name}: ${item.reason}, and nobody listens to "resync"`));
-          room.emit("presence", room.users);
-          room.emit("typing", room.typing);
           this.#tellOutbox(room, { type: "ready", rate: this.#rate });
           if (isLost) this.#takeSnapshot(room, number, item.reason);
-          break;
-        }
+        } // and who is here
         case "presence":
         case "user_joined":
         case "user_left":

@@ -2,8 +2,8 @@
 What is due, and when is the next thing due?
 
 A page for each time, with the keys that are due then, and a heap of times: many connections
-are due at once, and cost one time. A key stands once; where it stood before it was moved or
-cancelled it is passed over, so both cost nothing but a dict lookup.
+are due at once, and cost one time. Where a key stood before it was moved or cancelled, it is
+passed over when that comes up, or forgotten when there is more of that than of what is due.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Agenda:
 
     def __init__(self) -> None:
         self._heap: list[float] = []  # the times of the pages
-        self._pages: dict[float, list[Hashable]] = {}  # of equal times, the first that was set comes first
+        self._pages: dict[float, list[Hashable]] = {}
         self._when: dict[Hashable, float] = {}
         self._dead = 0  # so many entries in the pages are passed over
 
@@ -43,7 +43,7 @@ class Agenda:
             self._dead += 1
 
     def due(self, now: float) -> Iterator[Hashable]:
-        """Take out every key whose time has come, earliest first."""
+        """Take out every key whose time has come, earliest first; of equal times, as a rule, the first that was set."""
         while (when := self.next()) is not None and when <= now:
             for key in self._pages[when]:
                 if self._when.get(key) == when:

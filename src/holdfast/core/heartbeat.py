@@ -14,6 +14,7 @@ to send one byte, whatever byte. It is judged only by what the server can have s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 from msgspec import Struct
@@ -122,7 +123,8 @@ class Heartbeat:
             case Opened(connection, phase):
                 if not self._beats:
                     self._ticked = now
-                beat = self._beats[connection] = _Beat(now - self._stalled + phase * self._interval)
+                first = now - self._stalled + phase * self._interval
+                beat = self._beats[connection] = _Beat(math.ceil(first / self._grain) * self._grain)
                 self._agenda.set(connection, beat.next_ping)
             case Ended(connection):
                 self._beats.pop(connection, None)
@@ -149,7 +151,7 @@ class Heartbeat:
                 beat.pinged = now
                 beat.mark = None
                 beat.deadline = running + self._timeout
-                beat.next_ping = running + self._interval
+                beat.next_ping += self._interval  # and not from now on: whoever was late together would stay so
                 self._agenda.set(connection, beat.deadline)
                 effects.append(Ping(connection))
             else:

@@ -13,6 +13,7 @@ from enum import Enum
 
 from msgspec import UNSET, Struct, UnsetType
 
+from holdfast.errors import Malformed
 from holdfast.protocol.cursor import MAX_ROOMS, Position, decode_cursor, decode_position, encode_cursor
 from holdfast.protocol.messages import (
     Error,
@@ -201,7 +202,10 @@ class Reader:
             if getattr(message, "room", None) in self._wanted:
                 continue
             if isinstance(message, Event) and message.id is not None and message.room in self._positions:
-                self._positions[message.room] = decode_position(message.id, message.room)
+                position = decode_position(message.id, message.room)
+                if position.epoch != self._epoch:
+                    raise Malformed(f"{message.id} is in an answer that ends in another epoch: {answer.cursor}")
+                self._positions[message.room] = position
             if not isinstance(message, Resync):
                 effects.append(Tell(message))
         if self.how is How.STREAM or self._wait:

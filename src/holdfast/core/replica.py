@@ -171,10 +171,10 @@ class Replica:
         match message:
             case Joined():
                 return self._enter(message)
-            case messages.Resync() if self._position is None:
-                return _NOTHING  # it is about to start afresh
             case messages.Resync(_, reason, cursor):
                 self._syncing = False
+                if self._position is None:
+                    return _NOTHING  # it is about to start afresh
                 self._position = decode_position(cursor, self.room)
                 return self._start(Resync(reason, cursor))
             case Synced(_, cursor, _):
@@ -237,7 +237,7 @@ class Replica:
         return Outcome((event,))
 
     def _is_behind(self, cursor: str) -> bool:
-        if self._paused or self._position is None:
+        if self._paused or not self._joined or self._position is None:
             return False
         there = decode_position(cursor, self.room)
         return there.epoch == self._position.epoch and there.offset > self._position.offset

@@ -83,7 +83,7 @@ class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
     server is there, and wants no answer.
     """
 
-    quiet: bool = False
+    quiet: object = False  # whatever a client says there is no business of the protocol's
 
 
 class Pong(Struct, frozen=True, tag="pong"):

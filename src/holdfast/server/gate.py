@@ -95,7 +95,7 @@ class Gate:
         """
         Return who makes a request; raises `Unauthorized`, `Forbidden`, or `Unavailable` while nobody is served.
 
-        Who comes in to listen may be one of too many, as on a WebSocket; who only asks for something is not.
+        Who comes in to listen may be one of too many, as on a WebSocket; who asks for something, or goes on, is not.
         """
         self.check_origin(request)
         if not self._hands.draining:  # else the last are still answered

@@ -93,8 +93,8 @@ class TcpKernel:
 
     def _borrowed(self) -> socket.socket:
         """Borrow the socket from the transport, to ask it something: what uvloop hands out answers nothing."""
-        # Of which family it is makes no difference here, and Python would ask the kernel.
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=self._fd)
+        # Said, and not left to Python to ask the kernel. Of which family it is makes no difference here.
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, self._fd)
 
     def _ioctl(self, request: int) -> int:
         if self._fd < 0:

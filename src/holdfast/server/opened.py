@@ -117,11 +117,12 @@ class OpenHub:
         return Follow(self.hands, self.store, identity, rooms, cursor, kind, multiplexed=multiplexed)
 
     async def admit_reader(
-        self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool
+        self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool, comes_in: bool = True
     ) -> tuple[Identity, Cursor | None]:
         """
         Return who wants to read these rooms, and from where on (`Last-Event-ID`, `?cursor=`), if they may.
 
+        Who goes on, and does not come in, is not one of too many that come at once.
         If they may not because of one of several, the request knows how a WebSocket says so (`web.refusal_of`).
         """
         if not 0 < len(rooms) <= self.limits.stream_rooms:
@@ -129,13 +130,16 @@ class OpenHub:
         if len(rooms) > 1 and len(encode_cursor(self.store.epoch, dict.fromkeys(rooms, MAX_OFFSET))) > MAX_LENGTH:
             raise Malformed("the names of these rooms are too long for one cursor; read them in two parts")
         identity = await self.hands.expulsions.outlast(
-            lambda identity: identity.user.user_id, lambda: self._identify_reader(request, rooms, multiplexed)
+            lambda identity: identity.user.user_id,
+            lambda: self._identify_reader(request, rooms, multiplexed=multiplexed, comes_in=comes_in),
         )
         text = request.headers.get("last-event-id") or request.query_params.get("cursor")
         return identity, decode_cursor(text) if text else None
 
-    async def _identify_reader(self, request: HTTPConnection, rooms: tuple[str, ...], multiplexed: bool) -> Identity:
-        identity = await self.gate.identify_request(request, comes_in=True)
+    async def _identify_reader(
+        self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool, comes_in: bool
+    ) -> Identity:
+        identity = await self.gate.identify_request(request, comes_in=comes_in)
         for room in rooms:
             try:
                 await self.check(identity.user, room, "read")

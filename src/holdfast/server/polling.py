@@ -54,7 +54,9 @@ async def _poll(
     opened: OpenHub, request: Request, rooms: tuple[str, ...], seconds: float, *, multiplexed: bool
 ) -> tuple[list[Event | Gap], str]:
     """Return what there is, if need be after so many seconds, and the cursor behind it."""
-    identity, cursor = await opened.admit_reader(request, rooms, multiplexed=multiplexed)
+    # Whoever waits for more from where they stand is here: all of a room ask anew whenever something is published.
+    goes_on = bool(seconds) and "cursor" in request.query_params
+    identity, cursor = await opened.admit_reader(request, rooms, multiplexed=multiplexed, comes_in=not goes_on)
     if len(opened.hands.streams) >= opened.limits.streams:
         raise TooMany("too many streams and polls are open")
     async with opened.follow(identity, rooms, cursor, "poll", multiplexed=multiplexed) as follow:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Protocol
 
 
@@ -32,12 +33,12 @@ class ThreadWorker:
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin."""
-        self._wanted = threading.Semaphore(0)
+        self._wanted: SimpleQueue[None] = SimpleQueue()  # a semaphore is in Python, and this is in C
         self._ended = False
 
         def run() -> None:
             while not self._ended:
-                self._wanted.acquire()
+                self._wanted.get()
                 work()
 
         self._thread = threading.Thread(target=run, name=self._name, daemon=True)
@@ -45,13 +46,13 @@ class ThreadWorker:
 
     def wake(self) -> None:
         """There is something to do."""
-        self._wanted.release()
+        self._wanted.put(None)
 
     async def stop(self) -> None:
         """Let it finish what it is at, and end."""
         if self._thread is not None:
             self._ended = True
-            self._wanted.release()
+            self.wake()
             await asyncio.to_thread(self._thread.join)
 
 

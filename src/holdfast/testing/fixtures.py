@@ -81,7 +81,9 @@ def _on(sea: Sea, function: Callable[..., Any]) -> Callable[..., Any]:
         def give(*args: Any, **kwargs: Any) -> Iterator[Any]:
             values: AsyncGenerator[Any] = function(*args, **kwargs)
             yield sea.run(anext(values))
-            sea.run(anext(values, None))
+            nothing = object()
+            if sea.run(anext(values, nothing)) is not nothing:
+                raise RuntimeError(f"{function.__name__} has more than one yield")
 
         return functools.wraps(function)(give)
 

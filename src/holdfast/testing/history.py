@@ -34,6 +34,7 @@ class History:
     Who starts afresh is told why, and that must be able to be true: within one epoch it never goes back, unless the log
     has never been where the client stands (`ahead`), what follows a `trimmed` position is newer, `epoch` names another
     log, `new` is told once, and `chosen` to those who have chosen it. Of an epoch that was left nothing is told again.
+    A `Snapshot` is as old as it is: what follows it is told from there.
     Whether something was trimmed, or what is told last was the last that there was, a client alone cannot know.
 
     Args:
@@ -83,7 +84,7 @@ class History:
 
     def _may_begin(self, reason: str, before: Position | None, after: Position, *, has_state: bool) -> bool:
         """Whether a client may be told to start afresh for this reason, as far as it can know."""
-        if goes_back(before, after):
+        if goes_back(before, after) and not has_state:
             return reason == "ahead"
         if reason == "chosen":
             return before is not None and not self._resumes
