@@ -5,7 +5,8 @@ What becomes of messages, and of who is here, when connections die silently: the
 
 Installs each system, in the version that is pinned in `systems/`, into a folder outside of the repository, runs every
 fault at every system, and puts the table into `bench/README.md`. With `--only` or `--fault` the other rows stay as they
-were measured before. `--quick` is a look: few listeners, short faults, nothing is written.
+were measured on this machine before; where none were, nothing is written. `--quick` is a look: few listeners, short
+faults, nothing is written.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and everything that was started is ended
     scale = QUICK if asked.quick else Scale()
     outcomes = asyncio.run(measure(install(systems, faults, asked.cache), asked.at_once, scale))
-    if asked.quick:
+    results = asked.cache / "results.json"
+    is_part = bool(asked.only or asked.fault)
+    if asked.quick or (is_part and not results.exists()):
         print(table.document(outcomes, " ".join(["run.py", *sys.argv[1:]])))
         return
-    kept = keep(outcomes, asked.cache / "results.json", fresh=not asked.only and not asked.fault)
+    kept = keep(outcomes, results, fresh=not is_part)
     write(kept)
     print(f"written: {DOCUMENT}")
 
@@ -96,6 +99,7 @@ def keep(outcomes: Sequence[Outcome], path: Path, *, fresh: bool) -> list[Outcom
     """Return these beside those of before."""
     before = [] if fresh or not path.exists() else [Outcome(**one) for one in json.loads(path.read_text())]
     kept = {(outcome.system, outcome.fault): outcome for outcome in [*before, *outcomes]}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([outcome.as_dict() for outcome in kept.values()], indent=1))
     return list(kept.values())
 

@@ -129,6 +129,13 @@ def test_every_kind_of_test_and_fixture_runs_in_the_sea(project: pytest.Pytester
     run(project, ALL_KINDS, plugins).assert_outcomes(passed=8)
 
 
+def test_a_fixture_with_two_yields_is_told_so(project: pytest.Pytester) -> None:
+    fixture = "import pytest\n@pytest.fixture\nasync def twice(sea):\n    yield 1\n    yield 2\n"
+    result = run(project, f"{fixture}\nasync def test_it(twice):\n    assert twice == 1\n")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines("*RuntimeError: twice has more than one yield*")
+
+
 @pytest.mark.parametrize("kind", ["async def", "def"])
 def test_who_forgets_indirect_is_told_so(project: pytest.Pytester, kind: str) -> None:
     test = f'import pytest\n@pytest.mark.parametrize("sea", range(2))\n{kind} test_it(sea):\n    pass\n'

@@ -481,6 +481,23 @@ def test_who_goes_on_for_ever_without_waiting_is_told_where(sea: Sea, monkeypatc
     assert "spins" in [entry.name for entry in caught.traceback]
 
 
+def test_an_endpoint_that_goes_on_for_ever_fails_the_test_whoever_answers_for_it(
+    sea: Sea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sea_module, "ENDLESS", 0.3)
+
+    async def spins(request: Request) -> Response:
+        while True:
+            await asyncio.sleep(0)
+
+    async def test() -> None:
+        server = sea.serve(Starlette(routes=[Route("/spins", spins)]))
+        assert (await server.get("/spins")).status_code == 500
+
+    with pytest.raises(Endless, match="no time has passed"):
+        sea.run(test())
+
+
 def test_threads_that_compute_go_on_for_as_long_as_they_need(sea: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sea_module, "ENDLESS", 0.05)
 

@@ -161,15 +161,16 @@ def expecting_an_end(
     """
     Raise an error, wherever that is, if the time of the loop stands still while a processor works for so many seconds.
 
-    Work during which `clock` hardly goes on is not counted.
+    Whoever catches it there has it raised here again. Work during which `clock` hardly goes on is not counted.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield  # signals are not for us
         return
     seen, glances = (loop.time(), clock()), GLANCES
+    raised: Endless | None = None
 
     def look(_: int, frame: FrameType | None) -> None:
-        nonlocal seen, glances
+        nonlocal seen, glances, raised
         now, worked = loop.time(), clock() - seen[1]
         if now != seen[0] or worked < seconds / 2:
             seen = now, clock()
@@ -177,7 +178,8 @@ def expecting_an_end(
             glances -= 1
             signal.setitimer(signal.ITIMER_VIRTUAL, GLANCE, seconds)
         else:
-            raise error(f"no time has passed in {seconds:g} s")
+            raised = error(f"no time has passed in {seconds:g} s")
+            raise raised
 
     before = signal.signal(signal.SIGVTALRM, look)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
@@ -186,6 +188,8 @@ def expecting_an_end(
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+    if raised is not None:
+        raise raised
 
 
 def _is_in_coroutine(frame: FrameType | None) -> bool:
