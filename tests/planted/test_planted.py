@@ -61,6 +61,8 @@ def test_what_is_said_of_how_many_there_are_is_true() -> None:
         (document, r"Of the (\d+) faults and roads", len(dict(faults_of(Plan()))) + len(roads_of(Plan()))),
         (document, r"of the (\d+) with\s+several servers", len(dict(faults_of(three))) + len(roads_of(three))),
         (readme, r"(\d+) that were made on purpose", len(BUGS)),
+        # Who makes another one runs all of them.
+        *((text, words, len(BUGS)) for text in (document, readme) for words in (r"(\d+) caught of", r"caught of (\d+)")),
     ):
         assert re.findall(words, text) == [str(count)], words
 
