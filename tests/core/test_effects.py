@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.core.effects import Close, Deliver, Effect, Effects, Read
 from holdfast.protocol.codec import Codec
-from holdfast.protocol.messages import Left, Ping, Pong
+from holdfast.protocol.messages import Left, Pong, ServerPing
 
 codec = Codec()
 
@@ -20,7 +20,7 @@ def test_they_are_returned_in_their_order_and_once(effects: Effects) -> None:
     read, close = Read("lobby", 5), Close("ann", 4001, "why")
     assert not effects
     effects.add(read)
-    effects.say("ann", Ping())
+    effects.say("ann", ServerPing())
     effects.add(close)
     assert effects
     first, said, last = effects.take()
@@ -40,8 +40,8 @@ def test_what_is_told_to_many_is_one_delivery(effects: Effects) -> None:
 
 
 def test_nothing_is_delivered_to_nobody_and_nobody_is_delivered_nothing(effects: Effects) -> None:
-    effects.tell((), Ping())
-    effects.deliver((), (codec.encode(Ping()),))
+    effects.tell((), ServerPing())
+    effects.deliver((), (codec.encode(ServerPing()),))
     effects.deliver(("ann",), ())
     assert effects.take() == []
 

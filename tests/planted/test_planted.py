@@ -16,6 +16,8 @@ from planted.run import MovedOn, copied, hunt, mistaken
 ROOT = Path(__file__).parents[2]
 HOLDFAST = ROOT / "src" / "holdfast"
 
+#: What is said of a run of all of them.
+CAUGHT = (r"(\d+) caught of", r"caught of (\d+)")
 #: Some that are caught at once, by what catches the others.
 QUICK = ("what a refused change has written stays", "a command is acknowledged before it is committed")
 
@@ -62,7 +64,7 @@ def test_what_is_said_of_how_many_there_are_is_true() -> None:
         (document, r"of the (\d+) with\s+several servers", len(dict(faults_of(three))) + len(roads_of(three))),
         (readme, r"(\d+) that were made on purpose", len(BUGS)),
         # Who makes another one runs all of them.
-        *((text, words, len(BUGS)) for text in (document, readme) for words in (r"(\d+) caught of", r"caught of (\d+)")),
+        *((text, words, len(BUGS)) for text in (document, readme) for words in CAUGHT),
     ):
         assert re.findall(words, text) == [str(count)], words
 

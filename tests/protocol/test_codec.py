@@ -476,7 +476,7 @@ SPOKEN = [
     messages.UserLeft("lobby", "ann", "Ann", 0),
     messages.UserTyping("lobby", "ann", "Ann"),
     messages.UserStoppedTyping("lobby", "ann", "Ann"),
-    messages.Ping(),
+    messages.ServerPing(),
     messages.Pong(),
     messages.Reply("r", True, {"n": [1, None]}),
     messages.Reply("r", False, error=messages.Problem("no", "invalid")),

@@ -71,8 +71,8 @@ WIRE = [
     (UserLeft("r", "u1", "Ann", 0), {"type": "user_left", "room": "r", **ann, "roomSize": 0}),
     (UserTyping("r", "u1", "Ann"), {"type": "user_typing", "room": "r", **ann}),
     (UserStoppedTyping("r", "u1", "Ann"), {"type": "user_stopped_typing", "room": "r", **ann}),
-    (messages.Ping(), {"type": "ping"}),
-    (messages.Ping(quiet=True), {"type": "ping", "quiet": True}),
+    (messages.ServerPing(), {"type": "ping"}),
+    (messages.ServerPing(quiet=True), {"type": "ping", "quiet": True}),
     (messages.Pong(), {"type": "pong"}),
     (Reply(7, True, msgspec.Raw(b'{"a":1}')), {"type": "reply", "ref": 7, "ok": True, "data": {"a": 1}}),
     (

@@ -55,16 +55,16 @@ export declare class Backoff {
     /** A link that died young twice in a row is still failing. @param {number} now */
     lost(now: number): void;
     /** The next wait, as `peek` says; the attempt that comes after it is counted.
-     * @param {number} dice  @param {[number, number] | null} advice */
-    next(dice: number, advice: [number, number] | null): {
+     * @param {number} dice  @param {[number, number] | null} [advice] */
+    next(dice: number, advice?: [number, number] | null): {
         attempt: number;
         ceiling: number;
         delay: number;
     };
     /** The next wait; nothing is counted: what is planned may not come to be tried.
-     * @param {number} dice  @param {[number, number] | null} advice  the server's word: after, spread; whoever welcomes
+     * @param {number} dice  @param {[number, number] | null} [advice]  the server's word: after, spread; whoever welcomes
      * and sends away, again and again, makes nobody dial more often than by our own rule */
-    peek(dice: number, advice: [number, number] | null): {
+    peek(dice: number, advice?: [number, number] | null): {
         attempt: number;
         ceiling: number;
         delay: number;
@@ -111,6 +111,7 @@ export declare class Replica {
     #private;
     room: string;
     resume: boolean;
+    stuck: boolean;
     /** @type {Map<string, User>} */ users: Map<string, User>;
     /** @type {Map<string, User>} */ typing: Map<string, User>;
     size: number;
@@ -259,6 +260,8 @@ declare class Room extends Emitter<RoomEvents> {
     /** @param {Client} client  @param {Replica} replica  @param {Snapshot | undefined} snapshot */
     constructor(client: Client, replica: Replica, snapshot: Snapshot | undefined);
     get name(): string;
+    /** Let a while pass after a failure: longer each time. */
+    wait(): Promise<any>;
     /** Who is here; `size` is how many, for of a crowd not all are named. */
     get users(): User[];
     get size(): number;

@@ -380,7 +380,7 @@ class Client:
         match message:
             case messages.Connected():
                 self._connected(message)
-            case messages.Ping(quiet):
+            case messages.ServerPing(quiet):
                 if not quiet:
                     self._say(messages.Pong())
             case messages.Goodbye(_, after_ms, spread_ms):

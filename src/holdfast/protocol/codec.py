@@ -69,7 +69,7 @@ _SPOKEN: dict[str, type[Any]] = {
     "user_left": messages.UserLeft,
     "user_typing": messages.UserTyping,
     "user_stopped_typing": messages.UserStoppedTyping,
-    "ping": messages.Ping,
+    "ping": messages.ServerPing,
     "pong": messages.Pong,
     "reply": messages.Reply,
     "goodbye": messages.Goodbye,

@@ -75,15 +75,8 @@ class Sync(Struct, frozen=True, tag="sync"):
     since: str
 
 
-class Ping(Struct, frozen=True, tag="ping", omit_defaults=True):
-    """
-    Are you there? (either direction)
-
-    A server's is `quiet` beside a ping of the WebSocket, which is answered without it: it shows a script that the
-    server is there, and wants no answer.
-    """
-
-    quiet: object = False  # whatever a client says there is no business of the protocol's
+class Ping(Struct, frozen=True, tag="ping"):
+    """Are you there? (from a client)"""
 
 
 class Pong(Struct, frozen=True, tag="pong"):
@@ -231,6 +224,17 @@ class Reply(Struct, frozen=True, tag="reply", omit_defaults=True):
     error: Problem | UnsetType = UNSET
 
 
+class ServerPing(Struct, frozen=True, tag="ping", omit_defaults=True):
+    """
+    Are you there? (from the server, at every heartbeat)
+
+    It is `quiet` beside a ping of the WebSocket, which is answered without it: it shows a script that the server is
+    there, and wants no answer.
+    """
+
+    quiet: bool = False
+
+
 class Goodbye(Struct, frozen=True, tag="goodbye"):
     """Come back after `after_ms` + U(0, `spread_ms`) milliseconds."""
 
@@ -250,7 +254,7 @@ class Error(Struct, frozen=True, tag="error"):
 
 ServerMessage = (
     Connected | Joined | Left | Synced | Resync | Presence | PresenceChanges | UserJoined | UserLeft
-    | UserTyping | UserStoppedTyping | Ping | Pong | Reply | Goodbye | Error
+    | UserTyping | UserStoppedTyping | ServerPing | Pong | Reply | Goodbye | Error
 )  # fmt: skip
 
 

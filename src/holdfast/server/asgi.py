@@ -18,7 +18,7 @@ from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Error, Ping
+from holdfast.protocol.messages import Error, ServerPing
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 
@@ -97,7 +97,7 @@ class AsgiConnection(Connection):
     def ping(self) -> None:
         """Send a ping in words; one of the protocol is the server's to send."""
         if self.knows_us and self.identity is not None:
-            self.say(Ping())
+            self.say(ServerPing())
 
     def look(self) -> Seen:
         """Return that it lives: the verdict is the server's."""

@@ -22,7 +22,7 @@ from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Error, Ping, ServerMessage
+from holdfast.protocol.messages import Error, ServerMessage, ServerPing
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
@@ -38,7 +38,7 @@ HIGH_WATER = CHUNK_BYTES
 LOW_WATER = CHUNK_BYTES // 4
 
 _PING = b"\x89\x00"
-_PING_TOO_IN_WORDS = _PING + Codec().encode(Ping(quiet=True)).wire
+_PING_TOO_IN_WORDS = _PING + Codec().encode(ServerPing(quiet=True)).wire
 _CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
 
 # The engine says "connection closed" at INFO for each of ten thousand.
