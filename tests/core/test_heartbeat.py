@@ -497,3 +497,23 @@ def test_many_are_pinged_at_few_times_of_their_own() -> None:
     for number in range(1, 10_001):
         beat.receive(Opened(number, number / 10_000), 0.0)
     assert len(beat._agenda._pages) == 300
+
+
+def test_pings_that_were_missed_are_not_made_up_for() -> None:
+    """On a slow link a ping may take longer to arrive than it is to the next one."""
+    beat = Heartbeat(30.0, 10.0)
+    beat.receive(Opened("ann", 1.0), 0.0)
+    assert beat.tick(30.0) == [Ping("ann")]
+    beat.receive(Pinged("ann", 1_000, 0), 30.0)
+    for now in range(31, 200):
+        beat.tick(float(now))
+        beat.receive(Seen("ann", None, acknowledged=now), float(now))
+    beat.receive(Seen("ann", 200.0), 200.0)
+    assert beat.tick(200.1) == [Ping("ann")]
+    beat.tick(210.2)
+    beat.receive(Seen("ann", 200.2), 210.2)
+    assert beat.tick(210.3) == [Ping("ann")]  # it is its time again
+    beat.tick(220.4)
+    beat.receive(Seen("ann", 210.4), 220.4)
+    assert beat.tick(239.9) == []
+    assert beat.tick(240.0) == [Ping("ann")]

@@ -387,8 +387,8 @@ BUGS = (
     Bug(
         "who is pinged has half the time to answer",
         "core/heartbeat.py",
-        "                beat.deadline = running + self._timeout\n                beat.next_ping",
-        "                beat.deadline = running + self._timeout / 2\n                beat.next_ping",
+        "                beat.deadline = running + self._timeout\n                # The next",
+        "                beat.deadline = running + self._timeout / 2\n                # The next",
     ),
     Bug(
         "a server that stood still judges by the time in which it did",
@@ -594,7 +594,7 @@ BUGS = (
     Bug(
         "who was pinged late together with others is so for good",
         "core/heartbeat.py",
-        "beat.next_ping += self._interval",
+        "beat.next_ping += self._interval * (1 + (running - beat.next_ping) // self._interval)",
         "beat.next_ping = running + self._interval",
         "tests/core/test_heartbeat.py",
     ),

@@ -151,7 +151,8 @@ class Heartbeat:
                 beat.pinged = now
                 beat.mark = None
                 beat.deadline = running + self._timeout
-                beat.next_ping += self._interval  # and not from now on: whoever was late together would stay so
+                # The next of its own times, and not so long from now: whoever was late together would stay so.
+                beat.next_ping += self._interval * (1 + (running - beat.next_ping) // self._interval)
                 self._agenda.set(connection, beat.deadline)
                 effects.append(Ping(connection))
             else:
