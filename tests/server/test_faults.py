@@ -87,23 +87,26 @@ async def test_without_a_file_left_the_dead_are_noticed_all_the_same(app_folder:
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 100
 
 
-async def test_who_speaks_before_the_handshake_is_answered_is_not_let_in(server: Server) -> None:
+async def test_who_speaks_before_the_handshake_is_answered_is_not_let_in(app_folder: Path) -> None:
+    nobody_is_answered = APP.replace("asyncio.sleep(0.3)", "asyncio.Event().wait()")
+    (app_folder / "faulty.py").write_text(nobody_is_answered)
     early = Frame(Opcode.TEXT, b'{"type":"ping"}').serialize(mask=True)
     head = (
         b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     loop = asyncio.get_running_loop()
-    for sent in ([head, early * 20], [head, early[:3]], [head + early], [head[:-9], head[-9:] + early[:3]]):
-        with socket.create_connection(("127.0.0.1", server.port)) as sock:
-            sock.setblocking(False)
-            for part in sent:
-                await loop.sock_sendall(sock, part)
-                await asyncio.sleep(0.05)
-            async with asyncio.timeout(5):
-                with suppress(ConnectionError):
-                    assert await loop.sock_recv(sock, 100) == b""
-    assert "Traceback" not in server.log.read_text()
+    with Server(app_folder, "serve", "faulty:app") as server:
+        for sent in ([head, early * 20], [head, early[:3]], [head + early], [head[:-9], head[-9:] + early[:3]]):
+            with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                sock.setblocking(False)
+                for part in sent:
+                    await loop.sock_sendall(sock, part)
+                    await asyncio.sleep(0.05)
+                async with asyncio.timeout(5):
+                    with suppress(ConnectionError):
+                        assert await loop.sock_recv(sock, 100) == b""
+        assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("speed", ["--no-speed", "--speed"])

@@ -24,13 +24,43 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 DATA = random.Random(8192).randbytes(2 * 1024 * 1024)
 
 
+class Clock:
+    """A time that passes when a test says so: what is decided by it is decided so on every machine."""
+
+    seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def spend(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    """What those who are listened to in this test take their time of."""
+    clock = Clock()
+    here = attention()
+    here._now = clock.now  # before anything was noted of a turn
+    here._began = clock.now()
+    return clock
+
+
+def spend(seconds: float) -> None:
+    """Be busy for so long."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
 class Hearer:
     """What is told of what comes in: it takes its time, and may hold back or resume whenever it likes."""
 
     read_paused = False
     seconds = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, spend: Callable[[float], None] = spend) -> None:
+        self.spend = spend
         self.heard: list[bytes] = []
         self.ended = asyncio.get_running_loop().create_future()
         self.transport: Any = None
@@ -40,9 +70,7 @@ class Hearer:
 
     def data_received(self, data: bytes) -> None:
         self.heard.append(data)
-        until = time.perf_counter() + self.seconds
-        while time.perf_counter() < until:
-            pass
+        self.spend(self.seconds)
 
     def eof_received(self) -> None:
         assert b"".join(self.heard) == DATA, "the end came before something"
@@ -212,8 +240,8 @@ def reads(protocol: Sipping, data: bytes) -> None:
     protocol.buffer_updated(len(data))
 
 
-async def test_what_costs_nothing_is_told_at_once() -> None:
-    hearer = Hearer()
+async def test_what_costs_nothing_is_told_at_once(clock: Clock) -> None:
+    hearer = Hearer(clock.spend)
     hearer.transport = Link(sips := Sips(hearer))
     sips.connection_made(hearer.transport)
     reads(sips, DATA[: READ_BYTES - 1])
@@ -221,8 +249,8 @@ async def test_what_costs_nothing_is_told_at_once() -> None:
     assert not hearer.transport.is_paused
 
 
-async def test_what_is_left_goes_to_whoever_has_the_connection_then() -> None:
-    first, second = Hearer(), Hearer()
+async def test_what_is_left_goes_to_whoever_has_the_connection_then(clock: Clock) -> None:
+    first, second = Hearer(clock.spend), Hearer(clock.spend)
     first.seconds = TURN_SECONDS * 2
     link: Any = Link(sips := Sips(first))
     sips.connection_made(link)
@@ -234,8 +262,8 @@ async def test_what_is_left_goes_to_whoever_has_the_connection_then() -> None:
     assert not link.is_paused
 
 
-async def test_whoever_waits_is_not_read_though_somebody_resumes_it() -> None:
-    hearer = Hearer()
+async def test_whoever_waits_is_not_read_though_somebody_resumes_it(clock: Clock) -> None:
+    hearer = Hearer(clock.spend)
     hearer.seconds = TURN_SECONDS * 2
     link: Any = Link(sips := Sips(hearer))
     sips.connection_made(link)
@@ -247,8 +275,8 @@ async def test_whoever_waits_is_not_read_though_somebody_resumes_it() -> None:
     assert link.is_paused
 
 
-async def test_whoever_holds_back_is_not_read_when_all_is_told() -> None:
-    hearer = Hearer()
+async def test_whoever_holds_back_is_not_read_when_all_is_told(clock: Clock) -> None:
+    hearer = Hearer(clock.spend)
     hearer.seconds = TURN_SECONDS * 2
     link: Any = Link(sips := Sips(hearer))
     sips.connection_made(link)
@@ -259,7 +287,7 @@ async def test_whoever_holds_back_is_not_read_when_all_is_told() -> None:
     assert link.is_paused
 
 
-async def test_a_large_message_is_no_more_work_than_a_small_one() -> None:
+async def test_a_large_message_is_no_more_work_than_a_small_one(clock: Clock) -> None:
     """The inside of a frame is taken at once, and not looked at again with each sip."""
 
     class Native(Sipping):
@@ -280,8 +308,6 @@ async def test_a_large_message_is_no_more_work_than_a_small_one() -> None:
     wire = Frame(Opcode.TEXT, b"x" * 60_000).serialize(mask=True)
     native = Native()
     reads(native, wire * 4)
-    while native._transport.is_paused:  # type: ignore[attr-defined] # on a machine that is busy
-        await asyncio.sleep(0)
     assert len(native.sips) <= 5
     assert len(native._engine.events_received()) == 4
     assert native.missing == 0
@@ -348,7 +374,8 @@ class Said(Connection):
 class Handled:
     """The hands of such connections: each message takes its time, and is noted."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, spend: Callable[[float], None] = spend) -> None:
+        self.spend = spend
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.attention = attention()
@@ -363,9 +390,7 @@ class Handled:
         return self.tasks[-1]
 
     async def handle(self, connection: Connection, message: Any) -> None:
-        until = time.perf_counter() + self.seconds
-        while time.perf_counter() < until:
-            pass
+        self.spend(self.seconds)
         self.handled.append((connection, message.data["number"]))
 
 
@@ -413,8 +438,8 @@ def test_however_many_say_much_at_once_who_says_little_waits_for_a_few_of_their_
     assert max(turns) < 2 * ALL_SECONDS + 10 * TURN_SECONDS  # a message of each would be 40 ms, all of them 800
 
 
-async def test_who_ends_while_it_waits_in_line_leaves_nobody_there() -> None:
-    hands: Any = Handled(TURN_SECONDS)
+async def test_who_ends_while_it_waits_in_line_leaves_nobody_there(clock: Clock) -> None:
+    hands: Any = Handled(TURN_SECONDS, clock.spend)
     first, second = (Said(hands, knows_us=True) for _ in range(2))
     for each in (first, second):
         each.say_all(10)
