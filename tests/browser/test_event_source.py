@@ -41,7 +41,10 @@ LISTEN = """() => {
   source.addEventListener("said", (event) => { const { room, n } = JSON.parse(event.data); heard[room].push(n); });
   source.addEventListener("resync", (event) => { const { room, reason } = JSON.parse(event.data);
     gaps.push([room, reason]); });
-  window.until = async (isSo) => { while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 20)); };
+  window.until = async (isSo) => {
+    for (const end = performance.now() + 60_000; !isSo(); await new Promise((resolve) => setTimeout(resolve, 20)))
+      if (performance.now() > end) throw Error(`never: ${isSo}`);
+  };
 }"""
 
 

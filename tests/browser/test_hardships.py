@@ -46,7 +46,10 @@ async () => {
     target.removeEventListener = function (type, ...rest) { count(type, -1); return remove.call(this, type, ...rest); };
   }
   window.connect = connect;
-  window.until = async (isSo) => { while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 20)); };
+  window.until = async (isSo) => {
+    for (const end = performance.now() + 60_000; !isSo(); await new Promise((resolve) => setTimeout(resolve, 20)))
+      if (performance.now() > end) throw Error(`never: ${isSo}`);
+  };
 }
 """
 

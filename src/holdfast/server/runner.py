@@ -40,8 +40,10 @@ logger = logging.getLogger("holdfast.server")
 USER_TIMEOUT = 40.0
 #: Newcomers that the kernel keeps, until it is their turn …
 QUEUE = 2048
-#: … and that are taken in before anybody else has theirs.
+#: … and that are taken in before anybody else has theirs: by asyncio, …
 ACCEPTS = 100
+#: … and by uvloop, which takes in one for each listener: a crowd of newcomers costs a third more if it has one only.
+LISTENERS = 16
 #: Files that are open beside the connections: the store, listeners, whatever the application opens.
 FILES = 1_000
 
@@ -56,16 +58,21 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_listening: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_listening = on_listening
+        self._listeners: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
-        asyncio.get_running_loop().set_exception_handler(_complain)
-        await super().startup(sockets)
-        for listener in sockets or ():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_complain)
+        self._listeners = list(sockets or ())
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            self._listeners += [listener.dup() for listener in self._listeners for _ in range(LISTENERS - 1)]
+        await super().startup(self._listeners)
+        for listener in self._listeners:
             listener.listen(QUEUE)
         duty = crew.duty()
         if self.started and duty is not None:
-            duty.report(asyncio.get_running_loop())
+            duty.report(loop)
         elif self.started:
             self._on_listening()
 
@@ -91,11 +98,11 @@ class Server(uvicorn.Server):
         if not all(hub.is_alone for hub in hubs):
             for server in self.servers:
                 server.close()
-            for listener in sockets or ():
+            for listener in self._listeners:
                 listener.close()
         await asyncio.gather(*(hub.hand_over() for hub in hubs))
         await asyncio.sleep(0)
-        await super().shutdown(sockets)
+        await super().shutdown(self._listeners)
 
     def hubs(self) -> tuple[Hub, ...]:
         """Return those whose people it sends away when it ends: all that are open in this process."""

@@ -1,0 +1,57 @@
+"""Who comes is let in soon, whoever else comes at the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+
+from holdfast.server.runner import LISTENERS, Server, listen
+
+
+class Newcomer(asyncio.Protocol):
+    """One that was let in."""
+
+    def __init__(self, server_state: Any, **_: Any) -> None:
+        self._crowd = server_state.connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._crowd.add(self)
+
+    def shutdown(self) -> None:
+        """Go on (uvicorn): it ends with its peer."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._crowd.discard(self)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_those_who_come_at_once_are_let_in_together(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> None:
+        (listener,) = listen("127.0.0.1", 0, user_timeout=40.0)
+        address = listener.getsockname()
+        config = uvicorn.Config(lambda: None, http=Newcomer, lifespan="off", log_level="critical")  # type: ignore[arg-type]
+        config.load()
+        server = Server(config, lambda: None)
+        server.lifespan = config.lifespan_class(config)
+        crowd = server.server_state.connections
+        with ExitStack() as held:
+            for _ in range(LISTENERS):
+                held.enter_context(socket.create_connection(address))
+            await server.startup([listener])
+            for _ in range(4):
+                await asyncio.sleep(0)
+            let_in = len(crowd)
+        await server.shutdown([listener])
+        assert let_in == LISTENERS
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
