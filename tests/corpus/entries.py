@@ -165,7 +165,7 @@ def document() -> str:
         "",
         "After each attack on a server an honest client is served at once and a new one let in; tasks, timers, sockets, files, threads, rooms",
         "and people are as many as before; nothing was logged as a failure; a few MiB of memory were taken at most; and no turn of",
-        "the event loop has taken more than 50 ms. That is measured inside the server, in CPU time of the loop's thread",
+        "the event loop has taken more than 50 ms (where hundreds come or speak in one moment, 100: they are served in turns). That is measured inside the server, in CPU time of the loop's thread",
         "(`time.thread_time`): on a machine that others use too, the clock would measure them. A turn in which nothing is computed,",
         "as when a disk is waited for, it does not see. That each of these is seen is tested too, by planting it",
         "(`test_probe.py`). Of the Python client the same is asked, in its own process, but for one: the library that it stands on",

@@ -21,6 +21,45 @@ def test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second(target: Tar
         assert time.monotonic() - began < 2.0
 
 
+ROOMS = ",".join(f"room-{number}" for number in range(32))
+CROWD = 700
+#: Of one turn, where a crowd of them in one would take several times that. What one peer does may take half.
+CROWDED = 0.1
+
+
+@pytest.mark.parametrize(
+    ("asked", "body"),
+    [
+        pytest.param(None, b"", id="WebSockets"),
+        pytest.param(f"GET /events?rooms={ROOMS}", b"", id="event streams"),
+        pytest.param(f"GET /poll?rooms={ROOMS}&wait=0", b"", id="polls of many rooms"),
+        pytest.param("GET /poll?room=lobby&wait=0", b"", id="polls of one room"),
+        pytest.param("POST /send", b'{"type":"auth"}', id="messages"),
+    ],
+)
+def test_hundreds_who_come_in_one_moment_are_let_in_in_turns(either: Target, asked: str | None, body: bytes) -> None:
+    head = f"{asked} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with either.attacked(memory=100_000, longest=CROWDED), ExitStack() as held:
+        crowd = [held.enter_context(either.raw()) for _ in range(CROWD)]
+        either.freeze()
+        for peer in crowd:
+            peer.send(either.upgrade() if asked is None else head + body)
+        either.thaw()
+        for peer in crowd:
+            peer.until(b"\r\n\r\n", 10.0)
+
+
+def test_hundreds_who_say_something_in_one_moment_are_heard_in_turns(either: Target) -> None:
+    with either.attacked(memory=100_000, longest=CROWDED) as honest, ExitStack() as held:
+        crowd = [held.enter_context(either.peer()) for _ in range(CROWD)]
+        for said in (say(type="join", room="lobby"), say(type="echo", ref=1), say(type="leave", room="lobby")):
+            either.freeze()
+            for peer in crowd:
+                peer.send(said)
+            either.thaw()
+            works(honest)
+
+
 @pytest.mark.long
 def test_a_thousand_slow_handshakes_are_all_ended_in_time(either: Target) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

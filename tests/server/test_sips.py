@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.limits import Limits
-from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips, attention
+from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, InTurn, Sipping, Sips, attention
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -285,6 +287,39 @@ async def test_whoever_holds_back_is_not_read_when_all_is_told(clock: Clock) -> 
     while sips.is_waiting:
         await asyncio.sleep(0)
     assert link.is_paused
+
+
+async def test_what_is_small_waits_too_when_others_have_had_the_turn(clock: Clock) -> None:
+    crowd = [Hearer(clock.spend) for _ in range(40)]
+    links: list[Any] = []
+    for hearer in crowd:
+        hearer.seconds = ALL_SECONDS / 8
+        links.append(Link(sips := Sips(hearer)))
+        sips.connection_made(links[-1])
+    for link in links:
+        reads(link.protocol, b"hello")
+    turns = []
+    while not all(hearer.heard for hearer in crowd):
+        turns.append(sum(map(len, (hearer.heard for hearer in crowd))))
+        await asyncio.sleep(0)
+    assert turns[0] <= 17
+    assert max(after - before for before, after in pairwise(turns)) <= 17  # in a turn whose begin nobody has noted
+    assert not any(link.is_paused for link in links)
+
+
+async def test_of_many_requests_some_are_begun_in_each_turn(clock: Clock) -> None:
+    begun: list[float] = []
+
+    async def app(*_: object) -> None:
+        begun.append(turn)
+        clock.spend(ALL_SECONDS / 8)
+
+    requests, turn = [asyncio.create_task(InTurn(app)({}, None, None)) for _ in range(40)], 0  # type: ignore[arg-type]
+    while len(begun) < 40:
+        await asyncio.sleep(0)
+        turn += 1
+    assert max(Counter(begun).values()) <= 17
+    await asyncio.gather(*requests)
 
 
 async def test_a_large_message_is_no_more_work_than_a_small_one(clock: Clock) -> None:

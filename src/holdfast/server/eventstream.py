@@ -65,6 +65,7 @@ class EventStream(StreamingResponse):
 
 
 async def _stream(opened: OpenHub, follow: Follow) -> AsyncIterator[str]:
+    await opened.hands.attention.when_left()  # all who come at once are there by now
     yield _retry(RETRY) + 'data: {"type":"connected"}\n\n'
     if not follow.has_gaps:
         yield f"id: {follow.cursor}\n\n"  # an id alone: from here on a reconnect resumes, even if nothing happens

@@ -254,6 +254,7 @@ class Hands:
         self._asked[room] = (watchers + 1, newest)
         try:
             span = await self._ask_span(room)
+            await self.attention.when_left()  # all who have asked are answered in one turn
         finally:
             watchers, newest = self._asked.pop(room)
             if watchers > 1:

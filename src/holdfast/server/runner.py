@@ -32,6 +32,7 @@ from holdfast.server.crew import CLOSE_SECONDS, Crew
 from holdfast.server.hub import Hub, open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.requests import Unambiguous, http_protocol
+from holdfast.server.sips import InTurn
 from holdfast.server.websocket import WebSocketProtocol
 
 logger = logging.getLogger("holdfast.server")
@@ -214,7 +215,7 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -
         backlog=ACCEPTS,
     )
     config.load()
-    config.loaded_app = Unambiguous(config.loaded_app)
+    config.loaded_app = InTurn(Unambiguous(config.loaded_app))
     return config
 
 

@@ -4,11 +4,12 @@ How long is one connection listened to before it is the others' turn?
 asyncio reads up to 256 KiB in one turn of the loop, uvloop megabytes. In that there is room for many thousand frames,
 or chunks of a body, each with nothing in it: nobody else is heard until the last one has been looked at. So what is
 read is looked at in sips. What has cost little when it is all gone, as one large message does, has cost one turn; else
-the rest waits for the next one, and nothing more is read until then. So does whatever is large when all that was large
-has been listened to for long enough in one turn, however many say it. What is small, as nearly everything is, does not.
+the rest waits for the next one, and nothing more is read until then. So does everything that comes when those who came
+before have been listened to for long enough in one turn.
 
 What a few small messages lead to can be much all the same, in a room with many people. So whoever has said several
 waits in line before the next one is handled, once that takes long; in each turn of the loop, the first in line go on.
+So does each request: it is read and answered for some tenths of a millisecond, and hundreds may come at once.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import time
 from itertools import islice
 from typing import Any, cast
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 #: What is read at once: as much as asyncio does.
 READ_BYTES = 256 * 1024
 #: What is looked at at once. The most laborious 8 KiB that we know of take some 15 ms.
 SIP_BYTES = 8 * 1024
-#: Less than this is looked at at once, whoever waits: a request, or a few messages.
+#: Less than this is looked at whole: a request, or a few messages.
 SMALL_BYTES = 1024
 #: After this the rest waits: some hundred small messages, or several of the largest.
 TURN_SECONDS = 0.002
@@ -75,12 +78,10 @@ class Sipping(asyncio.BufferedProtocol):
         """Take in what was read (asyncio)."""
         attention = self._attention
         data = bytes(attention.buffer[:nbytes])
-        if self._transport in attention.waiting:
+        if self._transport in attention.waiting or not attention.is_left():
             attention.wait(self._transport, data)
         elif nbytes < SMALL_BYTES:
             self.data_received(data)
-        elif not attention.is_left():
-            attention.wait(self._transport, data)
         elif (rest := attention.sip(self._transport, data)) or (nbytes == READ_BYTES and attention.reads_on):
             attention.wait(self._transport, rest)
 
@@ -117,6 +118,11 @@ class Attention:
         if not self.waiting:
             self.loop.call_soon(self._go_on)
         self.waiting[transport] = self.waiting.get(transport, b"") + data  # perhaps somebody else has resumed it
+
+    async def when_left(self) -> None:
+        """Return now if there is any of it, else when there is."""
+        if not self.is_left():
+            await self.turn()
 
     async def turn(self) -> None:
         """Wait in line until there is some of it, in another turn."""
@@ -244,3 +250,15 @@ class Sips(Sipping):
     def resume_writing(self) -> None:
         """Pass it on."""
         self.inner.resume_writing()
+
+
+class InTurn:
+    """An ASGI app whose requests wait in line, where many come at once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on when it is its turn (ASGI)."""
+        await attention().when_left()
+        await self._app(scope, receive, send)
