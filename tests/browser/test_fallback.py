@@ -202,6 +202,27 @@ async def test_where_there_is_no_websocket_none_is_tried(start_board: StartBoard
     assert set(told) == {"live"}
 
 
+LATE = """
+const now = Date.now, begin = now(), later = setTimeout; // a hundred times as fast
+Date.now = () => begin + 100 * (now() - begin);
+globalThis.setTimeout = (work, ms, ...what) => later(work, ms / 100, ...what);
+const told = [];
+const { connect } = await import("./holdfast.js");
+let asked = 0; // the first time, it fails when the answer to the second is in use
+const token = () => ++asked === 1 ? new Promise((_, fail) => setTimeout(fail, 90_000, "too late")) : Promise.resolve(null);
+const client = connect(process.argv[1], { token });
+client.on("status", ({ detail }) => told.push([detail, client.status.reason]));
+later(() => process.stdout.write(`${JSON.stringify(told)}\\n`, () => process.exit()), 2000);
+"""
+
+
+@needs_node
+async def test_a_token_that_does_not_come_is_asked_for_again(start_board: StartBoard) -> None:
+    (told,) = await printed(LATE, f"{start_board().url}/ws")
+    assert ["waiting", "no token: it does not come"] in told
+    assert told[-1] == ["live", ""]
+
+
 IN_PIECES = """
 import { HttpSocket, Reader } from "./holdfast-http.js";
 globalThis.fetch = async () => new Response(new ReadableStream({

@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 import holdfast
 from holdfast import Closed, ConcurrencyError, Event, Forbidden, Resync, State, Unavailable
 from holdfast.client.room import WAITING
+from holdfast.core import link
 from peers import Server, StartBoard
 
 APP = """
@@ -70,6 +71,27 @@ async def test_without_a_link_a_message_is_refused_and_not_kept() -> None:
     async with holdfast.connect("http://localhost:9") as client, client.join("board-1") as room:
         with pytest.raises(Unavailable, match="no link"):
             await room.send("typing")
+
+
+async def test_a_token_that_does_not_come_is_asked_for_again(
+    start_board: StartBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "TOKEN_SECONDS", 0.2)
+    server = start_board()
+    known = (await server.post("/login", {"name": "Ann"}))["data"]
+    asked: list[asyncio.Future[str]] = []
+
+    async def token() -> str:
+        asked.append(asyncio.get_running_loop().create_future())
+        return await asked[-1] if len(asked) == 1 else known["token"]
+
+    async with holdfast.connect(server.url, token=token) as client:
+        async with asyncio.timeout(10):
+            await client.ready()
+        assert client.user is not None
+        assert client.user.name == "Ann"
+        assert len(asked) == 2
+        assert asked[0].cancelled()
 
 
 async def test_a_closed_client_says_so_to_whoever_joins(start_board: StartBoard) -> None:

@@ -23,6 +23,7 @@
 const CEILINGS = [1, 2, 4, 8, 16, 30];
 const FLOOR = 0.25;
 const STABLE_AFTER = 10;
+const TOKEN_SECONDS = 60;
 const GREETING_SECONDS = 10;
 const MOVE_AGAIN_SECONDS = 2;
 const PROBE_SECONDS = 3;
@@ -245,7 +246,10 @@ export class Link {
     if (this.#alarm === null || now < this.#alarm) return [];
     const late = now - this.#alarm > LATE_SECONDS; // the machine slept: that says nothing about the server
     if (this.state === "waiting") return this.#step({ type: "rung" }, now, dice);
-    if (this.state === "authorizing") return this.#step({ type: "authorized" }, now, dice);
+    if (this.state === "authorizing") {
+      const hurried = this.#alarm === this.#dialedAt + FLOOR;
+      return this.#step(hurried ? { type: "authorized" } : { type: "lost", reason: "no token: it does not come" }, now, dice);
+    }
     if (this.state === "live" && now < this.#heardAt + this.#silence) {
       this.#alarm = this.#heardAt + this.#silence;
       return [];
@@ -285,7 +289,7 @@ export class Link {
     if (!["live", "probing"].includes(after)) this.#roads.trialAt = this.#moveAt = null;
     switch (after) {
       case "authorizing":
-        this.#alarm = null;
+        this.#alarm = now + TOKEN_SECONDS;
         this.#set(after);
         effects.push({ type: "authorize", fresh: this.#refused });
         break;
@@ -456,7 +460,7 @@ export class Replica {
 
   /** Take in the answer to a join. @param {Message} message  @returns {Message} */
   #enter(message) {
-    if (this.#joined) throw new Error("joined twice");
+    if (this.#joined || (message.recovered && message.cursor !== this.cursor)) throw new Error("not asked");
     const known = this.#position !== null;
     this.#joined = true;
     this.#position = position(message.cursor, this.room);
@@ -617,12 +621,12 @@ export class Outbox {
 
 /** Return a clock of seconds that counts sleep, and never goes back when somebody sets the wall's. */
 function forwardClock() {
-  let wall = Date.now() / 1000;
-  let now = wall;
+  let wall = Date.now();
+  let now = 0;
   return () => {
     const then = wall;
-    wall = Date.now() / 1000;
-    return (now += Math.max(0, wall - then));
+    wall = Date.now();
+    return (now += Math.max(0, wall - then) / 1000);
   };
 }
 
@@ -973,7 +977,7 @@ class Client extends Emitter {
       else if (token === undefined && fresh) this.#token = null; // as another guest, then
       this.#tell({ type: "authorized" });
     } catch (error) {
-      this.#tell({ type: "lost", code: 1006, reason: `no token: ${error}` });
+      if (this.#link.state === "authorizing") this.#tell({ type: "lost", reason: `no token: ${error}` });
     }
   }
 
@@ -1211,7 +1215,8 @@ class Client extends Emitter {
 
 /**
  * @typedef {object} Options
- * @property {string | (() => Promise<string>)} [token]  who you are; a function is asked again, once, after 4001
+ * @property {string | (() => Promise<string>)} [token]  who you are; a function is asked again, once, after 4001, and in
+ *   the next attempt if it has not answered after 60 s
  * @property {"resume" | "snapshot"} [recover]  "snapshot": start afresh after each reconnect
  * @property {boolean} [jitter]  without it, the delays are exactly 1, 2, 4, 8, 16, 30, 30 … seconds
  * @property {string} [roomKey]  what the room's field is called, until the server says it

@@ -71,7 +71,8 @@ def connect(
 
     Args:
         url: Of the WebSocket: `ws://localhost:8000/live/ws`.
-        token: Who you are. A function is asked again, once, when the server no longer takes its token.
+        token: Who you are. A function is asked again, once, when the server no longer takes its token; and in the next
+            attempt if it has not returned after 60 s.
         recover: `"resume"` is sent what it missed; `"snapshot"` starts afresh after each reconnect.
         snapshot: Called whenever there is a start afresh; then rooms yield `Snapshot` instead of `Resync`.
         jitter: Without it, the delays before the attempts are exactly 1, 2, 4, 8, 16, 30, 30 … seconds.
@@ -113,6 +114,7 @@ class Client:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
+        self._authorizing: asyncio.Task[None] | None = None
         self._watchers: dict[asyncio.Event, None] = {}
 
     # What an application uses.
@@ -286,7 +288,9 @@ class Client:
         for effect in effects:
             match effect:
                 case link.Authorize(fresh):
-                    self._spawn(self._authorize(fresh))
+                    if self._authorizing is not None:
+                        self._authorizing.cancel()  # nobody waits for its token any more
+                    self._authorizing = self._spawn(self._authorize(fresh))
                 case link.Dial(road):
                     self._road = self._dial(road)
                 case link.Move():  # beside the road that carries

@@ -21,6 +21,8 @@ from holdfast.core.backoff import CEILINGS, FLOOR, Backoff, Delay
 from holdfast.core.roads import Road, Roads
 from holdfast.protocol.codes import CloseCode, may_return
 
+#: For a token: what it is fetched from may have fallen silent, too. Somebody may have to type a password.
+TOKEN_SECONDS = 60.0
 #: From dialing to `connected`. One deadline for both: an upgrade that never says hello would hang.
 GREETING_SECONDS = 10.0
 #: An answer to a probe.
@@ -301,8 +303,11 @@ class Link:
         match self.state:
             case State.WAITING:
                 return self._step(_Rung(), now, dice, None)
-            case State.AUTHORIZING:
+            case State.AUTHORIZING if self._alarm == self._dialed_at + FLOOR:
                 return self._step(Authorized(), now, dice, None)
+            case State.AUTHORIZING:
+                lost = Lost(CloseCode.ABNORMAL, "no token: it does not come")
+                return self._step(lost, now, dice, lost)
             case State.LIVE if now < self._heard_at + self._silence:
                 self._alarm = self._heard_at + self._silence
                 return []
@@ -353,7 +358,7 @@ class Link:
     # What it means to come into a state.
 
     def _authorize(self, before: State, now: float, dice: float, lost: Lost | None) -> list[LinkEffect]:
-        self._alarm = None
+        self._alarm = now + TOKEN_SECONDS
         self._set(State.AUTHORIZING)
         return [Authorize(self._refused)]
 

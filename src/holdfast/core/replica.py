@@ -199,9 +199,11 @@ class Replica:
         """Take in the answer to a join."""
         if self._joined:
             raise Malformed("joined: nobody has asked to join")
-        known = self._position is not None
+        position, known = decode_position(message.cursor, self.room), self._position is not None
+        if message.recovered and position != self._position:
+            raise Malformed("joined: it does not go on from where was asked")  # who believed it would miss what is between
         self._joined = True
-        self._position = decode_position(message.cursor, self.room)
+        self._position = position
         self.users = {}
         _meet(self.users, message.users)
         self.size = message.room_size
