@@ -124,18 +124,18 @@ export class Reader {
 
   /** @param {Message[]} messages  @param {string} cursor  @param {number} now  @returns {ReaderEffect[]} */
   #answered(messages, cursor, now) {
-    let reach = 0; // of all rooms together, beyond where they stood: who is led back and forth gets no further
+    let reach = 0; // of all rooms, beyond where they stood: who is led back and forth, or on by gaps, gets no further
     const gaps = new Map(messages.filter(({ type }) => type === "resync").map((gap) => [gap[this.roomKey], gap.reason]));
     /** @type {ReaderEffect[]} */
     const effects = [];
     const [epoch] = cursor.split(":");
     for (const [room, at] of this.#positions) {
-      reach -= at?.offset ?? 0;
       // It is the others' epoch that is gone: of its own it was not asked.
       if (at?.epoch === epoch && epoch !== this.#epoch) this.#wanted.set(room, this.#wanted.get(room) ?? this.#asked.get(room) ?? "sync");
-      if (this.#wanted.has(room)) continue; // it is asked about anew
       if (at && at.epoch !== epoch) gaps.set(room, "epoch");
-      if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
+      if (this.#wanted.has(room)); // it is asked about anew
+      else if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
+      reach -= Math.max(at?.offset ?? 0, this.#positions.get(room)?.offset ?? 0);
     }
     this.#epoch = epoch;
     for (const message of messages) {

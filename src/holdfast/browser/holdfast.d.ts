@@ -318,7 +318,8 @@ declare class Client extends Emitter<ClientEvents> {
 }
 export type Options = {
     /**
-     * who you are; a function is asked again, once, after 4001
+     * who you are; a function is asked again, once, after 4001, and in
+     * the next attempt if it has not answered after 60 s
      */
     token?: string | (() => Promise<string>);
     /**
@@ -340,7 +341,8 @@ export type Options = {
 };
 /**
  * @typedef {object} Options
- * @property {string | (() => Promise<string>)} [token]  who you are; a function is asked again, once, after 4001
+ * @property {string | (() => Promise<string>)} [token]  who you are; a function is asked again, once, after 4001, and in
+ *   the next attempt if it has not answered after 60 s
  * @property {"resume" | "snapshot"} [recover]  "snapshot": start afresh after each reconnect
  * @property {boolean} [jitter]  without it, the delays are exactly 1, 2, 4, 8, 16, 30, 30 … seconds
  * @property {string} [roomKey]  what the room's field is called, until the server says it

@@ -169,9 +169,9 @@ class Reader:
         for known in (self._positions, self._wanted, self._asked):
             known.pop(room, None)
 
-    def _reach(self) -> int:
-        """Return how far all of them stand: who is led back and forth gets no further."""
-        return sum(position.offset for position in self._positions.values() if position is not None)
+    def _offsets(self) -> dict[str, int]:
+        """Return how far they stand."""
+        return {room: 0 if position is None else position.offset for room, position in self._positions.items()}
 
     def _ask(self, now: float, wait: float = 0.0) -> list[ReaderEffect]:
         self._asked |= self._wanted
@@ -186,7 +186,7 @@ class Reader:
         return [Ask(self.how, tuple(self._positions), cursor, wait)]
 
     def _answered(self, answer: Answer, now: float) -> list[ReaderEffect]:
-        reach = self._reach()
+        stood = self._offsets()
         gaps = {message.room: message.reason for message in answer.messages if isinstance(message, Resync)}
         asked, self._epoch = self._epoch, decode_cursor(answer.cursor).epoch
         for room, position in self._positions.items():
@@ -198,6 +198,8 @@ class Reader:
         for room in [room for room in self._positions if room in self._asked or room in gaps]:
             if room not in self._wanted:  # else it is asked about anew
                 effects.append(Tell(self._entered(room, gaps.get(room, UNSET), answer.cursor)))
+        # Who is led back and forth, or on by nothing but gaps, gets no further.
+        reach = sum(max(stood[room], offset) for room, offset in self._offsets().items())
         for message in answer.messages:
             if getattr(message, "room", None) in self._wanted:
                 continue
@@ -214,7 +216,7 @@ class Reader:
             self._alarm = now if self._wanted else None
         elif self._wanted:
             effects += self._ask(now)
-        elif self._wait and self._reach() <= reach and now < self._asked_at + SHORT_SECONDS:
+        elif self._wait and sum(self._offsets().values()) <= reach and now < self._asked_at + SHORT_SECONDS:
             # Whatever it says, it would say it again at once. A poll of ours tells what is in the log: no broadcast
             # is lost by it.
             self._alarm = self._asked_at + SHORT_SECONDS
