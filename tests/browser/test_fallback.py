@@ -209,7 +209,8 @@ globalThis.setTimeout = (work, ms, ...what) => later(work, ms / 100, ...what);
 const told = [];
 const { connect } = await import("./holdfast.js");
 let asked = 0; // the first time, it fails when the answer to the second is in use
-const token = () => ++asked === 1 ? new Promise((_, fail) => setTimeout(fail, 90_000, "too late")) : Promise.resolve(null);
+const late = new Promise((_, fail) => setTimeout(fail, 90_000, "too late"));
+const token = async () => (++asked === 1 ? late : null);
 const client = connect(process.argv[1], { token });
 client.on("status", ({ detail }) => told.push([detail, client.status.reason]));
 later(() => process.stdout.write(`${JSON.stringify(told)}\\n`, () => process.exit()), 2000);
@@ -221,6 +222,28 @@ async def test_a_token_that_does_not_come_is_asked_for_again(start_board: StartB
     (told,) = await printed(LATE, f"{start_board().url}/ws")
     assert ["waiting", "no token: it does not come"] in told
     assert told[-1] == ["live", ""]
+
+
+SET_BACK = """
+const { connect } = await import("./holdfast.js");
+const now = Date.now;
+let dials = 0;
+class Nowhere {
+  constructor() {
+    if (++dials === 2) process.stdout.write("2\\n", () => process.exit());
+    setTimeout(() => this.onclose({ code: 1006, reason: "" }));
+  }
+  close() {}
+}
+const client = connect("ws://localhost/ws", { WebSocket: Nowhere, jitter: false });
+client.on("status", ({ state }) => state === "waiting" && (Date.now = () => now() - 3_600_000));
+setTimeout(() => process.exit(), 10_000);
+"""
+
+
+@needs_node
+async def test_a_clock_that_is_set_back_by_an_hour_delays_nothing() -> None:
+    assert await printed(SET_BACK) == [2]
 
 
 IN_PIECES = """

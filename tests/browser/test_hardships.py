@@ -208,6 +208,15 @@ async def test_a_socket_that_never_closes_is_abandoned(page: Page, server: Serve
     assert await page.evaluate("heard") == [1, 2]
 
 
+async def test_a_page_that_the_browser_keeps_aside_has_no_link_until_it_is_shown_again(page: Page) -> None:
+    await page.evaluate("() => { window.client = connect('/ws'); }")
+    await page.evaluate("until(() => client.status.state === 'live')")
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    assert await page.evaluate("client.status.detail") == "paused"
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    await page.evaluate("until(() => client.status.state === 'live')")
+
+
 @pytest.mark.long
 async def test_whoever_is_closed_listens_to_the_browser_no_more(page: Page) -> None:
     await page.evaluate("() => { window.client = connect('/ws'); }")

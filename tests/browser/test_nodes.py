@@ -121,3 +121,46 @@ setTimeout(() => process.exit(1), 9000);
 @needs_node
 async def test_a_link_that_ends_while_another_is_opened_beside_it_ends_with_that() -> None:
     assert await printed(BESIDE) == [[3, 3, 1]]
+
+
+#: The server sends this one away when it is asked for something, and never answers on this link.
+CARRIED_OVER = """
+const { connect } = await import("./holdfast.js");
+const sockets = [], heard = [];
+
+class Socket {
+  readyState = 0;
+  constructor() {
+    this.number = sockets.push(this);
+    setTimeout(() => this.onopen({}, (this.readyState = 1)));
+  }
+  say(message) {
+    setTimeout(() => this.readyState === 1 && this.onmessage({ data: JSON.stringify(message) }));
+  }
+  send(text) {
+    const { type, since, ref } = JSON.parse(text);
+    heard.push([this.number, type]);
+    if (type === "auth") this.say({ type: "connected", session: "s", roomKey: "room", user: { userId: "u", name: "U" },
+      heartbeat: { interval: 30, timeout: 10 }, limits: { messagesPerSecond: 50 } });
+    if (type === "join") this.say({ type: "joined", room: "lobby", cursor: "e:0", recovered: Boolean(since), users: [],
+      roomSize: 0 });
+    if (type === "add") this.say(this.number === 1 ? { type: "goodbye", reason: "restart", after_ms: 0, spread_ms: 0 }
+      : { type: "reply", ref, ok: true, data: "added" });
+  }
+  close() {
+    this.readyState = 3;
+  }
+}
+const room = connect("ws://localhost/ws", { WebSocket: Socket, token: "t" }).join("lobby");
+room.on("resync", async () => {
+  console.log(JSON.stringify(await room.command("add", {})));
+  console.log(JSON.stringify(heard.filter(([_, type]) => type === "add")));
+  process.exit();
+});
+setTimeout(() => process.exit(1), 9000);
+"""
+
+
+@needs_node
+async def test_what_was_not_answered_before_a_move_is_asked_again_behind_it() -> None:
+    assert await printed(CARRIED_OVER) == ["added", [[1, "add"], [2, "add"]]]

@@ -91,9 +91,13 @@ async def test_a_key_is_its_users_and_those_without_a_name_share_theirs(hub: Hub
     assert await notes(hub) == 6
 
 
-async def test_one_key_for_two_messages_is_a_mistake(hub: Hub) -> None:
-    await send(hub, type="note", text="x", key="k")
-    answer = await send(hub, type="note", text="y", key="k")
+@pytest.mark.parametrize(
+    "other", [{"text": "y"}, {"room": "attic"}, {"type": "refused"}], ids=lambda other: next(iter(other))
+)
+async def test_one_key_for_two_messages_is_a_mistake(hub: Hub, other: dict[str, str]) -> None:
+    message = {"type": "note", "room": "lobby", "text": "x", "key": "k"}
+    await send(hub, **message)
+    answer = await send(hub, **{**message, **other})
     assert (answer.status_code, "another command" in answer.json()["error"]) == (422, True)
     assert await notes(hub) == 2
 

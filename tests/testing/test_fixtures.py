@@ -129,6 +129,43 @@ def test_every_kind_of_test_and_fixture_runs_in_the_sea(project: pytest.Pytester
     run(project, ALL_KINDS, plugins).assert_outcomes(passed=8)
 
 
+DECORATED = """
+import functools, os
+
+def prepared(test):
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        os.environ["PREPARED"] = "yes"
+        return test(*args, **kwargs)
+    return run
+
+def judged(test):
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        async def judge():
+            await test(*args, **kwargs)
+            raise AssertionError("what the decorator looks at")
+        return judge()
+    return run
+
+@prepared
+async def test_prepared(sea):
+    assert os.environ.pop("PREPARED") == "yes"
+    await sea.sleep(1)
+
+@judged
+async def test_judged(sea):
+    await sea.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("plugins", PLUGINS)
+def test_what_is_wrapped_around_a_test_stays_around_it(project: pytest.Pytester, plugins: str) -> None:
+    result = run(project, DECORATED, plugins)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*AssertionError: what the decorator looks at"])
+
+
 def test_a_fixture_with_two_yields_is_told_so(project: pytest.Pytester) -> None:
     fixture = "import pytest\n@pytest.fixture\nasync def twice(sea):\n    yield 1\n    yield 2\n"
     result = run(project, f"{fixture}\nasync def test_it(twice):\n    assert twice == 1\n")

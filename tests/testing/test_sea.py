@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Self, cast
 
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import holdfast
-from holdfast import ConcurrencyError, Event, Hub, Item, Resync, Room, User
+from holdfast import ConcurrencyError, Event, Forbidden, Hub, Item, Resync, Room, User
 from holdfast.server.hub import open_hubs
 from holdfast.testing import History, Sea, SeaClient, SeaRoom, Violation, threads
 from holdfast.testing import sea as sea_module
@@ -195,6 +195,54 @@ def test_a_slow_reader_is_told_later(sea: Sea) -> None:
             assert texts(told) == [str(number) for number in range(2000)]
 
     sea.run(test())
+
+
+def test_a_reader_is_as_slow_as_the_slowest_that_was_asked_for(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            sea.slow_reader(ann, 10)
+            sea.slow_reader(ann, 1)
+            await server.post("/say?text=one")
+            await sea.sleep(9)
+            assert told.data == []
+            await sea.sleep(2)
+            assert texts(told) == ["one"]
+
+    sea.run(test())
+
+
+def test_a_history_says_why_it_is_told_nothing_more(sea: Sea) -> None:
+    async def test() -> None:
+        server = sea.serve(an_app())
+        async with sea.connect(server) as ann, ann.join("lobby") as room:
+            told = await sea.history(room)
+            await server.post("/say?text=one")
+            await sea.sleep(1)
+            assert told.ended is None
+            await cast(Hub, server.hubs()[0]).remove(cast(User, ann.user).user_id, "lobby")
+            await server.post("/say?text=two")
+            await sea.sleep(1)
+            assert texts(told) == ["one"]
+            assert isinstance(told.ended, Forbidden)
+
+    sea.run(test())
+
+
+def test_a_task_that_takes_no_notice_of_its_end_is_named() -> None:
+    async def stubborn() -> None:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async def test() -> None:
+        sea.loop.create_task(stubborn())
+        await sea.sleep(1)
+
+    sea = Sea()
+    with pytest.raises(RuntimeError, match=r"half an hour later: .*stubborn"), sea:
+        sea.run(test())
 
 
 def test_whoever_gives_up_reading_while_slow_has_missed_nothing(sea: Sea) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial, wraps
+from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
@@ -44,15 +45,28 @@ def simulate(*options: str) -> str:
     return done.stdout
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
+#: Servers, seeds, faults in each, and how many of the kinds may be missing.
+SLICES = [(1, 24, 20, 1), (3, 18, 20, 3), (2, 24, 20, 3)]
+
+
 @pytest.mark.parametrize(
-    ("nodes", "seeds", "faults", "unseen"),
-    [(1, 24, 20, 1), (3, 18, 20, 3), pytest.param(2, 24, 20, 3, marks=pytest.mark.long)],
+    ("nodes", "seeds", "faults", "unseen"), [*SLICES[:2], pytest.param(*SLICES[2], marks=pytest.mark.long)]
 )
 def test_in_a_slice_nothing_is_wrong_and_most_of_it_happens(nodes: int, seeds: int, faults: int, unseen: int) -> None:
     said = simulate(f"--seeds={seeds}", f"--faults={faults}", f"--nodes={nodes}", "--jobs=1")
     assert f"0 wrong in {seeds} seeds" in said
     never = said.partition("this never happened: ")[2]
     assert never.count(",") + bool(never) <= unseen, never
+
+
+def test_what_is_said_of_the_slices_is_true() -> None:
+    (_, one, _, few), (_, three, _, several), (_, two, _, missing) = SLICES
+    said = " ".join(PAGE.read_text().split())
+    assert f"are {one} runs with one server and {three} with three" in said
+    assert f"no more than {['no', 'one'][few]} may be missing there" in said
+    assert f"with several servers no more than {several}." in said
+    assert f"are {two} with two servers (no more than {missing} missing)" in said
 
 
 @pytest.mark.long

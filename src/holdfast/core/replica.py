@@ -201,7 +201,7 @@ class Replica:
             raise Malformed("joined: nobody has asked to join")
         position, known = decode_position(message.cursor, self.room), self._position is not None
         if message.recovered and position != self._position:
-            raise Malformed("joined: it does not go on from where was asked")  # who believed it would miss what is between
+            raise Malformed("joined: it does not go on from where was asked")  # what is between would be missed
         self._joined = True
         self._position = position
         self.users = {}

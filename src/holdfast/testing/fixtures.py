@@ -45,10 +45,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     sea, test = pyfuncitem.funcargs.get("sea"), pyfuncitem.obj
     if isinstance(sea, int):
         pytest.fail('parametrize("sea", …) gives this test a seed, and no sea: add indirect=True', pytrace=False)
-    inside = test if inspect.iscoroutinefunction(test) else getattr(test, "__wrapped__", None)  # as pytest-asyncio does
-    if not isinstance(sea, Sea) or not inspect.iscoroutinefunction(inside):
+    if not isinstance(sea, Sea):
         return (yield)
-    pyfuncitem.obj = _on(sea, inside)
+    pyfuncitem.obj = _on(sea, _as_written(test))
     try:
         return (yield)
     finally:
@@ -74,8 +73,14 @@ def pytest_fixture_setup(
         return (yield)
 
 
+def _as_written(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a test without what pytest-asyncio has wrapped around it, and with what anybody else has."""
+    is_theirs = getattr(test, "__globals__", {}).get("__name__", "").partition(".")[0] == "pytest_asyncio"
+    return test.__wrapped__ if is_theirs else test  # type: ignore[attr-defined]
+
+
 def _on(sea: Sea, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an async function of a test as a plain one, which runs in the sea."""
+    """Return a function of a test as a plain one: what is async in it runs in the sea."""
     if inspect.isasyncgenfunction(function):
 
         def give(*args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -88,6 +93,7 @@ def _on(sea: Sea, function: Callable[..., Any]) -> Callable[..., Any]:
         return functools.wraps(function)(give)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return sea.run(function(*args, **kwargs))
+        made = function(*args, **kwargs)
+        return sea.run(made) if inspect.iscoroutine(made) else made
 
     return run

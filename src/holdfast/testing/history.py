@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.client.room import Snapshot
 from holdfast.core.replica import Resumed, Resync
+from holdfast.errors import HoldfastError
 from holdfast.protocol import cursor, messages
 from holdfast.protocol.cursor import Position
 from holdfast.protocol.messages import Event, Joined, RoomMessage
@@ -45,6 +46,7 @@ class History:
         events: All publications, each with its position.
         breaks: Every time that it was told to start afresh: why, where it stood, and at which position.
         position: Where it stands.
+        ended: Why it is told nothing more: who reads was put out (`Forbidden`), or its client was closed (`Closed`).
     """
 
     def __init__(self, room: str, who: str = "a client", *, recover: str = "resume", told: str | None = None) -> None:
@@ -55,6 +57,7 @@ class History:
         self.breaks: list[tuple[str, Position | None, Position]] = []
         self.position = None if told is None else decode_position(told, room)
         self.resumed = 0
+        self.ended: HoldfastError | None = None
         self._furthest = {} if self.position is None else {self.position.epoch: self.position.offset}
 
     @property

@@ -146,7 +146,8 @@ class Sea:
 
         The test fails (`Violation`) at the first publication that does not follow the one before it (some are missing
         between them, or it is told again), and at a start afresh for a reason that cannot be true. Whether the last
-        ones have come is for the test to see: compare `.data` with what was published.
+        ones have come is for the test to see: compare `.data` with what was published. Whoever is put out is told
+        nothing more, and `.ended` says why.
         """
         self._must_be_here()
         history = History(room.name, recover=room.recover, told=room.told)
@@ -177,7 +178,7 @@ class Sea:
 
     def slow_reader(self, client: SeaClient, seconds: float) -> None:
         """Have the application of a client take in nothing for a while: no iteration over its rooms goes on."""
-        client.reads_again = self.time + seconds
+        client.reads_again = max(client.reads_again, self.time + seconds)
 
     def kill_server(self, server: Served) -> None:
         """End a server's process, now (SIGKILL); `server.start()` begins another one."""
@@ -209,13 +210,16 @@ class Sea:
             if not begun.done():
                 begun.set_exception(error)
         except HoldfastError as error:
+            history.ended = error
             if not begun.done():
-                begun.set_exception(error)  # else there is nothing more to be told
+                begun.set_exception(error)
 
     async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(LIMIT) as self._deadline:
                 result = await work
+        except GeneratorExit:  # it is taken apart, wherever it stands
+            raise
         except BaseException as error:
             failures, self._failures = self._failures, []
             for failure in failures:
@@ -239,7 +243,11 @@ class Sea:
         others = asyncio.all_tasks() - servers - dead - {myself}
         for task in others:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others:
+            _, left = await asyncio.wait(others, timeout=LIMIT / 2)
+            if left:
+                names = ", ".join(sorted(f"{task.get_name()} ({task.get_coro()})" for task in left))
+                raise RuntimeError(f"cancelled when the test was over, and still there half an hour later: {names}")
         for served in self._servers:
             if served.process is not None:
                 await served.stop()
