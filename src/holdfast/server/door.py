@@ -22,7 +22,8 @@ class Door:
         self.turned_away = 0
         self._hands = hands
         self._admission = Admission()
-        self._alarm = Alarm(hands.loop, self._look)
+        self._alarm = Alarm(hands.loop, self._ring)
+        self._is_looking = False
 
     @property
     def rate(self) -> float | None:
@@ -47,7 +48,14 @@ class Door:
         self.turned_away += 1
         return _goodbye("more come at once than the server can take in", answer[0].after, 0.0)
 
-    def _look(self) -> None:
+    def _ring(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._hands.spawn(self._look())
+
+    async def _look(self) -> None:
+        await self._hands.attention.turn()  # as who comes does in a crowd: how late is it for them?
+        self._is_looking = False
         self._admission.tick(self._hands.now())
         self._alarm.set(self._admission.deadline())
 
