@@ -73,25 +73,33 @@ async def test_without_a_link_a_message_is_refused_and_not_kept() -> None:
             await room.send("typing")
 
 
+@pytest.mark.parametrize("ends", ["late", "cancelled"])
 async def test_a_token_that_does_not_come_is_asked_for_again(
-    start_board: StartBoard, monkeypatch: pytest.MonkeyPatch
+    start_board: StartBoard, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     monkeypatch.setattr(link, "TOKEN_SECONDS", 0.2)
     server = start_board()
     known = (await server.post("/login", {"name": "Ann"}))["data"]
     asked: list[asyncio.Future[str]] = []
 
-    async def token() -> str:
+    def token() -> asyncio.Future[str]:
         asked.append(asyncio.get_running_loop().create_future())
-        return await asked[-1] if len(asked) == 1 else known["token"]
+        if len(asked) == 1 and ends == "cancelled":
+            asked[0].cancel()  # what several have waited for, say
+        elif len(asked) == 2:
+            asked[1].set_result(known["token"])
+        return asked[-1]
 
     async with holdfast.connect(server.url, token=token) as client:
         async with asyncio.timeout(10):
             await client.ready()
         assert client.user is not None
         assert client.user.name == "Ann"
+        if ends == "late":
+            asked[0].set_exception(RuntimeError("too late"))
+        await asyncio.sleep(0.1)
+        assert client.status.state is State.LIVE
         assert len(asked) == 2
-        assert asked[0].cancelled()
 
 
 async def test_a_closed_client_says_so_to_whoever_joins(start_board: StartBoard) -> None:

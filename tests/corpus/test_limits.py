@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,33 @@ def test_hundreds_who_come_in_one_moment_are_let_in_in_turns(either: Target, ask
         either.thaw()
         for peer in crowd:
             peer.until(b"\r\n\r\n", 10.0)
+
+
+def test_who_says_nothing_more_and_waits_in_line_is_answered(either: Target) -> None:
+    with either.attacked(memory=100_000, longest=CROWDED), ExitStack() as held:
+        crowd = [held.enter_context(either.raw()) for _ in range(CROWD)]
+        either.freeze()
+        for peer in crowd:
+            peer.send(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            peer.sock.shutdown(socket.SHUT_WR)
+        either.thaw()
+        for peer in crowd:
+            assert peer.answer().startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.long
+def test_a_server_that_stood_still_takes_nobody_for_late(either: Target) -> None:
+    head = either.upgrade()
+    with either.attacked(memory=100_000, longest=CROWDED, patience=15.0), ExitStack() as held:
+        crowd = [held.enter_context(either.raw(head[:20])) for _ in range(CROWD)]
+        time.sleep(0.5)
+        either.freeze()
+        for peer in crowd:
+            peer.send(head[20:])
+        time.sleep(10.5)  # longer than anybody has for a head
+        either.thaw()
+        for peer in crowd:
+            assert peer.until(b"\r\n\r\n", 10.0).startswith(b"HTTP/1.1 101 ")
 
 
 def test_hundreds_who_say_something_in_one_moment_are_heard_in_turns(either: Target) -> None:

@@ -307,18 +307,27 @@ async def test_what_is_small_waits_too_when_others_have_had_the_turn(clock: Cloc
     assert not any(link.is_paused for link in links)
 
 
-async def test_of_many_requests_some_are_begun_in_each_turn(clock: Clock) -> None:
-    begun: list[float] = []
+async def test_of_many_requests_some_are_begun_in_each_turn_and_the_first_to_come_first(clock: Clock) -> None:
+    begun: list[tuple[int, int]] = []  # in which turn, and who
+    requests: list[asyncio.Task[None]] = []
+    turn = 0
 
-    async def app(*_: object) -> None:
-        begun.append(turn)
-        clock.spend(ALL_SECONDS / 8)
+    def comes() -> None:
+        async def app(*_: object, number: int = len(requests)) -> None:
+            begun.append((turn, number))
+            clock.spend(ALL_SECONDS / 8)
 
-    requests, turn = [asyncio.create_task(InTurn(app)({}, None, None)) for _ in range(40)], 0  # type: ignore[arg-type]
-    while len(begun) < 40:
+        requests.append(asyncio.create_task(InTurn(app)({}, None, None)))  # type: ignore[arg-type]
+
+    for _ in range(40):
+        comes()
+    while len(begun) < len(requests):
         await asyncio.sleep(0)
         turn += 1
-    assert max(Counter(begun).values()) <= 17
+        if len(requests) < 100:
+            comes()
+    assert max(Counter(turn for turn, _ in begun).values()) <= 17
+    assert [number for _, number in begun] == list(range(100))
     await asyncio.gather(*requests)
 
 

@@ -781,6 +781,7 @@ class Client extends Emitter {
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
+  #asked = 0; // for it: of two calls, the failure of the later one counts
   #links = 0; // of two that are open, the later one is the one to be heard
   /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
   #roomKey;
@@ -972,12 +973,13 @@ class Client extends Emitter {
   /** @param {boolean} fresh  the token that there is was refused */
   async #authorize(fresh) {
     const { token } = this.#options;
+    const asked = ++this.#asked;
     try {
       if (typeof token === "function" && (fresh || this.#token === null)) this.#token = await token();
       else if (token === undefined && fresh) this.#token = null; // as another guest, then
       this.#tell({ type: "authorized" });
     } catch (error) {
-      if (this.#link.state === "authorizing") this.#tell({ type: "lost", reason: `no token: ${error}` });
+      if (asked === this.#asked) this.#tell({ type: "lost", reason: `no token: ${error}` });
     }
   }
 

@@ -114,7 +114,7 @@ class Client:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
-        self._authorizing: asyncio.Task[None] | None = None
+        self._asked = 0  # for a token
         self._watchers: dict[asyncio.Event, None] = {}
 
     # What an application uses.
@@ -288,9 +288,8 @@ class Client:
         for effect in effects:
             match effect:
                 case link.Authorize(fresh):
-                    if self._authorizing is not None:
-                        self._authorizing.cancel()  # nobody waits for its token any more
-                    self._authorizing = self._spawn(self._authorize(fresh))
+                    self._asked += 1
+                    self._spawn(self._authorize(fresh, self._asked))
                 case link.Dial(road):
                     self._road = self._dial(road)
                 case link.Move():  # beside the road that carries
@@ -337,7 +336,7 @@ class Client:
         self._road = spare
         self._tell(link.Moved())
 
-    async def _authorize(self, fresh: bool) -> None:
+    async def _authorize(self, fresh: bool, asked: int) -> None:
         try:
             if callable(self._token) and (fresh or self._credentials is None):
                 token = self._token()
@@ -347,12 +346,18 @@ class Client:
             elif isinstance(self._token, str):
                 self._credentials = self._token
         except Unauthorized as error:
-            self._put(None, link.Lost(CloseCode.UNAUTHORIZED, error.message))
-        except Exception as error:
-            logger.warning("the token function failed: %s", error)
-            self._put(None, link.Lost(reason=f"no token: {error}"))
+            self._has_no_token(asked, link.Lost(CloseCode.UNAUTHORIZED, error.message))
+        except (Exception, asyncio.CancelledError) as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # it is we who end; else what the function waited for was cancelled
+            logger.warning("the token function failed: %r", error)
+            self._has_no_token(asked, link.Lost(reason=f"no token: {error}"))
         else:
             self._put(None, link.Authorized())
+
+    def _has_no_token(self, asked: int, lost: link.Lost) -> None:
+        if asked == self._asked:  # else it was asked for again since, and what comes of that counts
+            self._put(None, lost)
 
     def _abandon(self, code: int) -> None:
         for road in (self._road, self._spare):

@@ -11,6 +11,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from h11._receivebuffer import ReceiveBuffer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.server.limits import Limits
-from holdfast.server.sips import Sips
+from holdfast.server.sips import Sips, attention
 from holdfast.server.websocket import WebSocketProtocol
 
 
@@ -29,6 +30,9 @@ def http_protocol(stock: type[Any], limits: Limits) -> Callable[..., Sips]:
     protocol = type("HttpProtocol", (_LimitedHttp, stock), {"limits": limits, "by_httptools": by_httptools})
     return lambda **known: Sips(protocol(**known))
 
+
+#: Who seems to be late with a head is listened to for so much longer, in case it is the server that is late.
+LISTEN_SECONDS = 0.2
 
 #: What is asked for, as a path or as an address of ours (RFC 9112 §3.2), or `*`, by OPTIONS.
 _TARGET = re.compile(rb"(?:(?i:https?)://[^/?#@]+)?(/[^#]*)|\*")
@@ -49,6 +53,9 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
     _idle_bytes = 0  # that have come to nothing so far
     _size = 0  # of what is being read
     _handshake_waits = False  # for the answers to what was asked before it
+    app: Any
+    _begun: Any = None  # the request that the application was told of last
+    _ends = False  # its peer says nothing more, and perhaps listens
     _started: Any = None  # by httptools: what is being answered, while `cycle` is what was read last
 
     @property
@@ -58,6 +65,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self._application, self.app = self.app, self._in_turn
         if not self.by_httptools:
             self.conn._receive_buffer = _Lines()
         self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
@@ -107,6 +115,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
         if isinstance(upgraded, WebSocketProtocol):
             sips.inner = upgraded
             self.transport.set_protocol(sips)
+            self.app = None  # it knows us as we know it
             if self.by_httptools:
                 self.parser = None  # it knows us as we know it, so both would wait for the collector
 
@@ -162,9 +171,27 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_timer()
+        self.app = None  # it knows us as we know it
         self._forget_requests()  # the stock class tells only the one that was read last
         super().connection_lost(error)
         self._unset_keepalive_if_required()  # the stock class keeps it, and itself, if there was an error
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell the application of a request, where many come at once when it is their turn (ASGI)."""
+        application = self._application
+        await attention().when_left()
+        self._begun = self._running
+        if self._ends:
+            self.loop.call_soon(self.transport.close)
+        await application(scope, receive, send)
+
+    def eof_received(self) -> bool | None:
+        running = self._running
+        if running is None or running.response_complete or running is self._begun:
+            answer: bool | None = super().eof_received()
+            return answer
+        self._ends = True  # which is not to overtake what it has asked before
+        return True
 
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -174,9 +201,14 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _too_slow(self) -> None:
-        if self._between_requests():
+    def _too_slow(self, *, is_sure: bool = False) -> None:
+        if not self._between_requests():
+            return
+        if is_sure and not self.transport.get_protocol().is_waiting:
             self.transport.abort()
+        else:  # perhaps it has said more, and it is we who have not listened
+            look = partial(self._too_slow, is_sure=True)
+            self._head_timer = self.loop.call_later(LISTEN_SECONDS, look)
 
 
 def _path(target: bytes | bytearray) -> bytes:

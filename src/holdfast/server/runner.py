@@ -32,7 +32,6 @@ from holdfast.server.crew import CLOSE_SECONDS, Crew
 from holdfast.server.hub import Hub, open_hubs
 from holdfast.server.limits import Limits
 from holdfast.server.requests import Unambiguous, http_protocol
-from holdfast.server.sips import InTurn
 from holdfast.server.websocket import WebSocketProtocol
 
 logger = logging.getLogger("holdfast.server")
@@ -44,7 +43,7 @@ QUEUE = 2048
 #: … and that are taken in before anybody else has theirs: by asyncio, …
 ACCEPTS = 100
 #: … and by uvloop, which takes in one for each listener: a crowd of newcomers costs a third more if it has one only.
-LISTENERS = 16
+LISTENERS = 8
 #: Files that are open beside the connections: the store, listeners, whatever the application opens.
 FILES = 1_000
 
@@ -215,7 +214,7 @@ def configure(app: Any, limits: Limits, *, speed: bool, log_level: str | None) -
         backlog=ACCEPTS,
     )
     config.load()
-    config.loaded_app = InTurn(Unambiguous(config.loaded_app))
+    config.loaded_app = Unambiguous(config.loaded_app)
     return config
 
 

@@ -119,9 +119,13 @@ class Attention:
             self.loop.call_soon(self._go_on)
         self.waiting[transport] = self.waiting.get(transport, b"") + data  # perhaps somebody else has resumed it
 
+    def is_crowded(self) -> bool:
+        """Whether whoever comes now is to wait in line."""
+        return bool(self._line) or not self.is_left()
+
     async def when_left(self) -> None:
-        """Return now if there is any of it, else when there is."""
-        if not self.is_left():
+        """Return now if nobody has to wait, else when it is their turn."""
+        if self.is_crowded():
             await self.turn()
 
     async def turn(self) -> None:
@@ -140,7 +144,7 @@ class Attention:
             del self._line[place]
 
     def _call(self) -> None:
-        for called in islice(self._line.values(), CALLS):
+        for called in islice(self._line.values(), CALLS) if self.is_left() else ():
             if not called.done():
                 called.set_result(None)
         self._calls = bool(self._line)

@@ -21,6 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from holdfast.server.native import EXTENSION, NativeConnection, engine_logger
+from holdfast.server.sips import InTurn
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -34,6 +35,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.app = InTurn(self.app)
         self.logger = _Discreet(self.logger)  # type: ignore[assignment]
         self.conn.logger, self.conn.debug = engine_logger, False  # at DEBUG it would write down every head and message
 
