@@ -235,12 +235,13 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]
     """
     Return what is held now that was not before, or is not any more.
 
-    Sockets and timers may go: a browser keeps a connection, and it is closed when it was idle for 5 s.
+    Sockets, timers and tasks may go: a browser keeps a connection, and it is closed when it was idle for 5 s; and what
+    is over in a moment may be there when it is looked.
     """
     held = {
         name: f"{before[name]} → {after[name]}"
         for name in ("tasks", "connections", "listeners", "rooms", "users", "sockets", "files", "threads")
-        if before[name] != after[name] and not (name == "sockets" and after[name] < before[name])
+        if before[name] != after[name] and not (name in ("sockets", "tasks") and after[name] < before[name])
     }
     for name in set(before["timers"]) | set(after["timers"]):
         counts = before["timers"].get(name, 0), after["timers"].get(name, 0)

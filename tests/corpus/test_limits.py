@@ -23,7 +23,7 @@ def test_who_does_not_answer_a_close_frame_is_cut_off_after_a_second(target: Tar
 
 
 ROOMS = ",".join(f"room-{number}" for number in range(32))
-CROWD = 700
+CROWD = 500
 #: Of one turn, where a crowd of them in one would take several times that. What one peer does may take half.
 CROWDED = 0.1
 

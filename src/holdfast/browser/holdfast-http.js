@@ -133,8 +133,8 @@ export class Reader {
       // It is the others' epoch that is gone: of its own it was not asked.
       if (at?.epoch === epoch && epoch !== this.#epoch) this.#wanted.set(room, this.#wanted.get(room) ?? this.#asked.get(room) ?? "sync");
       if (at && at.epoch !== epoch) gaps.set(room, "epoch");
-      if (this.#wanted.has(room)); // it is asked about anew
-      else if (this.#asked.has(room) || gaps.has(room)) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
+      // Else it is asked about anew.
+      if (!this.#wanted.has(room) && (this.#asked.has(room) || gaps.has(room))) effects.push({ type: "tell", message: this.#entered(room, gaps.get(room), cursor) });
       reach -= Math.max(at?.offset ?? 0, this.#positions.get(room)?.offset ?? 0);
     }
     this.#epoch = epoch;
