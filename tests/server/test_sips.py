@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -38,9 +37,8 @@ class Clock:
         self.seconds += seconds
 
 
-@pytest.fixture
-async def clock() -> Clock:
-    """What those who are listened to in this test take their time of."""
+def clock_here() -> Clock:
+    """Return what those who are listened to in this loop take their time of."""
     clock = Clock()
     here = attention()
     here._now = clock.now  # before anything was noted of a turn
@@ -48,11 +46,10 @@ async def clock() -> Clock:
     return clock
 
 
-def spend(seconds: float) -> None:
-    """Be busy for so long."""
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        pass
+@pytest.fixture
+async def clock() -> Clock:
+    """Return that of a test's own loop."""
+    return clock_here()
 
 
 class Hearer:
@@ -61,7 +58,7 @@ class Hearer:
     read_paused = False
     seconds = 0.0
 
-    def __init__(self, spend: Callable[[float], None] = spend) -> None:
+    def __init__(self, spend: Callable[[float], None]) -> None:
         self.spend = spend
         self.heard: list[bytes] = []
         self.ended = asyncio.get_running_loop().create_future()
@@ -94,12 +91,12 @@ async def told(hearer: Hearer) -> None:
     assert b"".join(hearer.heard) == DATA
 
 
-async def measure(turns: list[float]) -> None:
-    """Note how much of the processor each turn of the loop takes."""
+async def measure(turns: list[float], clock: Clock) -> None:
+    """Note how long each turn of the loop takes."""
     while True:
-        began = time.thread_time()
+        began = clock.seconds
         await asyncio.sleep(0)
-        turns.append(time.thread_time() - began)
+        turns.append(clock.seconds - began)
 
 
 @LOOPS
@@ -110,8 +107,9 @@ def test_what_costs_time_is_told_in_order_and_others_come_between(new_loop: NewL
     turns: list[float] = []
 
     async def main() -> None:
-        waiting = asyncio.create_task(measure(turns))
-        await told(Laborious())
+        clock = clock_here()
+        waiting = asyncio.create_task(measure(turns, clock))
+        await told(Laborious(clock.spend))
         waiting.cancel()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -126,7 +124,7 @@ def test_who_was_read_and_not_heard_yet_is_known_to_wait(new_loop: NewLoop) -> N
         seconds = TURN_SECONDS
 
     async def main() -> None:
-        hearer = Laborious()
+        hearer = Laborious(clock_here().spend)
         sips = Sips(hearer)
         server = await asyncio.get_running_loop().create_server(lambda: sips, "127.0.0.1", 0)
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -155,8 +153,10 @@ def test_however_many_speak_at_once_nobody_waits_for_all_of_them(new_loop: NewLo
     crowd: list[Laborious] = []
 
     async def main() -> None:
+        clock = clock_here()
+
         def newcomer() -> Sips:
-            crowd.append(Laborious())
+            crowd.append(Laborious(clock.spend))
             return Sips(crowd[-1])
 
         loop = asyncio.get_running_loop()
@@ -165,7 +165,7 @@ def test_however_many_speak_at_once_nobody_waits_for_all_of_them(new_loop: NewLo
         while len(crowd) < len(peers):
             await asyncio.sleep(0)
         *laborious, (_, honest) = peers
-        waiting = asyncio.create_task(measure(turns))
+        waiting = asyncio.create_task(measure(turns, clock))
         for _, writer in laborious:
             writer.write(DATA[: READ_BYTES // 8])
         while not any(hearer.heard for hearer in crowd):
@@ -176,7 +176,7 @@ def test_however_many_speak_at_once_nobody_waits_for_all_of_them(new_loop: NewLo
                 await asyncio.sleep(0)
             told = sum(map(len, (hearer.heard for hearer in crowd))) - heard
             while sum(len(part) for hearer in crowd for part in hearer.heard) < len(laborious) * READ_BYTES // 8:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
         assert told < len(laborious) * 2, "of four sips each"
         waiting.cancel()
         for _, writer in peers:
@@ -210,7 +210,7 @@ def test_whoever_holds_back_and_resumes_in_between_hears_everything_once_and_in_
             self.transport.resume_reading()
 
     async def main() -> None:
-        await told(Moody())
+        await told(Moody(clock_here().spend))
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
@@ -369,8 +369,10 @@ def test_one_that_fails_is_cut_and_deafens_nobody(new_loop: NewLoop) -> None:
     failures: list[str] = []
 
     async def main() -> None:
+        clock = clock_here()
+
         def newcomer() -> Sips:
-            hearer = Failing() if not crowd else Hearer()
+            hearer = Hearer(clock.spend) if crowd else Failing(clock.spend)
             hearer.seconds = TURN_SECONDS
             crowd.append(hearer)
             return Sips(hearer)
@@ -418,7 +420,7 @@ class Said(Connection):
 class Handled:
     """The hands of such connections: each message takes its time, and is noted."""
 
-    def __init__(self, seconds: float, spend: Callable[[float], None] = spend) -> None:
+    def __init__(self, seconds: float, spend: Callable[[float], None]) -> None:
         self.spend = spend
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
@@ -443,9 +445,10 @@ def test_what_several_messages_lead_to_is_done_in_turns_and_in_their_order(new_l
     turns: list[float] = []
 
     async def main() -> None:
-        hands: Any = Handled(TURN_SECONDS / 2)
+        clock = clock_here()
+        hands: Any = Handled(TURN_SECONDS / 2, clock.spend)
         one = Said(hands, knows_us=True)
-        waiting = asyncio.create_task(measure(turns))
+        waiting = asyncio.create_task(measure(turns, clock))
         one.say_all(100)
         await hands.tasks[0]
         waiting.cancel()
@@ -463,9 +466,10 @@ def test_however_many_say_much_at_once_who_says_little_waits_for_a_few_of_their_
     turns: list[float] = []
 
     async def main() -> None:
-        hands: Any = Handled(TURN_SECONDS / 2)
+        clock = clock_here()
+        hands: Any = Handled(TURN_SECONDS / 2, clock.spend)
         crowd = [Said(hands, knows_us=True) for _ in range(40)]
-        waiting = asyncio.create_task(measure(turns))
+        waiting = asyncio.create_task(measure(turns, clock))
         for each in crowd:
             each.say_all(20)
         await asyncio.sleep(0)
