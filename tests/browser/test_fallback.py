@@ -229,6 +229,28 @@ async def test_a_token_that_does_not_come_is_asked_for_again(start_board: StartB
     assert [detail for detail, _ in told].count("live") == 1
 
 
+SET_BACK = """
+const { connect } = await import("./holdfast.js");
+const now = Date.now;
+let dials = 0;
+class Nowhere {
+  constructor() {
+    if (++dials === 2) process.stdout.write("2\\n", () => process.exit());
+    setTimeout(() => this.onclose({ code: 1006, reason: "" }));
+  }
+  close() {}
+}
+const client = connect("ws://localhost/ws", { WebSocket: Nowhere, jitter: false });
+client.on("status", ({ state }) => state === "waiting" && (Date.now = () => now() - 3_600_000));
+setTimeout(() => process.exit(), 10_000);
+"""
+
+
+@needs_node
+async def test_a_clock_that_is_set_back_by_an_hour_delays_nothing() -> None:
+    assert await printed(SET_BACK) == [2]
+
+
 IN_PIECES = """
 import { HttpSocket, Reader } from "./holdfast-http.js";
 globalThis.fetch = async () => new Response(new ReadableStream({
