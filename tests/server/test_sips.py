@@ -18,7 +18,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.limits import Limits
-from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, InTurn, Sipping, Sips, attention
+from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips, attention
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -313,11 +313,12 @@ async def test_of_many_requests_some_are_begun_in_each_turn_and_the_first_to_com
     turn = 0
 
     def comes() -> None:
-        async def app(*_: object, number: int = len(requests)) -> None:
+        async def request(number: int) -> None:
+            await attention().when_left()
             begun.append((turn, number))
             clock.spend(ALL_SECONDS / 8)
 
-        requests.append(asyncio.create_task(InTurn(app)({}, None, None)))  # type: ignore[arg-type]
+        requests.append(asyncio.create_task(request(len(requests))))
 
     for _ in range(40):
         comes()

@@ -11,7 +11,6 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,8 +30,8 @@ def http_protocol(stock: type[Any], limits: Limits) -> Callable[..., Sips]:
     return lambda **known: Sips(protocol(**known))
 
 
-#: Who seems to be late with a head is listened to for so much longer, in case it is the server that is late.
-LISTEN_SECONDS = 0.2
+#: A timer that is so late says nothing of a peer, and everything of the server: it listens for as long again.
+LATE_SECONDS = 0.2
 
 #: What is asked for, as a path or as an address of ours (RFC 9112 §3.2), or `*`, by OPTIONS.
 _TARGET = re.compile(rb"(?:(?i:https?)://[^/?#@]+)?(/[^#]*)|\*")
@@ -68,7 +67,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
         self._application, self.app = self.app, self._in_turn
         if not self.by_httptools:
             self.conn._receive_buffer = _Lines()
-        self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
+        self._wait_for_head(self.limits.request_seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._handshake_waits:
@@ -83,7 +82,7 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
         if not self._between_requests():
             self._cancel_timer()
         elif self._head_timer is None:  # the next request has begun
-            self._head_timer = self.loop.call_later(self.limits.request_seconds, self._too_slow)
+            self._wait_for_head(self.limits.request_seconds)
         if self.by_httptools and self._idle_bytes > self.limits.head_bytes and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
@@ -201,14 +200,16 @@ class _LimitedHttp(_Stock):  # type: ignore[misc]
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _too_slow(self, *, is_sure: bool = False) -> None:
+    def _wait_for_head(self, seconds: float) -> None:
+        self._head_timer = self.loop.call_later(seconds, self._too_slow, self.loop.time() + seconds)
+
+    def _too_slow(self, due: float) -> None:
         if not self._between_requests():
             return
-        if is_sure and not self.transport.get_protocol().is_waiting:
+        if self.loop.time() > due + LATE_SECONDS or self.transport.get_protocol().is_waiting:
+            self._wait_for_head(LATE_SECONDS)  # perhaps it has said more, and it is we who have not listened
+        else:
             self.transport.abort()
-        else:  # perhaps it has said more, and it is we who have not listened
-            look = partial(self._too_slow, is_sure=True)
-            self._head_timer = self.loop.call_later(LISTEN_SECONDS, look)
 
 
 def _path(target: bytes | bytearray) -> bytes:

@@ -20,8 +20,6 @@ import time
 from itertools import islice
 from typing import Any, cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 #: What is read at once: as much as asyncio does.
 READ_BYTES = 256 * 1024
 #: What is looked at at once. The most laborious 8 KiB that we know of take some 15 ms.
@@ -254,15 +252,3 @@ class Sips(Sipping):
     def resume_writing(self) -> None:
         """Pass it on."""
         self.inner.resume_writing()
-
-
-class InTurn:
-    """An ASGI app whose requests wait in line, where many come at once."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on when it is its turn (ASGI)."""
-        await attention().when_left()
-        await self._app(scope, receive, send)

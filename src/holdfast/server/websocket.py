@@ -21,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from holdfast.server.native import EXTENSION, NativeConnection, engine_logger
-from holdfast.server.sips import InTurn
+from holdfast.server.sips import attention
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -35,7 +35,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = InTurn(self.app)
         self.logger = _Discreet(self.logger)  # type: ignore[assignment]
         self.conn.logger, self.conn.debug = engine_logger, False  # at DEBUG it would write down every head and message
 
@@ -54,6 +53,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:
             cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self.take_over
+
+    async def run_asgi(self) -> None:
+        """Tell the application of it, where many come at once when it is its turn."""
+        await attention().when_left()
+        await super().run_asgi()
 
     async def send(self, message: Any) -> None:
         """Send what the application answers."""
