@@ -164,3 +164,46 @@ setTimeout(() => process.exit(1), 9000);
 @needs_node
 async def test_what_was_not_answered_before_a_move_is_asked_again_behind_it() -> None:
     assert await printed(CARRIED_OVER) == ["added", [[1, "add"], [2, "add"]]]
+
+
+#: It answers each word a moment later, in their order.
+IN_ORDER = """
+const { connect } = await import("./holdfast.js");
+const heard = [], told = [];
+
+class Socket {
+  readyState = 0;
+  constructor() {
+    setTimeout(() => this.onopen({}, (this.readyState = 1)));
+  }
+  say(message) {
+    setTimeout(() => this.onmessage({ data: JSON.stringify(message) }), 50);
+  }
+  send(text) {
+    const { type } = JSON.parse(text);
+    heard.push(type);
+    if (type === "auth") this.say({ type: "connected", session: "s", roomKey: "room", user: { userId: "u", name: "U" },
+      heartbeat: { interval: 30, timeout: 10 }, limits: { messagesPerSecond: 50 } });
+    if (type === "leave") this.say({ type: "left", room: "lobby" });
+    if (type !== "join") return;
+    this.say({ type: "joined", room: "lobby", cursor: "e:0", recovered: false, users: [], roomSize: 0 });
+    if (heard.filter((type) => type === "join").length === 1) setTimeout(() => again(), 10);
+  }
+  close() {}
+}
+const client = connect("ws://localhost/ws", { WebSocket: Socket, token: "t" });
+const first = client.join("lobby");
+first.on("resync", () => told.push("first"));
+function again() {
+  first.leave();
+  const second = client.join("lobby");
+  for (const type of ["resync", "left"]) second.on(type, () => told.push(type));
+  setTimeout(() => process.stdout.write(JSON.stringify([heard, told]) + "\\n", () => process.exit()), 500);
+}
+setTimeout(() => process.exit(1), 9000);
+"""
+
+
+@needs_node
+async def test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again_at_once() -> None:
+    assert await printed(IN_ORDER) == [[["auth", "join", "leave", "join"], ["resync"]]]

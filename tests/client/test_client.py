@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from websockets.asyncio.server import ServerConnection, serve
 
 import holdfast
-from holdfast import Closed, ConcurrencyError, Event, Forbidden, Resync, State, Unavailable
+from holdfast import Closed, ConcurrencyError, Event, Forbidden, Hub, Resync, State, Unavailable
 from holdfast.client.room import WAITING
 from holdfast.core import link
+from holdfast.testing import Sea
 from peers import Server, StartBoard
 
 APP = """
@@ -232,3 +235,33 @@ async def test_a_server_that_takes_nothing_is_left() -> None:
                     await room.send("filler", text="x" * 20_000)
                     await asyncio.sleep(0)
             assert client.status.reason == "the server takes nothing more"
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again_at_once(breaks: bool) -> None:
+    hub = Hub("memory:")
+    app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
+
+    async def story() -> None:
+        async with sea.connect(sea.serve(app)) as ann:
+            first = ann.join("lobby")
+            await first.__aenter__()
+            if breaks:
+                assert isinstance(await anext(first), Resync)
+                sea.cut(ann)
+                for state in (State.WAITING, State.LIVE):
+                    async for status in ann.statuses():
+                        if status.state is state:
+                            break
+                assert not first.replica.is_joined  # it has asked
+            await first.__aexit__(None, None, None)
+            async with ann.join("lobby") as second:
+                told = await sea.history(second)
+                await hub.publish("lobby", "said", {"text": "one"})
+                await sea.sleep(5)
+                assert told.data == [{"text": "one"}]
+                assert told.ended is None
+                assert ann.status.state is State.LIVE
+
+    with Sea() as sea:
+        sea.run(story())

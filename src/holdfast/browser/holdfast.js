@@ -781,6 +781,7 @@ class Client extends Emitter {
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
+  /** @type {Set<string>} */ #leaving = new Set(); // rooms, until that is answered: what is said of them is of before
   #asked = 0; // for it: of two calls, the failure of the later one counts
   #links = 0; // of two that are open, the later one is the one to be heard
   /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
@@ -827,7 +828,9 @@ class Client extends Emitter {
   leave(room) {
     if (this.#rooms.get(room.name) !== room) return;
     this.#end(room);
-    if (room.joinedOn === this.#generation) this.say({ type: "leave" }, room.name);
+    if (room.joinedOn !== this.#generation) return;
+    this.#leaving.add(room.name);
+    this.say({ type: "leave" }, room.name);
   }
 
   /** There is nothing more of it, and no way for its commands. @param {Room} room */
@@ -960,6 +963,7 @@ class Client extends Emitter {
         break;
       case "rejoin":
         this.#everLive = true;
+        this.#leaving.clear();
         for (const room of this.#rooms.values()) this.#join(room);
         break;
       case "probe":
@@ -1077,14 +1081,20 @@ class Client extends Emitter {
 
   /** @param {Room} room */
   #join(room) {
-    if (room.joinedOn === this.#generation || this.#rooms.get(room.name) !== room) return;
+    if (room.joinedOn === this.#generation || this.#rooms.get(room.name) !== room || this.#leaving.has(room.name)) return;
     room.joinedOn = this.#generation;
     this.say(room.replica.join(), room.name);
   }
 
   /** @param {Message} message */
   #received(message) {
-    const room = this.#rooms.get(message[this.#roomKey]);
+    const name = message[this.#roomKey];
+    const room = this.#rooms.get(name);
+    if (this.#leaving.has(name)) {
+      if (message.type !== "left" && message.code !== "conflict") return;
+      this.#leaving.delete(name);
+      return room && this.#join(room);
+    }
     switch (message.type) {
       case "connected":
         this.#welcome(message);

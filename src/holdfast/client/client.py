@@ -28,6 +28,7 @@ from holdfast.core.reader import Reader
 from holdfast.core.replica import Outcome, Replica, Resync
 from holdfast.errors import (
     Closed,
+    Conflict,
     Forbidden,
     HoldfastError,
     Malformed,
@@ -115,6 +116,7 @@ class Client:
         self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
         self._asked = 0  # for a token
+        self._leaving: dict[str, None] = {}  # rooms, until that is answered: what is said of them is of before
         self._watchers: dict[asyncio.Event, None] = {}
 
     # What an application uses.
@@ -191,6 +193,7 @@ class Client:
     async def leave(self, room: Room) -> None:
         """Leave it."""
         if self._rooms.get(room.name) is room and room.joined_on is self._road:
+            self._leaving[room.name] = None
             self._say(messages.Leave(room.name))
         self._end(room, Closed(f"{room.name} was left"))
 
@@ -302,6 +305,7 @@ class Client:
                     self._links += 1  # of two that are open, the later one is the one to be heard
                     self._say(messages.Auth(self._credentials, self._session, self._links))
                 case link.Rejoin():
+                    self._leaving.clear()
                     for room in self._rooms.values():
                         self._join(room)
                 case link.Probe():
@@ -370,7 +374,7 @@ class Client:
             self._carry_outbox(room, room.outbox.receive(outbox.Broken(), self._now()))
 
     def _join(self, room: Room) -> None:
-        if room.joined_on is not self._road:
+        if room.joined_on is not self._road and room.name not in self._leaving:
             room.joined_on = self._road
             self._say(room.replica.join())
 
@@ -386,6 +390,9 @@ class Client:
             self._tell(link.Lost(reason=f"the server said something that is not in the protocol: {problem}"))
 
     def _heed(self, message: messages.ServerMessage | messages.Event) -> None:
+        if (name := getattr(message, "room", UNSET)) in self._leaving:
+            self._left(name, message)
+            return
         match message:
             case messages.Connected():
                 self._connected(message)
@@ -404,6 +411,14 @@ class Client:
                 room = self._rooms.get(message.room)
                 if room is not None:
                     self._told(room, message)
+
+    def _left(self, name: str, message: messages.ServerMessage | messages.Event) -> None:
+        """Take in what is said of a room that is being left; it may be joined again when that has been answered."""
+        is_answer = isinstance(message, messages.Left) or getattr(message, "code", "") == Conflict.code
+        if is_answer:  # else we were put out before
+            del self._leaving[name]
+            if (room := self._rooms.get(name)) is not None:
+                self._join(room)
 
     def _connected(self, message: messages.Connected) -> None:
         if message.session is not UNSET:
