@@ -598,6 +598,27 @@ BUGS = (
         "beat.next_ping = running + self._interval",
         "tests/core/test_heartbeat.py",
     ),
+    Bug(
+        "whoever is told that they go on believes it, from wherever",
+        "core/replica.py",
+        "if message.recovered and position != self._position:",
+        "if False:",
+        "tests/spec",
+    ),
+    Bug(
+        "a token is waited for for ever",
+        "core/link.py",
+        "        self._alarm = now + TOKEN_SECONDS\n",
+        "        self._alarm = None\n",
+        "tests/spec",
+    ),
+    Bug(
+        "who polls is led on by nothing but gaps, without a pause",
+        "core/reader.py",
+        "reach = sum(max(stood[room], offset) for room, offset in self._offsets().items())",
+        "reach = sum(stood.values())",
+        "tests/spec",
+    ),
     # The server's hands.
     Bug(
         "who is full in the middle of a delivery is not set back",
@@ -816,6 +837,48 @@ BUGS = (
         "msgspec.json.encode(says)",
         "tests/server/test_keyed.py::test_a_retry_may_name_its_fields_in_another_order",
     ),
+    Bug(
+        "a key is one for all rooms",
+        "server/conversation.py",
+        "request.key, request.type, request.room, request.data",
+        "request.key, request.type, request.data",
+        "tests/server/test_keyed.py::test_one_key_for_two_messages_is_a_mistake",
+    ),
+    Bug(
+        "a key is one for all commands",
+        "server/conversation.py",
+        "request.key, request.type, request.room, request.data",
+        "request.key, request.room, request.data",
+        "tests/server/test_keyed.py::test_one_key_for_two_messages_is_a_mistake",
+    ),
+    Bug(
+        "what is small is looked at at once, whoever waits",
+        "server/sips.py",
+        "if self._transport in attention.waiting or not attention.is_left():",
+        "if self._transport in attention.waiting:",
+        "tests/server/test_sips.py",
+    ),
+    Bug(
+        "however many requests come, all are begun at once",
+        "server/sips.py",
+        "        await attention().when_left()\n",
+        "",
+        "tests/server/test_sips.py",
+    ),
+    Bug(
+        "who decides how many are let in does not see those who wait in line",
+        "server/door.py",
+        "        await self._hands.attention.turn()  # as who comes does in a crowd: how late is it for them?\n",
+        "",
+        "tests/server/test_admission.py",
+    ),
+    Bug(
+        "of those who come at once, uvloop takes in one in a turn",
+        "server/runner.py",
+        "for _ in range(LISTENERS - 1)]",
+        "for _ in range(0)]",
+        "tests/server/test_runner.py",
+    ),
     # The client's hands.
     Bug(
         "after a link that broke only the first room is joined again",
@@ -879,6 +942,13 @@ BUGS = (
         "                pass\n",
         "tests/client/test_bad_answers.py::"
         "test_a_room_that_was_entered_is_joined_again_as_soon_as_after_its_first_refusal",
+    ),
+    Bug(
+        "a token function that fails too late ends a link that needed it no more",
+        "client/client.py",
+        "if asked == self._asked:",
+        "if asked:",
+        "tests/client/test_client.py::test_a_token_that_does_not_come_is_asked_for_again",
     ),
     # The words.
     Bug(
@@ -1075,6 +1145,41 @@ BUGS = (
         "if (at?.epoch === epoch && epoch !== this.#epoch) this.#wanted",
         "if (!at && epoch !== this.#epoch) this.#wanted",
         "tests/spec",
+    ),
+    Bug(
+        "in a page, commands that were not answered before a move are not asked again behind it",
+        "browser/holdfast.js",
+        '      for (const room of this.#rooms.values()) this.#tellOutbox(room, { type: "broken" });\n',
+        "",
+        "tests/browser/test_nodes.py::test_what_was_not_answered_before_a_move_is_asked_again_behind_it",
+    ),
+    Bug(
+        "in a page, a clock that is set back stops everything until it is as late again",
+        "browser/holdfast.js",
+        "return (now += Math.max(0, wall - then) / 1000);",
+        "return (now = wall / 1000);",
+        "tests/browser/test_fallback.py::test_a_clock_that_is_set_back_by_an_hour_delays_nothing",
+    ),
+    Bug(
+        "a page that the browser keeps aside keeps its link",
+        "browser/holdfast.js",
+        'listen(window, "pagehide"',
+        'listen(window, "pagehidden"',
+        "tests/browser/test_hardships.py::test_a_page_that_the_browser_keeps_aside_has_no_link_until_it_is_shown_again",
+    ),
+    Bug(
+        "in a page, whoever is told that they go on believes it, from wherever",
+        "browser/holdfast.js",
+        " || (message.recovered && message.cursor !== this.cursor)",
+        "",
+        "tests/spec",
+    ),
+    Bug(
+        "in a page, a token that came too late ends a link that needed none",
+        "browser/holdfast.js",
+        "if (asked === this.#asked) this.#tell",
+        "this.#tell",
+        "tests/browser/test_fallback.py::test_a_token_that_does_not_come_is_asked_for_again",
     ),
     # Several servers, which share a database.
     Bug(
