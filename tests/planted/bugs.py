@@ -860,7 +860,14 @@ BUGS = (
     ),
     Bug(
         "however many requests come, all are begun at once",
-        "server/sips.py",
+        "server/requests.py",
+        "        await attention().when_left()\n",
+        "",
+        "tests/server/test_sips.py",
+    ),
+    Bug(
+        "however many come by WebSocket, all are begun at once",
+        "server/websocket.py",
         "        await attention().when_left()\n",
         "",
         "tests/server/test_sips.py",
@@ -942,6 +949,14 @@ BUGS = (
         "                pass\n",
         "tests/client/test_bad_answers.py::"
         "test_a_room_that_was_entered_is_joined_again_as_soon_as_after_its_first_refusal",
+    ),
+    Bug(
+        "whoever leaves a room and joins it again takes the answer to the first time for their own",
+        "client/client.py",
+        "            self._leaving[room.name] = None\n",
+        "",
+        "tests/client/test_client.py::"
+        "test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again_at_once",
     ),
     Bug(
         "a token function that fails too late ends a link that needed it no more",
@@ -1159,6 +1174,14 @@ BUGS = (
         "return (now += Math.max(0, wall - then) / 1000);",
         "return (now = wall / 1000);",
         "tests/browser/test_fallback.py::test_a_clock_that_is_set_back_by_an_hour_delays_nothing",
+    ),
+    Bug(
+        "in a page, whoever leaves a room and joins it again takes the answer to the first time for their own",
+        "browser/holdfast.js",
+        "    this.#leaving.add(room.name);\n",
+        "",
+        "tests/browser/test_nodes.py::"
+        "test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again_at_once",
     ),
     Bug(
         "a page that the browser keeps aside keeps its link",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import uvloop
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER
 
@@ -18,11 +23,17 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.limits import Limits
+from holdfast.server.runner import configure
 from holdfast.server.sips import ALL_SECONDS, READ_BYTES, SIP_BYTES, TURN_SECONDS, Sipping, Sips, attention
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 DATA = random.Random(8192).randbytes(2 * 1024 * 1024)
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+UPGRADE = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
 
 
 class Clock:
@@ -330,6 +341,34 @@ async def test_of_many_requests_some_are_begun_in_each_turn_and_the_first_to_com
     assert max(Counter(turn for turn, _ in begun).values()) <= 17
     assert [number for _, number in begun] == list(range(100))
     await asyncio.gather(*requests)
+
+
+@pytest.mark.parametrize("speed", [False, True], ids=["h11", "httptools"])
+@pytest.mark.parametrize("lines", [b"", UPGRADE], ids=["HTTP", "WebSocket"])
+async def test_of_many_who_come_at_once_some_are_begun_in_each_turn(clock: Clock, speed: bool, lines: bytes) -> None:
+    begun: list[int] = []  # in which turn
+    turn = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(turn)
+        clock.spend(ALL_SECONDS / 8)
+        await Response(status_code=403)(scope, receive, send)
+
+    config = configure(app, Limits(), speed=speed, log_level=None)
+    make: Any = config.http_protocol_class
+    server = await asyncio.get_running_loop().create_server(
+        lambda: make(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0
+    )
+    with ExitStack() as held:
+        for _ in range(40):
+            comer = held.enter_context(socket.create_connection(server.sockets[0].getsockname()))
+            comer.sendall(REQUEST + lines + b"\r\n")
+        async with asyncio.timeout(20):
+            while len(begun) < 40:
+                await asyncio.sleep(0)
+                turn += 1
+    assert max(Counter(begun).values()) <= 17
+    server.close()
 
 
 async def test_a_large_message_is_no_more_work_than_a_small_one(clock: Clock) -> None:
