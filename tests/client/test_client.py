@@ -265,3 +265,23 @@ def test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again
 
     with Sea() as sea:
         sea.run(story())
+
+
+def test_a_room_that_is_joined_while_the_link_is_probed_is_joined() -> None:
+    hub = Hub("memory:")
+    app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
+
+    async def story() -> None:
+        async with sea.connect(sea.serve(app)) as ann:
+            ann.retry_now()
+            async for status in ann.statuses():
+                if status.state is State.PROBING:
+                    break
+            async with ann.join("lobby") as room:
+                told = await sea.history(room)
+                await hub.publish("lobby", "said", {"text": "one"})
+                await sea.sleep(5)
+                assert told.data == [{"text": "one"}]
+
+    with Sea() as sea:
+        sea.run(story())

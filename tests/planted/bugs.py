@@ -889,9 +889,9 @@ BUGS = (
     # The client's hands.
     Bug(
         "after a link that broke only the first room is joined again",
-        "client/client.py",
-        "                    for room in self._rooms.values():\n                        self._join(room)\n",
-        "                    for room in [*self._rooms.values()][:1]:\n                        self._join(room)\n",
+        "client/rooms.py",
+        "        for room in self._rooms.values():\n            self._join(room)\n",
+        "        for room in [*self._rooms.values()][:1]:\n            self._join(room)\n",
     ),
     Bug(
         "what comes from a socket that was given up is heard",
@@ -936,7 +936,7 @@ BUGS = (
     ),
     Bug(
         "a snapshot that was begun on a link that is gone is taken for one of the next",
-        "client/client.py",
+        "client/rooms.py",
         "            if joined_on is room.joined_on:\n                try:\n",
         "            if self._rooms:\n                try:\n",
         "tests/client/test_reconnect.py::"
@@ -944,7 +944,7 @@ BUGS = (
     ),
     Bug(
         "a room that was refused once is joined again ever more slowly, however often it was entered since",
-        "client/client.py",
+        "client/rooms.py",
         "                room.backoff = Backoff()\n",
         "                pass\n",
         "tests/client/test_bad_answers.py::"
@@ -952,11 +952,18 @@ BUGS = (
     ),
     Bug(
         "whoever leaves a room and joins it again takes the answer to the first time for their own",
-        "client/client.py",
+        "client/rooms.py",
         "            self._leaving[room.name] = None\n",
         "",
         "tests/client/test_client.py::"
         "test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again_at_once",
+    ),
+    Bug(
+        "a room that is entered while nothing carries, or it is asked whether it does, is not joined",
+        "client/rooms.py",
+        "        self._rooms[room.name] = room\n        if self._road is not None:\n            self._join(room)\n",
+        "        self._rooms[room.name] = room\n",
+        "tests/client/test_client.py::test_a_room_that_is_joined_while_the_link_is_probed_is_joined",
     ),
     Bug(
         "a token function that fails too late ends a link that needed it no more",

@@ -20,24 +20,13 @@ import msgspec
 from msgspec import UNSET
 
 from holdfast.client.road import News, Road, websocket_url
-from holdfast.client.room import Room, Snapshot
-from holdfast.core import link, outbox, roads
-from holdfast.core.backoff import Backoff
+from holdfast.client.room import Room
+from holdfast.client.rooms import Rooms, Said, TakeSnapshot
+from holdfast.core import link, roads
 from holdfast.core.link import Link, LinkEffect, LinkInput, State, Status
 from holdfast.core.reader import Reader
-from holdfast.core.replica import Outcome, Replica, Resync
-from holdfast.errors import (
-    Closed,
-    Conflict,
-    Forbidden,
-    HoldfastError,
-    Malformed,
-    OutcomeUnknown,
-    Refused,
-    Unauthorized,
-    Unavailable,
-    refusal_called,
-)
+from holdfast.core.replica import Replica
+from holdfast.errors import Closed, Refused, Unauthorized
 from holdfast.protocol import messages
 from holdfast.protocol.codec import Codec, check_token
 from holdfast.protocol.codes import CloseCode
@@ -50,13 +39,6 @@ WAITING = 1_000
 
 #: A token, or what returns one.
 Token = str | Callable[[], str | Awaitable[str]]
-#: Returns a room's state and the cursor at which it is true: the cursor first, then the data, or both at once.
-TakeSnapshot = Callable[[str], Awaitable[tuple[Any, str]]]
-
-#: Errors that pass: what was asked for is asked for again.
-_PASSING = {"internal", "unavailable"}
-#: … of which none says that a command was not, and will not be, carried out.
-_UNDECIDED = {*_PASSING, "too_many", "too_slow"}
 
 
 def connect(
@@ -99,12 +81,9 @@ class Client:
         self.user: User | None = None
         self._token = token
         self._resume = resume
-        self._snapshot = snapshot
+        self._rooms = Rooms(say=self._say, send=self._send, spawn=self._spawn, wake=self._wake, snapshot=snapshot)
         self._link = Link(jitter=jitter, renewable=callable(token), fallback=True)
-        self._rooms: dict[str, Room] = {}
         self._codec = Codec()
-        self._rate = 1.0
-        self._commands: dict[str, Room] = {}  # sent, and not answered
         self._credentials: str | None = None
         self._session: str | None = None
         self._links = 0  # so far
@@ -116,7 +95,6 @@ class Client:
         self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
         self._asked = 0  # for a token
-        self._leaving: dict[str, None] = {}  # rooms, until that is answered: what is said of them is of before
         self._watchers: dict[asyncio.Event, None] = {}
 
     # What an application uses.
@@ -165,7 +143,7 @@ class Client:
 
     def join(self, room: str) -> Room:
         """Return a room, which is joined from `async with` on."""
-        return Room(self, room, Replica(room, resume=self._resume))
+        return Room(self._rooms, room, Replica(room, resume=self._resume))
 
     async def close(self) -> None:
         """End it."""
@@ -177,53 +155,6 @@ class Client:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    # For its rooms.
-
-    async def enter(self, room: Room) -> None:
-        """Keep a room joined."""
-        if room.name in self._rooms:
-            raise ValueError(f"this client is in {room.name} already")
-        if self.status.state is State.CLOSED:
-            raise self._closed()
-        self._rooms[room.name] = room
-        if self._link.state is State.LIVE:
-            self._join(room)
-
-    async def leave(self, room: Room) -> None:
-        """Leave it."""
-        if self._rooms.get(room.name) is room and room.joined_on is self._road:
-            self._leaving[room.name] = None
-            self._say(messages.Leave(room.name))
-        self._end(room, Closed(f"{room.name} was left"))
-
-    async def send(self, room: Room, type: str, data: dict[str, Any]) -> None:
-        """Send a message of the application."""
-        if self._link.state is not State.LIVE:
-            raise Unavailable("there is no link to the server now")
-        self._send({**data, "type": type, self._codec.room_key: room.name})
-
-    def tell_outbox(self, room: Room, input: outbox.OutboxInput) -> None:
-        """Tell a room's outbox what happened, and do what it says."""
-        if self._link.state is State.CLOSED or self._rooms.get(room.name) is not room:
-            self._carry_outbox(room, room.outbox.receive(input, self._now()))
-            input = outbox.Stop()
-        self._carry_outbox(room, room.outbox.receive(input, self._now()))
-        self._put(None, _Wake())
-
-    def _carry_outbox(self, room: Room, effects: list[outbox.OutboxEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case outbox.Send(key, command):
-                    self._commands[key] = room
-                    self._send({**command, self._codec.room_key: room.name, "ref": key, "key": key})
-                case outbox.Settle(key, result, value):
-                    self._commands.pop(key, None)
-                    room.settle(key, result, value)
-
-    def read_on(self, room: Room) -> None:
-        """Ask for what was left in the log while a room's reader was slow."""
-        self._take(room, room.replica.resume())
 
     # The one task.
 
@@ -237,10 +168,10 @@ class Client:
             self._tell(link.Stop())
             raise
         finally:
-            for room in tuple(self._rooms.values()):
-                self._end(room, failure or self._closed())
+            self._rooms.end(failure or self._closed())
 
     async def _live(self) -> None:
+        self._rooms.begin()
         self._tell(link.Start())
         while self._link.state is not State.CLOSED:
             try:
@@ -248,8 +179,7 @@ class Client:
                     source, what = await self._queue.get()
             except TimeoutError:
                 self._carry(self._link.tick(self._now(), random.random()))
-                for room in tuple(self._rooms.values()):
-                    self._carry_outbox(room, room.outbox.tick(self._now()))
+                self._rooms.tick(self._now())
                 continue
             if isinstance(what, _Wake):
                 continue
@@ -271,7 +201,7 @@ class Client:
                     self._received(what)
 
     def _deadline(self) -> float | None:
-        times = [self._link.deadline(), *(room.outbox.deadline() for room in self._rooms.values())]
+        times = (self._link.deadline(), self._rooms.deadline())
         return min((when for when in times if when is not None), default=None)
 
     def _put(self, source: Road | None, what: LinkInput | _Wake) -> None:
@@ -279,6 +209,9 @@ class Client:
             self._queue.put_nowait((source, what))
         except asyncio.QueueFull:
             self._spawn(self._queue.put((source, what)))
+
+    def _wake(self) -> None:
+        self._put(None, _Wake())
 
     async def _heard(self, source: Road, what: News) -> None:
         if self._link.state is not State.CLOSED:  # else nobody takes it out any more, and it would wait for ever
@@ -305,9 +238,7 @@ class Client:
                     self._links += 1  # of two that are open, the later one is the one to be heard
                     self._say(messages.Auth(self._credentials, self._session, self._links))
                 case link.Rejoin():
-                    self._leaving.clear()
-                    for room in self._rooms.values():
-                        self._join(room)
+                    self._rooms.rejoin(self._road)
                 case link.Probe():
                     self._say(messages.Ping())
                 case link.Abandon(code):
@@ -370,13 +301,7 @@ class Client:
                 self._partings[parting] = None
                 parting.add_done_callback(lambda done: self._partings.pop(done, None))
         self._road = self._spare = None
-        for room in self._rooms.values():
-            self._carry_outbox(room, room.outbox.receive(outbox.Broken(), self._now()))
-
-    def _join(self, room: Room) -> None:
-        if room.joined_on is not self._road and room.name not in self._leaving:
-            room.joined_on = self._road
-            self._say(room.replica.join())
+        self._rooms.broken()
 
     # What the server says.
 
@@ -390,9 +315,6 @@ class Client:
             self._tell(link.Lost(reason=f"the server said something that is not in the protocol: {problem}"))
 
     def _heed(self, message: messages.ServerMessage | messages.Event) -> None:
-        if (name := getattr(message, "room", UNSET)) in self._leaving:
-            self._left(name, message)
-            return
         match message:
             case messages.Connected():
                 self._connected(message)
@@ -401,24 +323,10 @@ class Client:
                     self._say(messages.Pong())
             case messages.Goodbye(_, after_ms, spread_ms):
                 self._tell(link.Advised(after_ms / 1000, spread_ms / 1000))
-            case messages.Error():
-                self._refused(message)
             case messages.Pong():
                 pass
-            case messages.Reply():
-                self._answered(message)
             case _:
-                room = self._rooms.get(message.room)
-                if room is not None:
-                    self._told(room, message)
-
-    def _left(self, name: str, message: messages.ServerMessage | messages.Event) -> None:
-        """Take in what is said of a room that is being left; it may be joined again when that has been answered."""
-        is_answer = isinstance(message, messages.Left) or getattr(message, "code", "") == Conflict.code
-        if is_answer:  # else we were put out before
-            del self._leaving[name]
-            if (room := self._rooms.get(name)) is not None:
-                self._join(room)
+                self._rooms.heed(message)
 
     def _connected(self, message: messages.Connected) -> None:
         if message.session is not UNSET:
@@ -429,109 +337,20 @@ class Client:
         if isinstance(message.token, str) and self._token is None:
             self._credentials = message.token
             self._link.renewable = True
-        self._rate = 0.8 * message.limits.messages_per_second  # the rest is for what is no command
+        self._rooms.rate = 0.8 * message.limits.messages_per_second  # the rest is for what is no command
         self._tell(link.Welcomed(message.heartbeat.interval, message.heartbeat.timeout))
-
-    def _answered(self, message: messages.Reply) -> None:
-        room = self._commands.get(str(message.ref))
-        if room is None:
-            return
-        if message.ok:
-            answer = outbox.Answered(str(message.ref), True, None if message.data is UNSET else message.data)
-        else:
-            problem = messages.Problem("", "") if message.error is UNSET else message.error
-            is_known = problem.code != OutcomeUnknown.code
-            value = (refusal_called(problem.code) if is_known else OutcomeUnknown)(problem.error)
-            answer = outbox.Answered(str(message.ref), False, value, problem.code in _UNDECIDED)
-        self._carry_outbox(room, room.outbox.receive(answer, self._now()))
-
-    def _refused(self, message: messages.Error) -> None:
-        logger.warning("the server refused: %.300r", message.error)
-        room = None if message.room is UNSET else self._rooms.get(message.room)
-        if room is None:
-            return
-        if message.code not in _PASSING:
-            self._end(room, refusal_called(message.code)(message.error))
-        elif room.refused_on is not room.joined_on:  # else it is joined again already, however often it is refused
-            room.refused_on = room.joined_on
-            self._spawn(self._join_again(room, room.joined_on))
-
-    def _end(self, room: Room, failure: HoldfastError) -> None:
-        """There will be nothing more of a room, and no way for its commands."""
-        if self._rooms.get(room.name) is room:
-            del self._rooms[room.name]
-        room.joined_on = None
-        room.fail(failure)
-        self._carry_outbox(room, room.outbox.receive(outbox.Stop(), self._now()))
-
-    async def _join_again(self, room: Room, joined_on: Road | None) -> None:
-        """Join a room anew after a while, unless that has happened."""
-        await asyncio.sleep(room.backoff.next(random.random()).delay)
-        if room.joined_on is joined_on is self._road is not None and room in self._rooms.values():
-            room.joined_on = room.refused_on = None
-            self._join(room)
-
-    def _told(self, room: Room, message: messages.RoomMessage) -> None:
-        match message:
-            case messages.Joined():
-                room.backoff = Backoff()
-            case messages.Left() if room.replica.is_joined:
-                self._end(room, Forbidden(f"the server has put this client out of {room.name}"))
-                return
-            case _:
-                pass
-        self._take(room, room.replica.receive(message))
-        if isinstance(message, messages.Joined):
-            self._carry_outbox(room, room.outbox.receive(outbox.Ready(self._rate), self._now()))
-
-    def _take(self, room: Room, outcome: Outcome) -> None:
-        for item in outcome.items:
-            if isinstance(item, Resync) and self._snapshot is not None:
-                room.replica.hold()
-                self._spawn(self._take_snapshot(room, item.reason, room.joined_on))
-            else:
-                room.put(item)
-        if outcome.ask is not None:
-            self._ask(room, outcome.ask)
-
-    async def _take_snapshot(self, room: Room, reason: str, joined_on: Road | None) -> None:
-        """Have the application take a snapshot, until it succeeds or the room is joined anew."""
-        assert self._snapshot is not None
-        if room.replica.is_stuck:
-            await asyncio.sleep(room.backoff.next(random.random()).delay)
-        else:
-            room.backoff = Backoff()
-        while joined_on is room.joined_on:
-            try:
-                data, cursor = await self._snapshot(room.name)
-            except Exception:
-                logger.warning("the snapshot of %s failed; it is tried again", room.name, exc_info=True)
-                await asyncio.sleep(room.backoff.next(random.random()).delay)
-                continue
-            if joined_on is room.joined_on:
-                try:
-                    ask = room.replica.restart(cursor)
-                except Exception as error:
-                    room.fail(Malformed(f"the snapshot of {room.name} has no cursor, but {cursor!r:.100}: {error}"))
-                    return
-                room.put(Snapshot(data, cursor, reason))
-                self._ask(room, ask)
-            return
 
     # What it says.
 
-    def _ask(self, room: Room, ask: messages.Sync) -> None:
-        """Ask for what follows, unless the link is another one by now: a join on that one asks for it, too."""
-        if room.joined_on is self._road:
-            self._say(ask)
-
-    def _say(self, message: messages.Auth | messages.Join | messages.Leave | messages.Sync | Any) -> None:
+    def _say(self, message: messages.Auth | messages.Ping | messages.Pong | Said) -> None:
         fields = {name: value for name, value in msgspec.to_builtins(message).items() if value is not None}
-        if "room" in fields:
-            fields[self._codec.room_key] = fields.pop("room")
-        self._send(fields)
+        room = fields.pop("room", None)
+        self._write(fields if room is None else {**fields, self._codec.room_key: room})
 
-    def _send(self, fields: dict[str, Any]) -> None:
+    def _send(self, room: str, fields: dict[str, Any]) -> None:
+        self._write({**fields, self._codec.room_key: room})
+
+    def _write(self, fields: dict[str, Any]) -> None:
         if self._road is not None and not self._road.say(msgspec.json.encode(fields).decode()):
             self._put(self._road, link.Lost(reason="the server takes nothing more"))
 

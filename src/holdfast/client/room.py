@@ -20,12 +20,12 @@ from msgspec import Struct
 from holdfast.core.backoff import Backoff
 from holdfast.core.outbox import Outbox, Put, Result, Withdrawn
 from holdfast.core.replica import Item, Replica
-from holdfast.errors import ConcurrencyError, HoldfastError, NotSent, OutcomeUnknown
+from holdfast.errors import Closed, ConcurrencyError, HoldfastError, NotSent, OutcomeUnknown
 from holdfast.protocol.messages import User
 
 if TYPE_CHECKING:
-    from holdfast.client.client import Client
     from holdfast.client.road import Road
+    from holdfast.client.rooms import Rooms
 
 #: Events that wait for the application's loop, for each room.
 WAITING = 1_000
@@ -48,9 +48,9 @@ class Room:
     given once, so one task reads at a time: another one is told so (`ConcurrencyError`).
     """
 
-    def __init__(self, client: Client, name: str, replica: Replica) -> None:
+    def __init__(self, rooms: Rooms, name: str, replica: Replica) -> None:
         self.name = name
-        self._client = client
+        self._rooms = rooms
         self.replica = replica
         self.backoff = Backoff()  # of joins that failed for no fault of ours, and of snapshots that came to nothing
         self.joined_on: Road | None = None  # on which it was joined last
@@ -63,14 +63,14 @@ class Room:
         self._is_awaited = False  # the next item is, by whoever reads
 
     async def __aenter__(self) -> Self:
-        await self._client.enter(self)
+        self._rooms.enter(self)
         self._failure = None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.leave(self)
+        self._rooms.leave(self, Closed(f"{self.name} was left"))
 
     def __aiter__(self) -> Self:
         return self
@@ -89,7 +89,7 @@ class Room:
         """Wait until there is something to take; raises if there will be nothing more."""
         while not self._items:
             self._more.clear()
-            self._client.read_on(self)
+            self._rooms.read_on(self)
             if not self._items and self._failure is not None:
                 raise self._failure
             await self._more.wait()
@@ -106,7 +106,7 @@ class Room:
 
     async def send(self, type: str, **data: Any) -> None:
         """Send a message of the application (`typing` …). Raises `Unavailable` while there is no link."""
-        await self._client.send(self, type, data)
+        self._rooms.send(self, {**data, "type": type})
 
     @property
     def waiting(self) -> int:
@@ -124,16 +124,16 @@ class Room:
         msgspec.json.encode(data)  # who gave what cannot be sent is told at once
         key = uuid4().hex
         answer = self._answers[key] = asyncio.get_running_loop().create_future()
-        self._client.tell_outbox(self, Put(key, {**data, "type": type}))
+        self._rooms.tell_outbox(self, Put(key, {**data, "type": type}))
         try:
             return await answer
         except asyncio.CancelledError:
-            self._client.tell_outbox(self, Withdrawn(key))
+            self._rooms.tell_outbox(self, Withdrawn(key))
             raise
         finally:
             self._answers.pop(key, None)
 
-    # For the client.
+    # For the client's rooms.
 
     def settle(self, key: str, result: Result, value: Any) -> None:
         """Tell who gave a command what it came to; `value` is the answer, or the refusal."""

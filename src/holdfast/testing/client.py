@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from holdfast.client.client import Client, TakeSnapshot, Token
+from holdfast.client.client import Client, Token
 from holdfast.client.room import Room, Snapshot
+from holdfast.client.rooms import TakeSnapshot
 from holdfast.core.link import State
 from holdfast.core.replica import Item, Replica
 from holdfast.protocol.messages import Event
@@ -76,7 +77,7 @@ class SeaRoom(Room):
     """
 
     def __init__(self, client: SeaClient, name: str, replica: Replica) -> None:
-        super().__init__(client, name, replica)
+        super().__init__(client._rooms, name, replica)
         self._reader = client
         self.recover = "resume" if client._resume else "snapshot"
         self.told: str | None = None

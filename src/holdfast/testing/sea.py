@@ -19,7 +19,8 @@ from typing import Any, Self, TypeVar
 
 from starlette.types import ASGIApp
 
-from holdfast.client.client import TakeSnapshot, Token
+from holdfast.client.client import Token
+from holdfast.client.rooms import TakeSnapshot
 from holdfast.errors import HoldfastError
 from holdfast.store.choice import Choice, kept_elsewhere
 from holdfast.store.store import Store

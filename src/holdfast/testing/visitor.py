@@ -159,7 +159,8 @@ class Visitor:
 
     def _listen_in(self, client: holdfast.Client) -> None:
         """Judge what the server says, how often it is dialed, and whom it takes us for."""
-        told, say, dial, connected = client._told, client._say, client._dial, client._connected
+        rooms = client._rooms
+        told, say, dial, connected = rooms._told, client._say, client._dial, client._connected
         go_over, heed = client._go_over, client._heed
 
         def heeding(message: Any) -> None:
@@ -199,7 +200,7 @@ class Visitor:
             go_over()
 
         client._go_over, client._heed = going_over, heeding  # type: ignore[method-assign]
-        client._told, client._say = telling, saying  # type: ignore[method-assign]
+        rooms._told, rooms._say, client._say = telling, saying, saying  # type: ignore[method-assign]
         client._dial, client._connected = dialing, connecting  # type: ignore[method-assign]
 
     def _judge(self, judge: Callable[[], None]) -> None:
