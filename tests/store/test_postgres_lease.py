@@ -84,10 +84,12 @@ async def test_a_node_that_ends_leaves_its_people_a_grace_to_return_elsewhere(
     await follow(two, "lobby")
     one.store.others.attend("lobby", "s1", ANN)
     one.store.others.attend("lobby", "s2", BOB)
-    await one.store.close()
     await until(lambda: known(two) == {"s1": "ann", "s2": "bob"})
+    began = time.monotonic()
+    await one.store.close()
     assert await two.store.others.take_over("s1", "ann") == ("lobby",)
     await until(lambda: two.told_people[2:] == ["bob left lobby"])
+    assert time.monotonic() - began >= 1.0
     await asyncio.sleep(1.5)
     assert len(two.told_people) == 3
 
