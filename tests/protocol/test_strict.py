@@ -93,6 +93,39 @@ def test_nothing_else_is_an_empty_pong(other: bytes) -> None:
     assert not Strict(SERVER).is_pong(other)
 
 
+MASKED_TEXT = st.binary(max_size=130).map(lambda text: wire(SERVER, Frame(TEXT, text)))
+
+
+@given(st.binary(max_size=200) | MASKED_TEXT | st.tuples(MASKED_TEXT, st.binary(max_size=3)).map(b"".join))
+def test_a_whole_text_is_what_the_engine_would_have_read(data: bytes) -> None:
+    text = Strict(SERVER).whole_text(data)
+    engine = Strict(SERVER)
+    read_by_it = [bytes(frame.data) for frame in read(engine, data) if frame.opcode is TEXT and frame.fin]
+    is_alone = engine.reader.is_between and engine.parser_exc is None
+    assert ([] if text is None else [text]) == [one for one in read_by_it if is_alone and 0 < len(one) < 126]
+
+
+@pytest.mark.parametrize(
+    ("before", "is_whole"),
+    [
+        (b"", True),
+        (wire(SERVER, Frame(TEXT, b"hi")), True),
+        (PONG, True),
+        (PONG[:5], False),
+        (wire(SERVER, Frame(TEXT, b"hi", fin=False)), False),  # the message that was begun goes on (RFC 6455 §5.4)
+        (wire(SERVER, Frame(TEXT, b"hi"))[:2], False),
+        (wire(SERVER, Frame(BINARY, b"x" * 9))[:-1], False),
+        (wire(SERVER, Frame(CLOSE, b"")), False),
+        (b"\x83\x00", False),
+    ],
+    ids=range(9),
+)
+def test_a_text_is_a_whole_one_between_messages_only(before: bytes, is_whole: bool) -> None:
+    engine = Strict(SERVER)
+    read(engine, before)
+    assert (engine.whole_text(wire(SERVER, Frame(TEXT, b"hello"))) == b"hello") is is_whole
+
+
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     """Cut into parts, some of which may be empty."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]

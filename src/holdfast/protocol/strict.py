@@ -26,8 +26,10 @@ _Utf8 = getincrementaldecoder("utf-8")
 # The head of a frame (RFC 6455 §5.2): the bits of its first two bytes, and how many bytes of a length follow them.
 _FIN, _COMPRESSED, _OPCODE = 0x80, 0x40, 0x0F
 _MASKED, _LENGTH = 0x80, 0x7F
-_MORE_LENGTH = {126: 2, 127: 8}
+_LONG = 126
+_MORE_LENGTH = {_LONG: 2, _LONG + 1: 8}
 _EMPTY_PONG = bytes((_FIN | Opcode.PONG, _MASKED))
+_WHOLE_TEXT = _FIN | Opcode.TEXT
 
 
 class Strict(Protocol):
@@ -47,6 +49,13 @@ class Strict(Protocol):
     def is_pong(self, data: bytes) -> bool:
         """Whether that is an empty pong and nothing else, as nearly all is that comes from those who only listen."""
         return len(data) == 6 and data[:2] == _EMPTY_PONG and self.reader.is_between and self.state is OPEN
+
+    def whole_text(self, data: bytes) -> bytes | None:
+        """Return the text that this is, if it is a small one and nothing else; None: it is for the engine to read."""
+        is_whole = len(data) > 6 and data[0] == _WHOLE_TEXT and _MASKED | len(data) - 6 == data[1] < _MASKED | _LONG
+        if is_whole and self.reader.is_between and self.state is OPEN and self.current_size is None:
+            return apply_mask(data[6:], data[2:6])
+        return None
 
     def parse(self) -> Generator[None]:
         """Parse what comes."""

@@ -97,6 +97,9 @@ class NativeConnection(Connection, Sipping):
         if self._engine.is_pong(data):
             self._controlled()
             return
+        if (text := self._engine.whole_text(data)) is not None:
+            self._text(text)
+            return
         self._engine.receive_data(data)
         for event in self._engine.events_received():
             if isinstance(event, WireFrame) and not self._closing:
