@@ -122,6 +122,11 @@ async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(kept: Kept) -> 
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def test_in_memory_nothing_waits_for_the_disk(open_store: OpenStore) -> None:
+    kept = await open_store("memory:")
+    assert kept.store._connection.execute("PRAGMA synchronous").fetchone() == (0,)  # OFF
+
+
 async def test_foreign_keys_are_enforced(open_store: OpenStore, tmp_path: Path) -> None:
     child = "CREATE TABLE child (note INTEGER REFERENCES note (id))"
     kept = await open_store(tmp_path / "family.db", migrations=[NOTES, child])

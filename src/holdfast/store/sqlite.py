@@ -131,7 +131,7 @@ class SqliteStore(ThreadedStore):
         execute = self._connection.execute
         try:
             execute("PRAGMA journal_mode = WAL")
-            execute("PRAGMA synchronous = FULL")
+            execute(f"PRAGMA synchronous = {'OFF' if self._in_memory else 'FULL'}")  # it does not outlive us
             has_begun = False
             with suppress(sqlite3.Error):  # then what is there is served, and changes are not taken
                 has_begun = begin_log_anew(self._connection)
