@@ -859,6 +859,13 @@ BUGS = (
         "tests/server/test_sips.py",
     ),
     Bug(
+        "two texts that come at once are taken for one",
+        "protocol/strict.py",
+        "if 0 < size < _LONG and data[0] == _WHOLE_TEXT and data[1] == _MASKED | size:",
+        "if 0 < size and data[0] == _WHOLE_TEXT and data[1] == _MASKED | size:",
+        "tests/protocol/test_strict.py",
+    ),
+    Bug(
         "a text that comes while another has begun is taken for one of its own",
         "protocol/strict.py",
         " and self.state is OPEN and self.current_size is None:",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets import frames
 from websockets.client import ClientProtocol
@@ -93,16 +93,28 @@ def test_nothing_else_is_an_empty_pong(other: bytes) -> None:
     assert not Strict(SERVER).is_pong(other)
 
 
-MASKED_TEXT = st.binary(max_size=130).map(lambda text: wire(SERVER, Frame(TEXT, text)))
+FRAMES = st.builds(Frame, st.sampled_from([TEXT, BINARY, CONT]), st.binary(max_size=130), st.booleans()) | st.builds(
+    Frame, st.sampled_from([PING, Opcode.PONG]), st.binary(max_size=125)
+)
 
 
-@given(st.binary(max_size=200) | MASKED_TEXT | st.tuples(MASKED_TEXT, st.binary(max_size=3)).map(b"".join))
-def test_a_whole_text_is_what_the_engine_would_have_read(data: bytes) -> None:
-    text = Strict(SERVER).whole_text(data)
+@given(st.lists(FRAMES, min_size=1, max_size=3).map(lambda frames: wire(SERVER, *frames)), st.binary(max_size=9))
+@example(b"", b"")
+@example(wire(SERVER, Frame(TEXT, b"")), b"")
+def test_a_whole_text_is_what_the_engine_would_have_read(data: bytes, more: bytes) -> None:
+    text = Strict(SERVER).whole_text(data + more)
     engine = Strict(SERVER)
-    read_by_it = [bytes(frame.data) for frame in read(engine, data) if frame.opcode is TEXT and frame.fin]
-    is_alone = engine.reader.is_between and engine.parser_exc is None
-    assert ([] if text is None else [text]) == [one for one in read_by_it if is_alone and 0 < len(one) < 126]
+    found = read(engine, data + more)
+    is_alone = len(found) == 1 and engine.reader.is_between and engine.parser_exc is None
+    is_one = is_alone and found[0].opcode is TEXT and found[0].fin and 0 < len(found[0].data) < 126
+    assert text == (bytes(found[0].data) if is_one else None)
+
+
+@pytest.mark.parametrize("size", range(1, 126))
+def test_two_texts_that_come_at_once_are_two(size: int) -> None:
+    first = wire(SERVER, Frame(TEXT, b"x" * size))
+    for more in range(1, 300):
+        assert Strict(SERVER).whole_text(first + b"x" * more) is None
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,10 @@ class Strict(Protocol):
 
     def whole_text(self, data: bytes) -> bytes | None:
         """Return the text that this is, if it is a small one and nothing else; None: it is for the engine to read."""
-        is_whole = len(data) > 6 and data[0] == _WHOLE_TEXT and _MASKED | len(data) - 6 == data[1] < _MASKED | _LONG
-        if is_whole and self.reader.is_between and self.state is OPEN and self.current_size is None:
-            return apply_mask(data[6:], data[2:6])
+        size = len(data) - 6
+        if 0 < size < _LONG and data[0] == _WHOLE_TEXT and data[1] == _MASKED | size:
+            if self.reader.is_between and self.state is OPEN and self.current_size is None:
+                return apply_mask(data[6:], data[2:6])
         return None
 
     def parse(self) -> Generator[None]:
