@@ -51,7 +51,7 @@ export class Reader {
     const isKnown = this.#positions.has(room);
     /** @param {any} error  @param {any} code  @returns {ReaderEffect} */
     const refusal = (error, code) => ({ type: "tell", message: { type: "error", error, code, [this.roomKey]: room } });
-    if (!isKnown && (type === "sync" || type === "leave")) return [refusal(`you are not in ${room}; join it first`, "conflict")];
+    if (!isKnown && type === "sync") return [refusal(`you are not in ${room}; join it first`, "conflict")];
     switch (type) {
       case "join":
       case "sync":
@@ -64,8 +64,8 @@ export class Reader {
         this.#alarm = now; // with whatever else is wanted now
         return [];
       case "leave":
+        if (isKnown) this.#alarm = now;
         this.#forget(room);
-        this.#alarm = now;
         return [{ type: "tell", message: { type: "left", [this.roomKey]: room } }];
       case "again":
         return this.#ask(now);

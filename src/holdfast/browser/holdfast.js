@@ -781,8 +781,8 @@ class Client extends Emitter {
   #generation = 0; // of sockets: what comes from an earlier one is passed over
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
-  /** @type {Set<string>} */ #leaving = new Set(); // rooms, until that is answered: what is said of them is of before
   #asked = 0; // for it: of two calls, the failure of the later one counts
+  /** @type {Set<string>} */ #leaving = new Set(); // rooms, until that is answered: what is said of them is of before
   #links = 0; // of two that are open, the later one is the one to be heard
   /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
   #roomKey;
@@ -963,7 +963,6 @@ class Client extends Emitter {
         break;
       case "rejoin":
         this.#everLive = true;
-        this.#leaving.clear();
         for (const room of this.#rooms.values()) this.#join(room);
         break;
       case "probe":
@@ -1072,6 +1071,7 @@ class Client extends Emitter {
   /** Let go of the socket, and wait for nothing: a dead one never closes. @param {number} code */
   #abandon(code) {
     this.#generation += 1;
+    this.#leaving.clear();
     const socket = this.#socket;
     this.#socket = null;
     this.#spare?.close();
@@ -1091,7 +1091,7 @@ class Client extends Emitter {
     const name = message[this.#roomKey];
     const room = this.#rooms.get(name);
     if (this.#leaving.has(name)) {
-      if (message.type !== "left" && message.code !== "conflict") return;
+      if (message.type !== "left") return;
       this.#leaving.delete(name);
       return room && this.#join(room);
     }

@@ -13,6 +13,7 @@ import inspect
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -100,6 +101,8 @@ class Client:
     # What an application uses.
 
     async def __aenter__(self) -> Self:
+        self._queue = asyncio.Queue(WAITING)  # what was put into it after the end of an earlier life is of no use
+        self._rooms.begin()
         self._running = asyncio.create_task(self._run(), name="holdfast-client")
         return self
 
@@ -159,19 +162,18 @@ class Client:
     # The one task.
 
     async def _run(self) -> None:
-        failure: Closed | None = None
+        why = self._closed
         try:
             await self._live()
         except Exception as error:
             logger.exception("this client cannot go on")
-            failure = Closed(f"this client failed: {error!r}")
+            why = partial(Closed, f"this client failed: {error!r}")
             self._tell(link.Stop())
             raise
         finally:
-            self._rooms.end(failure or self._closed())
+            self._rooms.end(why)
 
     async def _live(self) -> None:
-        self._rooms.begin()
         self._tell(link.Start())
         while self._link.state is not State.CLOSED:
             try:
@@ -237,7 +239,7 @@ class Client:
                 case link.Introduce():
                     self._links += 1  # of two that are open, the later one is the one to be heard
                     self._say(messages.Auth(self._credentials, self._session, self._links))
-                case link.Rejoin():
+                case link.Rejoin() if self._road is not None:
                     self._rooms.rejoin(self._road)
                 case link.Probe():
                     self._say(messages.Ping())

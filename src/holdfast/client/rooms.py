@@ -20,15 +20,7 @@ from holdfast.client.room import Room, Snapshot
 from holdfast.core import outbox
 from holdfast.core.backoff import Backoff
 from holdfast.core.replica import Outcome, Resync
-from holdfast.errors import (
-    Conflict,
-    Forbidden,
-    HoldfastError,
-    Malformed,
-    OutcomeUnknown,
-    Unavailable,
-    refusal_called,
-)
+from holdfast.errors import Forbidden, HoldfastError, Malformed, OutcomeUnknown, Unavailable, refusal_called
 from holdfast.protocol import messages
 
 if TYPE_CHECKING:
@@ -40,8 +32,8 @@ logger = logging.getLogger("holdfast.client")
 TakeSnapshot = Callable[[str], Awaitable[tuple[Any, str]]]
 #: What the rooms say themselves.
 Said = messages.Join | messages.Leave | messages.Sync
-#: What they hear.
-Heard = messages.RoomMessage | messages.Reply | messages.Error
+#: What they are told.
+Told = messages.RoomMessage | messages.Reply | messages.Error
 
 #: Errors that pass: what was asked for is asked for again.
 _PASSING = {"internal", "unavailable"}
@@ -80,7 +72,7 @@ class Rooms:
         self._road: Road | None = None  # on which they are joined; None: there is no link
         self._leaving: dict[str, None] = {}  # until that is answered: what is said of them is of before
         self._commands: dict[str, Room] = {}  # sent, and not answered
-        self._failure: HoldfastError | None = None  # why there will be no link any more
+        self._why: Callable[[], HoldfastError] | None = None  # there will be no link any more
 
     # For a room.
 
@@ -88,8 +80,8 @@ class Rooms:
         """Keep it joined."""
         if room.name in self._rooms:
             raise ValueError(f"this client is in {room.name} already")
-        if self._failure is not None:
-            raise self._failure
+        if self._why is not None:
+            raise self._why()
         self._rooms[room.name] = room
         if self._road is not None:
             self._join(room)
@@ -130,30 +122,30 @@ class Rooms:
         for room in tuple(self._rooms.values()):
             self._carry(room, room.outbox.tick(now))
 
-    def rejoin(self, road: Road | None) -> None:
+    def rejoin(self, road: Road) -> None:
         """Join all of them: there is a link, and this carries it."""
         self._road = road
-        self._leaving.clear()
         for room in self._rooms.values():
             self._join(room)
 
     def broken(self) -> None:
         """There is no link any more."""
         self._road = None
+        self._leaving.clear()
         for room in self._rooms.values():
             self._tell_outbox(room, outbox.Broken())
 
     def begin(self) -> None:
         """The client is on its way to a link."""
-        self._failure = None
+        self._why = None
 
-    def end(self, failure: HoldfastError) -> None:
-        """There will be no link any more."""
-        self._failure = failure
+    def end(self, why: Callable[[], HoldfastError]) -> None:
+        """There will be no link any more; each room is told why by an error of its own, which it may raise."""
+        self._why = why
         for room in tuple(self._rooms.values()):
-            self._let_go(room, failure)
+            self._let_go(room, why())
 
-    def heed(self, message: Heard) -> None:
+    def heed(self, message: Told) -> None:
         """Take in what the server says of a room, or answers to what was said in one."""
         if (name := getattr(message, "room", UNSET)) in self._leaving:
             self._left(name, message)
@@ -169,10 +161,9 @@ class Rooms:
 
     # What is said of them.
 
-    def _left(self, name: str, message: Heard) -> None:
+    def _left(self, name: str, message: Told) -> None:
         """Take in what is said of one that is being left; it may be joined again when that has been answered."""
-        is_answer = isinstance(message, messages.Left) or getattr(message, "code", "") == Conflict.code
-        if is_answer:  # else we were put out before
+        if isinstance(message, messages.Left):
             del self._leaving[name]
             if (room := self._rooms.get(name)) is not None:
                 self._join(room)
@@ -224,7 +215,7 @@ class Rooms:
     async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join it anew after a while, unless that has happened."""
         await asyncio.sleep(room.backoff.next(random.random()).delay)
-        if room.joined_on is joined_on is self._road is not None and room in self._rooms.values():
+        if room.refused_on is room.joined_on is joined_on is self._road is not None:
             room.joined_on = room.refused_on = None
             self._join(room)
 
@@ -232,7 +223,7 @@ class Rooms:
         """There will be nothing more of it, and no way for its commands."""
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]
-        room.joined_on = None
+        room.joined_on = room.refused_on = None
         room.fail(failure)
         self._tell_outbox(room, outbox.Stop())
 
@@ -247,7 +238,7 @@ class Rooms:
             self._ask(room, outcome.ask)
 
     async def _take_snapshot(self, snapshot: TakeSnapshot, room: Room, reason: str, joined_on: Road | None) -> None:
-        """Have the application take a snapshot, until it succeeds or the room is joined anew."""
+        """Have the application take a snapshot, until it succeeds or the room is joined on another link."""
         if room.replica.is_stuck:
             await asyncio.sleep(room.backoff.next(random.random()).delay)
         else:

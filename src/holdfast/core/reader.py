@@ -120,7 +120,7 @@ class Reader:
         match input:
             case Join(room, _) if room not in self._positions and len(self._positions) >= MAX_ROOMS:
                 return [Tell(Error(f"without a WebSocket, a client is in at most {MAX_ROOMS} rooms", "too_many", room))]
-            case Sync(room, _) | Leave(room) if room not in self._positions:
+            case Sync(room, _) if room not in self._positions:
                 return [Tell(Error(f"you are not in {room}; join it first", "conflict", room))]
             case Join(room, since) | Sync(room, since):
                 self._positions[room] = None if since is None else decode_position(since, room)
@@ -128,8 +128,9 @@ class Reader:
                 self._wanted[room] = Join if still is Join else type(input)  # a snapshot may overtake a join
                 self._alarm = now  # with whatever else is wanted now
             case Leave(room):
-                self._forget(room)
-                self._alarm = now
+                if room in self._positions:
+                    self._forget(room)
+                    self._alarm = now
                 return [Tell(Left(room))]
             case Again():
                 return self._ask(now)

@@ -53,9 +53,9 @@ class Strict(Protocol):
     def whole_text(self, data: bytes) -> bytes | None:
         """Return the text that this is, if it is a small one and nothing else; None: it is for the engine to read."""
         size = len(data) - 6
-        if 0 < size < _LONG and data[0] == _WHOLE_TEXT and data[1] == _MASKED | size:
-            if self.reader.is_between and self.state is OPEN and self.current_size is None:
-                return apply_mask(data[6:], data[2:6])
+        is_one = 0 < size < _LONG and data[0] == _WHOLE_TEXT and data[1] == _MASKED | size
+        if is_one and self.reader.is_between and self.state is OPEN and self.current_size is None:
+            return apply_mask(data[6:], data[2:6])
         return None
 
     def parse(self) -> Generator[None]:

@@ -111,9 +111,10 @@ class Conversation:
         match message:
             case Join(room, since):
                 await self._join(connection, session.user, room, since)
-            case Leave(room):
-                self._must_be_in(connection, room)
+            case Leave(room) if room in session.rooms:
                 self._hands.tell(inputs.Went(connection, room))
+            case Leave(room):
+                connection.say(messages.Left(room))  # also to whoever was put out a moment ago: it waits for this
             case Sync(room, since):
                 self._must_be_in(connection, room)
                 position = decode_position(since, room)

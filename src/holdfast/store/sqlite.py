@@ -3,8 +3,8 @@ How is everything kept in one SQLite file?
 
 One thread owns the one connection that writes and checkpoints (with two, SQLite before
 3.51.3 can corrupt a WAL); readers have read-only connections of their own. A commit is on
-the disk before anybody hears of it (`synchronous=FULL`), and waiting changes share it, so
-that costs little. A lock file keeps other processes out.
+the disk before anybody hears of it (`synchronous=FULL`; what is in `memory:` need not be), and
+waiting changes share it, so that costs little. A lock file keeps other processes out.
 """
 
 from __future__ import annotations
