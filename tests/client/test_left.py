@@ -9,9 +9,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from holdfast import Closed, Conflict, Hub, Room, State, Unavailable, User
+from holdfast import Closed, Conflict, Forbidden, Hub, Request, State, Unavailable, User
 from holdfast.client.client import Client
-from holdfast.testing import History, Sea, SeaClient
+from holdfast.testing import History, Sea, SeaClient, SeaRoom
 
 Story = Callable[[SeaClient, Sea], Awaitable[None]]
 
@@ -28,7 +28,7 @@ def tell(hub: Hub, story: Story) -> None:
         sea.run(told())
 
 
-async def is_in(hub: Hub, room: Room, sea: Sea) -> bool:
+async def is_in(hub: Hub, room: SeaRoom, sea: Sea) -> bool:
     """Whether it is told what is published, and the server has one who is in it."""
     told: History = await sea.history(room)
     await hub.publish(room.name, "said", {})
@@ -46,6 +46,74 @@ def test_who_was_put_out_and_leaves_and_comes_again_at_once_is_in() -> None:
             await hub.remove(ann.user.user_id, "lobby")  # what that says is on its way when it leaves
         async with ann.join("lobby") as second:
             assert await is_in(hub, second, sea)
+
+    tell(hub, story)
+
+
+@pytest.mark.parametrize("stays", [at / 1000 for at in range(0, 60, 3)])  # until what that said has come, for one
+def test_who_was_put_out_and_comes_twice_is_in(stays: float) -> None:
+    hub = Hub("memory:")
+
+    async def story(ann: SeaClient, sea: Sea) -> None:
+        async with ann.join("lobby") as first:
+            await anext(first)
+            assert ann.user is not None
+            await hub.remove(ann.user.user_id, "lobby")
+        async with ann.join("lobby"):
+            await sea.sleep(stays)
+        async with ann.join("lobby") as third:
+            assert await is_in(hub, third, sea)
+
+    tell(hub, story)
+
+
+def test_who_was_put_out_while_it_asked_for_something_and_comes_again_is_in() -> None:
+    hub = Hub("memory:")
+
+    async def story(ann: SeaClient, sea: Sea) -> None:
+        async with ann.join("lobby") as first:
+            await anext(first)
+            assert ann.user is not None
+            first.replica.pause()  # as a slow reader does
+            ann._rooms.read_on(first)
+            await hub.remove(ann.user.user_id, "lobby")
+            with pytest.raises(Forbidden):
+                await anext(first)
+        async with ann.join("lobby") as second:
+            assert await is_in(hub, second, sea)
+
+    tell(hub, story)
+
+
+def test_who_left_and_comes_again_on_a_link_that_breaks_is_in() -> None:
+    hub = Hub("memory:")
+
+    async def story(ann: SeaClient, sea: Sea) -> None:
+        async with ann.join("lobby") as first:
+            await anext(first)
+        async with ann.join("lobby") as second:
+            sea.cut(ann)
+            await sea.sleep(10)
+            assert await is_in(hub, second, sea)
+
+    tell(hub, story)
+
+
+def test_what_is_said_in_a_room_at_once_is_said_there() -> None:
+    hub = Hub("memory:")
+    heard: list[str | None] = []
+
+    @hub.on("wave")
+    async def wave(request: Request) -> None:
+        heard.append(request.room)
+
+    async def story(ann: SeaClient, sea: Sea) -> None:
+        async with ann.join("lobby") as first:
+            await anext(first)
+        async with ann.join("lobby") as second:
+            await second.send("wave")
+            await sea.sleep(1)
+        assert heard == ["lobby"]
 
     tell(hub, story)
 
@@ -114,10 +182,17 @@ def test_a_client_that_was_turned_away_may_be_entered_again() -> None:
         await hub.disconnect(ann.user.user_id)
         await sea.sleep(3)
         assert ann.status.state is State.CLOSED
+        tasks = len(asyncio.all_tasks())
+        for _ in range(2_000):
+            ann.retry_now()
+        assert len(asyncio.all_tasks()) == tasks
         await ann.close()
         await Client.__aenter__(ann)
-        async with ann.join("lobby") as room:  # at once
+        await ann.ready()
+        async with ann.join("lobby") as room:
             assert await is_in(hub, room, sea)
+        with pytest.raises(RuntimeError, match="entered already"):
+            await Client.__aenter__(ann)
 
     tell(hub, story)
 

@@ -148,12 +148,10 @@ async def test_a_room_that_is_refused_leaves_the_others_as_they_are(server: Serv
         assert visit.told.resumed == resumed  # on the link that it had
 
 
-@pytest.mark.parametrize("road", ["websocket", "stream"])
-async def test_a_room_that_no_server_could_have_leaves_the_others_as_they_are(server: Server, road: str) -> None:
-    async with Visit(server, road) as visit, visit.client.join("two\nlines"):
-        await visit.goes_on()
-        visit.box.reset(1.0, random.Random(0))  # also when all rooms are joined anew
-        await visit.goes_on()
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 201, "\ud800"])
+async def test_a_room_that_no_server_could_have_is_refused_at_once(name: str) -> None:
+    with pytest.raises(holdfast.Malformed, match="room must be a name"):
+        holdfast.connect("http://localhost").join(name)
 
 
 @pytest.mark.parametrize("road", BY_HTTP)

@@ -967,10 +967,31 @@ BUGS = (
     Bug(
         "whoever leaves a room and joins it again takes the answer to the first time for their own",
         "client/rooms.py",
-        "            self._leaving[room.name] = None\n",
-        "",
+        "        if self._lefts[name]:\n",
+        "        if not name and self._lefts:\n",
         "tests/client/test_client.py::"
         "test_what_is_answered_to_whoever_was_in_before_is_nothing_to_who_joins_again_at_once",
+    ),
+    Bug(
+        "what was left on a link that is gone is never joined again",
+        "client/rooms.py",
+        "        self._lefts.clear()\n",
+        "",
+        "tests/client/test_left.py",
+    ),
+    Bug(
+        "that somebody was put out is taken for the answer to their leave",
+        "client/rooms.py",
+        "if isinstance(message, messages.Left) and message.reason is UNSET:",
+        "if isinstance(message, messages.Left):",
+        "tests/client/test_left.py",
+    ),
+    Bug(
+        "whoever was put out comes again before all is said of the first time",
+        "client/rooms.py",
+        "            self._part(room.name)\n            room.joined_on = self._road\n",
+        "            room.joined_on = self._road\n",
+        "tests/client/test_left.py",
     ),
     Bug(
         "a room that was refused for a moment, left, and entered again is not asked for any more",
@@ -1220,22 +1241,29 @@ BUGS = (
     Bug(
         "in a page, whoever leaves a room and joins it again takes the answer to the first time for their own",
         "browser/holdfast.js",
-        "    this.#leaving.add(room.name);\n",
-        "",
+        "    if (lefts) {",
+        "    if (lefts && !name) {",
+        "tests/browser/test_left.py",
+    ),
+    Bug(
+        "in a page, that somebody was put out is taken for the answer to their leave",
+        "browser/holdfast.js",
+        'if (message.type === "left" && !message.reason)',
+        'if (message.type === "left")',
         "tests/browser/test_left.py",
     ),
     Bug(
         "in a page, what was left on a link that is gone is never joined again",
         "browser/holdfast.js",
-        "    this.#generation += 1;\n    this.#leaving.clear();\n",
-        "    this.#generation += 1;\n",
+        "    this.#lefts.clear();\n",
+        "",
         "tests/browser/test_left.py",
     ),
     Bug(
         "in a page, what was left while it moved is forgotten when it has moved",
         "browser/holdfast.js",
         "        this.#everLive = true;\n        for (const room",
-        "        this.#everLive = true;\n        this.#leaving.clear();\n        for (const room",
+        "        this.#everLive = true;\n        this.#lefts.clear();\n        for (const room",
         "tests/browser/test_left.py",
     ),
     Bug(

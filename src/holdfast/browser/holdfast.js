@@ -782,7 +782,8 @@ class Client extends Emitter {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {string | null} */ #token = null;
   #asked = 0; // for it: of two calls, the failure of the later one counts
-  /** @type {Set<string>} */ #leaving = new Set(); // rooms, until that is answered: what is said of them is of before
+  /** @type {Set<string>} */ #over = new Set(); // rooms, on this link, and we have not said so: more may come of what was before
+  /** @type {Map<string, number>} */ #lefts = new Map(); // that are to come, where we have: all up to the last is of before
   #links = 0; // of two that are open, the later one is the one to be heard
   /** @type {string | null} */ #session = null; // in memory only: two tabs must not fight over one
   #roomKey;
@@ -828,14 +829,20 @@ class Client extends Emitter {
   leave(room) {
     if (this.#rooms.get(room.name) !== room) return;
     this.#end(room);
-    if (room.joinedOn !== this.#generation) return;
-    this.#leaving.add(room.name);
-    this.say({ type: "leave" }, room.name);
+    this.#part(room.name);
+  }
+
+  /** Say that one is left, if it is over and that was not said. @param {string} name */
+  #part(name) {
+    if (!this.#over.delete(name)) return;
+    this.#lefts.set(name, (this.#lefts.get(name) ?? 0) + 1);
+    this.say({ type: "leave" }, name);
   }
 
   /** There is nothing more of it, and no way for its commands. @param {Room} room */
   #end(room) {
     this.#rooms.delete(room.name);
+    if (room.joinedOn === this.#generation) this.#over.add(room.name);
     this.#tellOutbox(room, { type: "stop" });
   }
 
@@ -1071,7 +1078,8 @@ class Client extends Emitter {
   /** Let go of the socket, and wait for nothing: a dead one never closes. @param {number} code */
   #abandon(code) {
     this.#generation += 1;
-    this.#leaving.clear();
+    this.#over.clear();
+    this.#lefts.clear();
     const socket = this.#socket;
     this.#socket = null;
     this.#spare?.close();
@@ -1081,7 +1089,8 @@ class Client extends Emitter {
 
   /** @param {Room} room */
   #join(room) {
-    if (room.joinedOn === this.#generation || this.#rooms.get(room.name) !== room || this.#leaving.has(room.name)) return;
+    if (room.joinedOn === this.#generation || this.#rooms.get(room.name) !== room) return;
+    this.#part(room.name);
     room.joinedOn = this.#generation;
     this.say(room.replica.join(), room.name);
   }
@@ -1090,10 +1099,10 @@ class Client extends Emitter {
   #received(message) {
     const name = message[this.#roomKey];
     const room = this.#rooms.get(name);
-    if (this.#leaving.has(name)) {
-      if (message.type !== "left") return;
-      this.#leaving.delete(name);
-      return room && this.#join(room);
+    const lefts = this.#lefts.get(name);
+    if (lefts) {
+      if (message.type === "left" && !message.reason) this.#lefts.set(name, lefts - 1);
+      return;
     }
     switch (message.type) {
       case "connected":

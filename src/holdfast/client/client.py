@@ -101,8 +101,11 @@ class Client:
     # What an application uses.
 
     async def __aenter__(self) -> Self:
-        self._queue = asyncio.Queue(WAITING)  # what was put into it after the end of an earlier life is of no use
+        if self._running is not None:
+            raise RuntimeError("this client was entered already, and has not been closed")
+        self._queue = asyncio.Queue(WAITING)  # what is left of an earlier life is of no use
         self._rooms.begin()
+        self._tell(link.Start())
         self._running = asyncio.create_task(self._run(), name="holdfast-client")
         return self
 
@@ -146,18 +149,21 @@ class Client:
 
     def join(self, room: str) -> Room:
         """Return a room, which is joined from `async with` on."""
+        self._codec.check_room(room)
         return Room(self._rooms, room, Replica(room, resume=self._resume))
 
     async def close(self) -> None:
         """End it."""
-        if self._running is not None:
-            self._put(None, link.Stop())
-            await self._running
+        try:
+            if self._running is not None:
+                self._put(None, link.Stop())
+                await self._running
+        finally:
+            await asyncio.gather(*self._partings, return_exceptions=True)  # who says goodbye has not vanished
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._running = None
-        await asyncio.gather(*self._partings, return_exceptions=True)  # who says goodbye has left, and has not vanished
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # The one task.
 
@@ -174,7 +180,6 @@ class Client:
             self._rooms.end(why)
 
     async def _live(self) -> None:
-        self._tell(link.Start())
         while self._link.state is not State.CLOSED:
             try:
                 async with asyncio.timeout_at(self._deadline()):
@@ -207,6 +212,8 @@ class Client:
         return min((when for when in times if when is not None), default=None)
 
     def _put(self, source: Road | None, what: LinkInput | _Wake) -> None:
+        if self._link.state in (State.IDLE, State.CLOSED):
+            return  # nobody takes it out
         try:
             self._queue.put_nowait((source, what))
         except asyncio.QueueFull:
@@ -239,7 +246,8 @@ class Client:
                 case link.Introduce():
                     self._links += 1  # of two that are open, the later one is the one to be heard
                     self._say(messages.Auth(self._credentials, self._session, self._links))
-                case link.Rejoin() if self._road is not None:
+                case link.Rejoin():
+                    assert self._road is not None, "it has just been heard on"
                     self._rooms.rejoin(self._road)
                 case link.Probe():
                     self._say(messages.Ping())

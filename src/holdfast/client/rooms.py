@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ class Rooms:
         self._snapshot = snapshot
         self._rooms: dict[str, Room] = {}
         self._road: Road | None = None  # on which they are joined; None: there is no link
-        self._leaving: dict[str, None] = {}  # until that is answered: what is said of them is of before
+        self._over: dict[str, None] = {}  # on this link, and we have not said so: more may come of what was before
+        self._lefts = Counter[str]()  # that are to come, where we have: all up to the last of them is of before
         self._commands: dict[str, Room] = {}  # sent, and not answered
         self._why: Callable[[], HoldfastError] | None = None  # there will be no link any more
 
@@ -88,10 +90,10 @@ class Rooms:
 
     def leave(self, room: Room, why: HoldfastError) -> None:
         """Leave it."""
-        if self._rooms.get(room.name) is room and room.joined_on is self._road is not None:
-            self._leaving[room.name] = None
-            self._say(messages.Leave(room.name))
+        is_kept = self._rooms.get(room.name) is room
         self._let_go(room, why)
+        if is_kept:
+            self._part(room.name)
 
     def send(self, room: Room, fields: dict[str, Any]) -> None:
         """Say what its application has to say, now or never."""
@@ -131,7 +133,8 @@ class Rooms:
     def broken(self) -> None:
         """There is no link any more."""
         self._road = None
-        self._leaving.clear()
+        self._over.clear()
+        self._lefts.clear()
         for room in self._rooms.values():
             self._tell_outbox(room, outbox.Broken())
 
@@ -147,8 +150,10 @@ class Rooms:
 
     def heed(self, message: Told) -> None:
         """Take in what the server says of a room, or answers to what was said in one."""
-        if (name := getattr(message, "room", UNSET)) in self._leaving:
-            self._left(name, message)
+        name = getattr(message, "room", "")
+        if self._lefts[name]:
+            if isinstance(message, messages.Left) and message.reason is UNSET:
+                self._lefts[name] -= 1
             return
         match message:
             case messages.Reply():
@@ -160,13 +165,6 @@ class Rooms:
                     self._told(room, message)
 
     # What is said of them.
-
-    def _left(self, name: str, message: Told) -> None:
-        """Take in what is said of one that is being left; it may be joined again when that has been answered."""
-        if isinstance(message, messages.Left):
-            del self._leaving[name]
-            if (room := self._rooms.get(name)) is not None:
-                self._join(room)
 
     def _answered(self, message: messages.Reply) -> None:
         room = self._commands.get(str(message.ref))
@@ -208,9 +206,17 @@ class Rooms:
     # What comes of it.
 
     def _join(self, room: Room) -> None:
-        if room.joined_on is not self._road and room.name not in self._leaving:
+        if room.joined_on is not self._road:
+            self._part(room.name)
             room.joined_on = self._road
             self._say(room.replica.join())
+
+    def _part(self, name: str) -> None:
+        """Say that one is left, if it is over and that was not said."""
+        if name in self._over:
+            del self._over[name]
+            self._lefts[name] += 1
+            self._say(messages.Leave(name))
 
     async def _join_again(self, room: Room, joined_on: Road | None) -> None:
         """Join it anew after a while, unless that has happened."""
@@ -223,6 +229,8 @@ class Rooms:
         """There will be nothing more of it, and no way for its commands."""
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]
+        if room.joined_on is self._road is not None:
+            self._over[room.name] = None
         room.joined_on = room.refused_on = None
         room.fail(failure)
         self._tell_outbox(room, outbox.Stop())

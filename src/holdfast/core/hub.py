@@ -247,7 +247,7 @@ class Hub:
                 self._effects.add(Close(session.connection, CloseCode.FORBIDDEN, "you were asked to leave"))
             elif input.room in session.rooms:
                 self._leave(self._rooms[input.room], session, Ending.CLEAN)
-                self._effects.say(session.connection, Left(input.room))
+                self._effects.say(session.connection, Left(input.room, "removed"))
         for session_id, name in self._absence.user(input.user_id):
             if input.room in (None, name):
                 self._grace_over(session_id, name)

@@ -136,9 +136,10 @@ class Joined(Struct, frozen=True, tag="joined", rename="camel"):
 
 
 class Left(Struct, frozen=True, tag="left"):
-    """You are out."""
+    """You are out; `reason` says why, if you have not asked to leave."""
 
     room: str
+    reason: str | UnsetType = UNSET
 
 
 class Synced(Struct, frozen=True, tag="synced"):
