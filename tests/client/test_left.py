@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from holdfast import Closed, Conflict, Forbidden, Hub, Request, State, Unavailable, User
+from holdfast import Closed, Conflict, Forbidden, Hub, Malformed, Request, State, Unavailable, User
 from holdfast.client.client import Client
 from holdfast.testing import History, Sea, SeaClient, SeaRoom
 
@@ -207,5 +207,13 @@ def test_each_room_of_a_client_that_ends_is_told_by_an_error_of_its_own() -> Non
         told = await asyncio.gather(*map(anext, rooms), ann.join("three").__aenter__(), return_exceptions=True)
         assert [type(error) for error in told] == [Closed] * 3
         assert len({id(error) for error in told}) == 3
+
+    tell(Hub("memory:"), story)
+
+
+def test_in_the_sea_too_a_room_that_no_server_could_have_is_refused_at_once() -> None:
+    async def story(ann: SeaClient, sea: Sea) -> None:
+        with pytest.raises(Malformed, match="room must be a name"):
+            ann.join("\ud800")
 
     tell(Hub("memory:"), story)

@@ -59,6 +59,7 @@ class SeaClient(Client):
 
     def join(self, room: str) -> SeaRoom:
         """Return a room, which is joined from `async with` on."""
+        self._codec.check_room(room)
         return SeaRoom(self, room, Replica(room, resume=self._resume))
 
     @property
