@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -155,9 +156,16 @@ class Target(Server):
         ]).encode("latin-1")  # fmt: skip
 
     def peer(self, *parts: bytes, path: str = "/ws") -> Raw:
-        """Open a WebSocket, wait until it is known as a guest, and send it."""
+        """Open a WebSocket, come back as often as it is told to, wait until it is known as a guest, and send it."""
         peer = self.raw(self.upgrade(path))
-        peer.until(b'"connected"' if path.startswith("/ws") else b"\r\n\r\n")
+        is_ours = path.startswith("/ws")
+        while is_ours and b'"goodbye"' in peer.until(b'","'):
+            found = re.search(rb'"after_ms":(\d+)', peer.until(b'"spread_ms"'))
+            assert found is not None
+            peer.close()
+            time.sleep(int(found[1]) / 1000)
+            peer = self.raw(self.upgrade(path))
+        peer.until(b'"connected"' if is_ours else b"\r\n\r\n")
         peer.says_goodbye = True
         return peer.send(*parts)
 
