@@ -91,7 +91,9 @@ class Client:
         self._road: Road | None = None
         self._spare: Road | None = None  # beside it, to go over to
         self._reader = Reader()
-        self._queue: asyncio.Queue[tuple[Road | None, LinkInput | News | _Wake]] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[
+            tuple[Road | None, LinkInput | News | _Wake]
+        ]  # of one life each
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
@@ -103,7 +105,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise RuntimeError("this client was entered already, and has not been closed")
-        self._queue = asyncio.Queue(WAITING)  # what is left of an earlier life is of no use
+        self._queue = asyncio.Queue(WAITING)
         self._rooms.begin()
         self._tell(link.Start())
         self._running = asyncio.create_task(self._run(), name="holdfast-client")
