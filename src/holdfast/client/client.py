@@ -91,9 +91,7 @@ class Client:
         self._road: Road | None = None
         self._spare: Road | None = None  # beside it, to go over to
         self._reader = Reader()
-        self._queue: asyncio.Queue[
-            tuple[Road | None, LinkInput | News | _Wake]
-        ]  # of one life each
+        self._queue: asyncio.Queue[tuple[Road | None, LinkInput | News | _Wake]]  # of one life each
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._partings: dict[asyncio.Task[None], None] = {}  # of those, who say goodbye: soon over
         self._running: asyncio.Task[None] | None = None
