@@ -268,9 +268,12 @@ class Hub:
             transaction.publish(room, type, data)
 
         outcome = await self._store.commit(change, (), {}, next_once(f"{type} in {room}"))
-        ((_, offset),) = outcome.positions
-        body = self._settings.codec.encode_body(type, data)
-        return to_publication(Record(room, offset, type, body), outcome.epoch)
+        if outcome.publications:
+            (record,) = outcome.publications
+        else:  # it was said before, under the same key
+            ((_, offset),) = outcome.positions
+            record = Record(room, offset, type, self._settings.codec.encode_body(type, data))
+        return to_publication(record, outcome.epoch)
 
     def publish_from_thread(self, room: str, type: str, data: Any) -> Publication:
         """

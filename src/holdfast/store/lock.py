@@ -18,6 +18,9 @@ from holdfast.errors import StoreError
 
 logger = logging.getLogger("holdfast.store")
 
+#: Bytes of a note, so that each covers the one before: a process is up to 7 of them, a time 16.
+NOTE = 32
+
 
 class Lock:
     """The one right to serve a file."""
@@ -34,7 +37,7 @@ class Lock:
             file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"cannot open {path}: {error.strerror}") from None
-        owner, _, clock = os.pread(file, 100, 0).decode(errors="replace").partition(" ")
+        owner, _, clock = os.pread(file, 100, 0).decode(errors="replace").rstrip(" ").partition(" ")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -50,10 +53,8 @@ class Lock:
 
         If that cannot be, it is said once, and nothing else is held up: what was committed is.
         """
-        note = f"{os.getpid()} {clock}".encode()
         try:
-            os.pwrite(self._file, note, 0)
-            os.ftruncate(self._file, len(note))
+            os.pwrite(self._file, f"{os.getpid()} {clock}".ljust(NOTE).encode(), 0)
         except OSError:
             if not self._complained:
                 logger.exception("it cannot be written down how far the file has come; an older one will not be seen")

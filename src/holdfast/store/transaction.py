@@ -113,13 +113,13 @@ class OpenTransaction(OpenReadTransaction):
         self._codec = codec
         self._deadline = deadline
         self._ended = False
-        self._now = iso(clock)
+        self._clock = clock
         self.published: list[Published] = []
 
     @property
     def now(self) -> str:
         """The time of this change."""
-        return self._now
+        return iso(self._clock)
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run a statement; return how many rows it changed."""
