@@ -44,6 +44,7 @@ class Contestant:
         overhead: Bytes of its messages beside those that are padded.
         echo: What a client says to have it said back.
         dear: A delivery costs it so much that fewer are measured.
+        only: The one figure that is measured of it, if it is but one.
     """
 
     slug: str
@@ -52,6 +53,7 @@ class Contestant:
     overhead = 30
     echo = "echo"
     dear = False
+    only: str | None = None
     packages: tuple[str, ...] = ()
     like: systems.System | None = None  # whose environment it has
     python = Path(sys.executable)
@@ -125,6 +127,18 @@ class Board(Holdfast):
 
     def line(self, port: int, home: Path) -> list[str]:
         return [str(self.python), "-m", "holdfast", "board", "--port", str(port), "--log-level", "warning"]
+
+
+class Loop(Contestant):
+    """No server: what a loop in Python comes to that hands one ready frame to each transport."""
+
+    slug = "loop"
+    name = "*a loop of `write` in Python*, uvloop"
+    only = "fanout"
+    packages = ("uvloop",)
+
+    def line(self, port: int, home: Path) -> list[str]:
+        return [str(self.python), str(SERVERS / "loop.py"), str(port)]
 
 
 class Websockets(Contestant):
@@ -244,6 +258,7 @@ class Nchan(Contestant):
 CONTESTANTS: list[Contestant] = [
     Holdfast(),
     HoldfastPlain(),
+    Loop(),
     Websockets(),
     FastAPI(),
     PythonSocketIO(),

@@ -432,7 +432,7 @@ int main(int argc, char **argv) {
             uint64_t wanted = strtoull(line + 6, NULL, 10);
             double seconds = atof(strrchr(line, ' '));
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL);
-            while (deliveries < wanted && (double)(now_ns() - began) < seconds * 1e9) turn(10);
+            while (deliveries < wanted && (double)(now_ns() - began) < seconds * 1e9) turn(0);
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
             printf("%lu\n", deliveries);
         } else if (!strncmp(line, "echo ", 5)) {
@@ -446,7 +446,7 @@ int main(int argc, char **argv) {
             for (int i = 0; i < count; i++)
                 if (clients[i].state == IN) say(&clients[i], echo_text);
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL);
-            while (echoes_left && now_ns() - began < 120000000000u) turn(10);
+            while (echoes_left && now_ns() - began < 120000000000u) turn(0);
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
             printf("%lu %.6f\n", (uint64_t)echoing - echoes_left, (double)(now_ns() - began) / 1e9);
         } else if (!strncmp(line, "return ", 7)) {

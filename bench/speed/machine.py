@@ -131,10 +131,14 @@ class Program:
 
     def ask(self, line: str) -> list[str]:
         """Say a line, and return the words of the answer."""
+        self.say(line)
+        return self.hear()
+
+    def say(self, line: str) -> None:
+        """Say a line."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        return self.hear()
 
     def hear(self) -> list[str]:
         """Return the words of the next line that it says."""
@@ -161,11 +165,23 @@ class Crowd(Program):
             raise RuntimeError(f"only {come} of {self.count} got in")
         return float(seconds)
 
-    def wait(self, deliveries: int) -> None:
-        """Wait until so many deliveries have come since `stat`."""
-        (come,) = self.ask(f"await {deliveries} {ARRIVAL_SECONDS}")
+    @contextmanager
+    def expecting(self, deliveries: int) -> Iterator[None]:
+        """
+        Wait until so many deliveries have come since `stat`, from here on: they do not sleep while they wait.
+
+        Else the server pays for waking them, here where they are on the same machine: the more, the slower it is.
+        """
+        self.say(f"await {deliveries} {ARRIVAL_SECONDS}")
+        yield
+        (come,) = self.hear()
         if int(come) != deliveries:
             raise RuntimeError(f"of {deliveries} deliveries {come} came")
+
+    def wait(self, deliveries: int) -> None:
+        """Wait until so many deliveries have come since `stat`."""
+        with self.expecting(deliveries):
+            pass
 
     def stat(self) -> Stat:
         """Return what has come since this was asked last."""
@@ -191,9 +207,9 @@ def floor(members: int, size: int, rounds: int, gap: float) -> float:
         program.hear()
         with crowd(port, members) as clients:
             clients.open()
-            program.ask("go 3 1000")
-            nanoseconds, sent = map(int, program.ask(f"go {rounds} {round(gap * 1e6)}"))
-            clients.wait(sent + 3 * members)
+            with clients.expecting((3 + rounds) * members):
+                program.ask("go 3 1000")
+                nanoseconds, sent = map(int, program.ask(f"go {rounds} {round(gap * 1e6)}"))
     finally:
         program.end()
     return nanoseconds / sent / 1e9

@@ -66,8 +66,8 @@ def fanout(contestant: Contestant) -> Iterator[Result]:
             def cost(rounds: int, burst: int, gap: float) -> tuple[float, Any]:
                 clients.stat()
                 before = one.running.processor()
-                one.go(rounds, burst, gap, SIZE)
-                clients.wait(rounds * burst * members)  # noqa: B023
+                with clients.expecting(rounds * burst * members):  # noqa: B023
+                    one.go(rounds, burst, gap, SIZE)
                 used = one.running.processor() - before
                 return used / (rounds * burst * members), clients.stat()  # noqa: B023
 
@@ -328,7 +328,7 @@ def main() -> None:
         found: dict[str, list[Result]] = {one.slug: [] for one in contestants}
         for run in range(1 if asked.quick or figure == "churn" else asked.runs):
             for one in contestants:  # in turns: what the machine does in an hour happens to all of them
-                for result in FIGURES[figure](one):
+                for result in FIGURES[figure](one) if one.only in (None, figure) else ():
                     found[one.slug].append(result)
                     say(f"{figure} {run + 1} {one.slug}: {tables.shown(result)}")
         results.setdefault(figure, {}).update({slug: made for slug, made in found.items() if made})
