@@ -109,6 +109,10 @@ class Holdfast(Contestant):
     def env(self) -> dict[str, str]:
         return {"PYTHONPATH": f"{HERE.parents[1] / 'src'}:{SERVERS}"}
 
+    def go(self, port: int, rounds: int, burst: int, gap: float, size: int, apart: bool = False) -> None:
+        query = f"rounds={rounds}&burst={burst}&gap={gap}&size={size - self.overhead}"
+        post(port, f"/go?{query}{'&apart=1' * apart}")
+
 
 class HoldfastPlain(Holdfast):
     slug = "holdfast-plain"

@@ -3,306 +3,29 @@ How fast is it, beside a C program that does nothing but send, and beside its pe
 
     .venv/bin/python bench/speed/run.py [FIGURE …] [--only CONTESTANT] [--runs 5] [--quick]
 
-Each figure is a command: `run.py fanout`, `people`, `echo`, `resume`, `storm`, `publish`, `board`, `start`; without
-one, all of them, in about an hour; `run.py churn` takes one by itself. They are kept in `bench/speed/results.json`, of
-which the tables are made that are in `bench/README.md`. Servers run on the first core, clients (`crowd.c`) on the last.
-The speed of a machine drifts: a delivery is measured right after one of the floor, and what is compared are ratios.
-`--quick` is a look: one run, nothing is kept.
+Each figure is a command: `run.py fanout`, `burst`, `rooms`, `people`, `echo`, `resume`, `storm`, `publish`, `board`,
+`start`; without one, all of them, in about an hour and a half; `run.py churn` takes an hour by itself. They are kept in
+`bench/speed/results.json`, of which the tables are made that are in `bench/README.md`. Servers run on the first core,
+clients (`crowd.c`) on the last. The speed of a machine drifts: a delivery is measured right after one of the floor, and
+what is compared are ratios. `--quick` is a look: one run, nothing is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import os
 import resource
-import signal
-import socket
-import statistics
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import tables
-from contestants import CONTESTANTS, Board, Contestant, Holdfast, Started, systems
-from machine import HERE, crowd, floor, free_port, post, server
+from contestants import CONTESTANTS, systems
+from figures import FIGURES, Result, say
+from machine import HERE
 from table import machine
 
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "README.md"
-#: Bytes of a message, on the wire.
-SIZE = 128
-MEMBERS = (1_000, 5_000)
-#: Of processor time, that what is measured at once takes at least.
-SECONDS = 1.0
-#: What a send costs, about, for how often it is to be done.
-FLOOR = 6e-6
-#: Of people who come and go.
-CHURN_SECONDS = 3600.0
-MIB = 1 << 20
-Result = dict[str, Any]
-
-
-@contextmanager
-def started(contestant: Contestant) -> Iterator[Started]:
-    """Run a contestant in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as home, contestant.serving(Path(home)) as one:
-        yield one
-
-
-def fanout(contestant: Contestant) -> Iterator[Result]:
-    """A delivery of a message to a member of a large room, one after the other and in bursts."""
-    sizes = MEMBERS[:1] if contestant.dear else (*MEMBERS, 9_900) if isinstance(contestant, Holdfast) else MEMBERS
-    for members in sizes:
-        with started(contestant) as one, crowd(one.port, members, *contestant.crowd) as clients:
-            clients.open()
-
-            def cost(rounds: int, burst: int, gap: float) -> tuple[float, Any]:
-                clients.stat()
-                before = one.running.processor()
-                with clients.expecting(rounds * burst * members):  # noqa: B023
-                    one.go(rounds, burst, gap, SIZE)
-                used = one.running.processor() - before
-                return used / (rounds * burst * members), clients.stat()  # noqa: B023
-
-            guess, _ = cost(3, 1, 0.0)
-            rounds = max(3, round(SECONDS / guess / members))
-            for mode, burst in (("paced", 1), ("burst", 20)):
-                gap = 2.2 * guess * members if mode == "paced" else 0.0
-                sends = max(10, round(SECONDS / FLOOR / members))
-                least = floor(members, SIZE, sends, 2.2 * FLOOR * members if gap else 0.0)
-                each, stat = cost(rounds if gap else max(1, rounds // burst), burst, gap)
-                yield {
-                    "members": members, "mode": mode, "cost": each, "floor": least, "ratio": each / least,
-                    "p50": stat.p50, "p99": stat.p99,
-                }  # fmt: skip
-
-
-def people(contestant: Contestant) -> Iterator[Result]:
-    """Somebody who comes, into one room with all the others, and who is there then and says nothing."""
-    count = 1_000 if contestant.dear else 9_900
-    with started(contestant) as one, crowd(one.port, 100, *contestant.crowd) as first:
-        first.open()
-        first.ask("close")
-        time.sleep(1)
-        before, memory = one.running.processor(), one.running.memory()
-        with crowd(one.port, count, *contestant.crowd) as clients:
-            clients.open()
-            came = one.running.processor() - before
-            time.sleep(3)
-            result = {"count": count, "cost": came / count, "bytes": (one.running.memory() - memory) / count}
-            if isinstance(contestant, Holdfast):  # its pings are spread; of others it matters when it is looked
-                before = one.running.processor()
-                time.sleep(15)
-                result["idle"] = (one.running.processor() - before) / 15
-                result["busy"] = float(post(one.port, "/busy?seconds=15"))
-            if lost := clients.stat().lost:
-                raise RuntimeError(f"{lost} of {count} were lost")
-    yield result
-
-
-def echo(contestant: Contestant) -> Iterator[Result]:
-    """A small message of a client, which is handed to the application and said back."""
-    if not contestant.echo:
-        return
-    with started(contestant) as one, crowd(one.port, 500, *contestant.crowd) as clients:
-        clients.open()
-        clients.ask(f"echo 5 {contestant.echo}")
-        time.sleep(2)  # what a client may say in a second is limited
-        before = one.running.processor()
-        count, seconds = clients.ask(f"echo 40 {contestant.echo}")
-        used = one.running.processor() - before
-    yield {"cost": used / int(count), "rate": int(count) / float(seconds)}
-
-
-def resume(contestant: Contestant) -> Iterator[Result]:
-    """A client that returns, 100 publications behind: the handshake, and what it has missed."""
-    if not isinstance(contestant, Holdfast):
-        return
-    behind, count = 100, 1_000
-    with started(contestant) as one:
-        one.go(1, behind, 0.0, SIZE)
-        since = json.loads(post(one.port, f"/head?behind={behind}"))
-        options = [word.replace('"room":"room"', f'"room":"room","since":"{since}"') for word in contestant.crowd]
-        with crowd(one.port, count, *options) as clients:
-            clients.open()
-            clients.ask("close")
-        time.sleep(1)
-        before = one.running.processor()
-        with crowd(one.port, count, *options) as clients:
-            clients.open()
-            clients.wait(count * behind)
-            yield {"cost": (one.running.processor() - before) / count}
-
-
-def storm(contestant: Contestant) -> Iterator[Result]:
-    """10,000 in 50 rooms, whose server is killed, or told to end, and started again, while there is news."""
-    if not isinstance(contestant, Holdfast):
-        return
-    rooms, count = 50, 9_900
-    crowded = [word.replace('"room":"room"', '"room":"room-%r"%p') for word in contestant.crowd]
-    options = [*crowded, "--rooms", rooms, "--return"]
-    for kind, how in (("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):
-        with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder, ExitStack() as stack:
-            home, port = Path(folder), free_port()
-            first = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
-            clients = stack.enter_context(crowd(port, count, *options))
-            clients.open()
-            news = News(port, rooms)
-            stack.enter_context(Meanwhile(1.0, news.publish))
-            time.sleep(3)
-            steady = first.memory()
-            clients.stat()
-            first.process.send_signal(how)
-            first.process.wait(15)
-            second = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
-            looks = list[int]()
-            stack.enter_context(Meanwhile(0.5, lambda: looks.append(second.memory())))  # noqa: B023 - it ends here
-            back, missing, repeated, resyncs, *times = map(float, clients.ask("return 60"))
-            time.sleep(3)
-            _, more, again, _, *_, late = map(float, clients.ask("return 1"))
-            yield {
-                "kind": kind, "count": count, "back": int(back), "missing": int(missing + more),
-                "repeated": int(repeated + again), "resyncs": int(resyncs), "forgotten": news.forgotten(),
-                "p50": times[0] / 1000, "p95": times[1] / 1000, "longest": times[2] / 1000,
-                "late": max(times[3], late) / 1000, "memory": max(looks) / steady,
-            }  # fmt: skip
-
-
-def churn(contestant: Contestant) -> Iterator[Result]:
-    """An hour in which people come and go, each of them once: a thousand every ten seconds, in 50 rooms with news."""
-    if not isinstance(contestant, Holdfast):
-        return
-    rooms, count = 50, 1_000
-    with started(contestant) as one, Meanwhile(1.0, News(one.port, rooms).publish):
-        began, crowds, looks = time.monotonic(), 0, list[tuple[float, int]]()
-        while (since := time.monotonic() - began) < CHURN_SECONDS:
-            mine = [word.replace("user-", f"user-{crowds}-") for word in contestant.crowd]
-            mine = [word.replace('"room":"room"', '"room":"room-%r"') for word in mine]
-            with crowd(one.port, count, *mine, "--rooms", rooms) as clients:
-                clients.open()
-                if crowds % 2:
-                    clients.ask("close")  # else their process is killed
-            crowds += 1
-            time.sleep(max(0.0, began + 10 * crowds - time.monotonic()))
-            looks.append((since, one.running.memory()))
-            if crowds % 6 == 0:
-                say(f"churn: {crowds * count:,} came and went, {looks[-1][1] / MIB:.1f} MiB")
-        settled = [memory for since, memory in looks if since >= CHURN_SECONDS / 10]
-        part = len(settled) // 3
-        yield {
-            "seconds": CHURN_SECONDS, "came": crowds * count, "begin": statistics.median(settled[:part]) / MIB,
-            "end": statistics.median(settled[-part:]) / MIB, "most": max(settled) / MIB,
-        }  # fmt: skip
-
-
-class Meanwhile(threading.Thread):
-    """Does something again and again, beside all else, until it is over."""
-
-    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
-        super().__init__(daemon=True)
-        self._seconds, self._work = seconds, work
-        self._over = threading.Event()
-
-    def __enter__(self) -> Meanwhile:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
-
-    def run(self) -> None:
-        """Do it."""
-        while not self._over.wait(self._seconds):
-            self._work()
-
-
-class News:
-    """Publishes into each of the rooms, and remembers what was acknowledged."""
-
-    def __init__(self, port: int, rooms: int) -> None:
-        self._port, self._rooms = port, rooms
-        self._acknowledged: list[str] = []
-
-    def publish(self) -> None:
-        """Do it once, unless there is no server."""
-        with suppress(OSError, http.client.HTTPException):
-            self._acknowledged = json.loads(post(self._port, f"/say?rooms={self._rooms}"))
-
-    def forgotten(self) -> int:
-        """Return in how many rooms the log does not follow what was acknowledged."""
-        before = list(self._acknowledged)
-        now = json.loads(post(self._port, f"/say?rooms={self._rooms}"))
-        return sum(
-            one.split(":")[0] != other.split(":")[0] or int(one.split(":")[1]) >= int(other.split(":")[1])
-            for one, other in zip(before, now, strict=True)
-        )
-
-
-def publish(contestant: Contestant) -> Iterator[Result]:
-    """A publication, acknowledged when SQLite has it on the disk (`synchronous=FULL`)."""
-    if not isinstance(contestant, Holdfast):
-        return
-    with started(contestant) as one:
-        post(one.port, "/race?writers=64&seconds=1")
-        rates = {writers: float(post(one.port, f"/race?writers={writers}&seconds=5")) for writers in (1, 64)}
-    yield {"alone": rates[1], "rate": rates[64], "fsync": fsync()}
-
-
-def fsync() -> float:
-    """Return how long the disk takes to have four more kilobytes of a file for certain, in seconds."""
-    with tempfile.NamedTemporaryFile() as file:
-        times = []
-        for _ in range(200):
-            file.write(b"x" * 4096)
-            file.flush()
-            began = time.perf_counter()
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def board(contestant: Contestant) -> Iterator[Result]:
-    """A task that is created by REST, 100 a second, until everybody on the board has it: 1,000 WebSockets."""
-    if contestant.slug != "holdfast":
-        return
-    with started(Board()) as one, crowd(one.port, 1_000, *Board.crowd) as clients:
-        clients.open()
-        clients.stat()
-        count, link, due = 500, http.client.HTTPConnection("127.0.0.1", one.port), time.monotonic()
-        for _ in range(count):
-            task = {"listId": "list-todo", "title": f"at={time.monotonic_ns()}"}
-            link.request("POST", "/tasks", json.dumps(task), {"content-type": "application/json"})
-            answer = link.getresponse()
-            answer.read()
-            if answer.status != 201:
-                raise RuntimeError(f"a task was refused: {answer.status}")
-            due += 0.01
-            time.sleep(max(0.0, due - time.monotonic()))
-        clients.wait(count * 1_000)
-        stat = clients.stat()
-    yield {"p50": stat.p50, "p99": stat.p99, "longest": stat.longest}
-
-
-def start(contestant: Contestant) -> Iterator[Result]:
-    """From nothing to the first byte of an answer."""
-    began = time.perf_counter()
-    with started(contestant) as one, socket.create_connection(("127.0.0.1", one.port)) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
-        sock.recv(1)
-        yield {"seconds": time.perf_counter() - began}
-
-
-FIGURES: dict[str, Callable[[Contestant], Iterator[Result]]] = {
-    figure.__name__: figure for figure in (fanout, people, echo, resume, storm, publish, board, start, churn)
-}
 
 
 def main() -> None:
@@ -333,13 +56,10 @@ def main() -> None:
                     say(f"{figure} {run + 1} {one.slug}: {tables.shown(result)}")
         results.setdefault(figure, {}).update({slug: made for slug, made in found.items() if made})
         if not asked.quick:
-            results["date"], results["machine"] = time.strftime("%Y-%m-%d"), machine()
+            results.setdefault("dates", {})[figure] = time.strftime("%Y-%m-%d")
+            results["machine"] = machine()
             RESULTS.write_text(tables.kept(results))
             DOCUMENT.write_text(tables.inserted(DOCUMENT.read_text(), results))
-
-
-def say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,22 @@ def others(results: Result) -> list[str]:
 def notes(results: Result) -> list[str]:
     """Return what was published and survived, and with what it was measured."""
     lines = []
+    for slug, runs in results.get("burst", {}).items():
+        for members in dict.fromkeys(run["members"] for run in runs):
+            together, apart = (
+                spread([run[key] for run in runs if run["members"] == members], lambda x: f"{x:.0f} ms")
+                for key in ("together", "apart")
+            )
+            lines.append(
+                f"- Twenty publications of one moment to {members:,} members, {slug}: written together, 99 % of their "
+                f"deliveries come within {together}; published one after the other, within {apart}."
+            )
+    for slug, runs in results.get("rooms", {}).items():
+        alone, beside = (spread([run[key] for run in runs], micro) for key in ("alone", "beside"))
+        lines.append(
+            f"- A delivery in a room of 1,000, {slug}: {alone}; beside {runs[0]['others']:,} other rooms with somebody "
+            f"in each: {beside}."
+        )
     for slug, runs in results.get("publish", {}).items():
         rate, alone, fsync = (
             spread([run[key] for run in runs], form)
@@ -116,8 +132,8 @@ def notes(results: Result) -> list[str]:
             f"- The task board, 100 tasks created by REST a second, 1,000 WebSockets on it: from the request to the "
             f"event, half within {p50}, 99 % within {p99}."
         )
-    if "date" in results:
-        lines.append(f"- `.venv/bin/python bench/speed/run.py`, {results['date']}, on {results['machine']}.")
+    if dates := sorted(set(results.get("dates", {}).values())):
+        lines.append(f"- `.venv/bin/python bench/speed/run.py`, {' and '.join(dates)}, on {results['machine']}.")
     for one in CONTESTANTS:
         if one.slug in results.get("versions", {}):
             lines.append(f"- {one.name}: {results['versions'][one.slug]}")

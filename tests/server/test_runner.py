@@ -6,13 +6,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import pytest
-import uvicorn
 import uvloop
+from uvicorn.lifespan.off import LifespanOff
 
-from holdfast.server.runner import LISTENERS, Server, listen
+from holdfast.server.limits import Limits
+from holdfast.server.runner import ACCEPTS, Server, configure, listen
 
 
 class Newcomer(asyncio.Protocol):
@@ -32,24 +34,27 @@ class Newcomer(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_those_who_come_at_once_are_let_in_together(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_those_who_come_at_once_are_let_in_a_few_in_each_turn(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
     async def main() -> None:
         (listener,) = listen("127.0.0.1", 0, user_timeout=40.0)
         address = listener.getsockname()
-        config = uvicorn.Config(lambda: None, http=Newcomer, lifespan="off", log_level="critical")  # type: ignore[arg-type]
-        config.load()
+        config = configure(lambda: None, Limits(), speed=True, log_level=None)
+        config.http_protocol_class, config.lifespan_class = Newcomer, LifespanOff  # type: ignore[assignment]
         server = Server(config, lambda: None)
         server.lifespan = config.lifespan_class(config)
         crowd = server.server_state.connections
         with ExitStack() as held:
-            for _ in range(LISTENERS):
+            for _ in range(5 * ACCEPTS):
                 held.enter_context(socket.create_connection(address))
             await server.startup([listener])
-            for _ in range(4):
+            let_in = [len(crowd)]
+            while let_in[-1] < 5 * ACCEPTS:
                 await asyncio.sleep(0)
-            let_in = len(crowd)
+                let_in.append(len(crowd))
         await server.shutdown([listener])
-        assert let_in == LISTENERS
+        assert max(after - before for before, after in pairwise(let_in)) == ACCEPTS  # in a turn of the loop
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
 

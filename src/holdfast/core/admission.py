@@ -15,9 +15,9 @@ from msgspec import Struct
 PERIOD = 0.25
 #: The server keeps up if what it should do now is done no later than this. Nobody notices less.
 LATE_SECONDS = 0.2
-#: So many newcomers in one period can be what makes it late; fewer are not to blame.
+#: So many newcomers, since it was late, can be what makes it so; fewer are not to blame.
 CROWD = 50
-#: What becomes of the rate in a period in which the server was late, and in one in which it was not.
+#: The rate, of that at which they came while it was late; and what becomes of it in a period in which it was not.
 SLOWER, FASTER = 0.7, 1.25
 #: Somebody gets in each second, however late it is.
 SLOWEST = 20.0
@@ -44,7 +44,8 @@ class Admission:
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._admitted = 0  # in this period
+        self._arrived = 0  # since it was not late; also those who were turned away, who are work, too
+        self._counts_since = 0.0
         self._room = 0.0  # how many could be let in at once
         self._filled_at = 0.0
         self._slot = 0.0  # until when times have been given to those who were turned away
@@ -55,8 +56,10 @@ class Admission:
         """Take in that somebody is there; whoever is not turned away is let in."""
         if self._looks_at is None:
             self._looks_at = now + PERIOD
+            self._count_anew(now)
         elif now > self._looks_at + LATE_SECONDS:
             self.tick(now)  # a crowd keeps the alarm itself from ringing
+        self._arrived += 1
         if self.rate is not None:
             self._room = min(self.rate, self._room + self.rate * (now - self._filled_at))
             self._filled_at = now
@@ -64,32 +67,41 @@ class Admission:
                 self._slot = max(self._slot, now) + 1 / (RETURNING * self.rate)
                 return [TurnAway(min(self._slot - now, LONGEST_SECONDS))]
             self._room -= 1
-        self._admitted += 1
         return []
 
     def tick(self, now: float) -> list[TurnAway]:
         """Look how late it is; nobody is turned away for it."""
         if self._looks_at is None or now < self._looks_at:
             return []
-        late, admitted = now - self._looks_at, self._admitted
-        self._admitted = 0
-        if late <= LATE_SECONDS:
+        arrived = self._arrived
+        if now - self._looks_at > LATE_SECONDS:
+            self._too_late(now)
+        else:
             self._on_time(now)
-        elif self.rate is None and admitted >= CROWD:
-            self.rate = max(SLOWEST, SLOWER * admitted / (PERIOD + late))
-            self._room, self._filled_at, self._calm_since = 0.0, now, now
-        elif self.rate is not None and admitted:
-            self.rate = max(SLOWEST, SLOWER * self.rate)
-            self._calm_since = now
-        self._looks_at = now + PERIOD if admitted or self.rate is not None else None
+        self._looks_at = now + PERIOD if arrived or self.rate is not None else None
         return []
 
     def deadline(self) -> float | None:
         """When `tick` is due next; None: not before somebody has arrived."""
         return self._looks_at
 
+    def _too_late(self, now: float) -> None:
+        self._calm_since = now
+        if self._arrived < CROWD:
+            return
+        rate = max(SLOWEST, SLOWER * self._arrived / (now - self._counts_since))
+        if self.rate is None:
+            self.rate, self._room, self._filled_at = rate, 0.0, now
+        else:
+            self.rate = min(self.rate, rate)
+        self._count_anew(now)
+
     def _on_time(self, now: float) -> None:
         if self.rate is not None:
             self.rate *= FASTER
             if now >= self._calm_since + CALM_SECONDS and now >= self._slot:
                 self.rate = None
+        self._count_anew(now)
+
+    def _count_anew(self, now: float) -> None:
+        self._arrived, self._counts_since = 0, now
