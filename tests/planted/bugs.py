@@ -910,7 +910,7 @@ BUGS = (
     Bug(
         "of those who come at once, uvloop takes in one in a turn",
         "server/runner.py",
-        "for _ in range(ACCEPTS - 1)]",
+        "for _ in range(LISTENERS - 1)]",
         "for _ in range(0)]",
         "tests/server/test_runner.py",
     ),

@@ -76,3 +76,16 @@ async def test_who_has_no_place_to_go_is_told_that_the_server_is_full() -> None:
         goodbye = Door(hub.opened.hands).refusal(places=False)
         assert goodbye is not None
         assert goodbye.reason == "the server is full"
+
+
+@pytest.mark.parametrize(("others", "seconds"), [(None, 2), (object(), 6)], ids=["alone", "with others"])
+async def test_a_crowd_comes_back_faster_to_a_server_where_nobody_is(others: object, seconds: int) -> None:
+    async with Hub("memory:") as hub:
+        hands = hub.opened.hands
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hands, "refuses", "the server restarts")
+            patch.setattr(hands, "connections", range(3_000))
+            patch.setattr(hands, "_others", others)
+            goodbye = Door(hands).refusal()
+        assert goodbye is not None
+        assert goodbye.spread_ms == 1000 * seconds

@@ -385,7 +385,7 @@ from holdfast.server import hands
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-hands.RETURNS_PER_SECOND = 1  # so that a few are a crowd
+hands.MOVES_PER_SECOND = 1  # so that a few are a crowd
 hub = Hub(os.environ["STORE"])
 app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
 """

@@ -36,8 +36,10 @@ from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
 
-#: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up.
-RETURNS_PER_SECOND = 500
+#: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up …
+RETURNS_PER_SECOND = 1_500
+#: … and how many come from another server to one where there are people already, who are not to notice.
+MOVES_PER_SECOND = 500
 #: What a client that moves to another server may take, from the time when it is its turn.
 MOVE_SECONDS = 2.0
 #: What a server takes to end and to be there again; whoever returns sooner has come for nothing.
@@ -159,7 +161,8 @@ class Hands:
 
     def spread(self) -> float:
         """Return over how many seconds a crowd of this size should return: faster, and it would be a storm."""
-        return max(1.0, len(self.connections) / RETURNS_PER_SECOND)
+        rate = RETURNS_PER_SECOND if self._others is None else MOVES_PER_SECOND
+        return max(1.0, len(self.connections) / rate)
 
     def drain(self, reason: str) -> None:
         """Send everybody away, kindly, and take nobody in any more."""

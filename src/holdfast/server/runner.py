@@ -40,9 +40,11 @@ logger = logging.getLogger("holdfast.server")
 USER_TIMEOUT = 40.0
 #: Newcomers that the kernel keeps, until it is their turn …
 QUEUE = 2048
-#: … and that are taken in before anybody else has theirs. If it is many, a crowd is late before anything can be done
-#: about it, and most of it is sent away; if it is one, each costs a third more. uvloop takes in one for each listener.
-ACCEPTS = 8
+#: … and that are taken in before anybody else has theirs: by asyncio, …
+ACCEPTS = 16
+#: … and by uvloop, which takes in one for each listener. If it is one, each of a crowd costs a third more; if it is
+#: many, the crowd is late before anything can be done about it, and most of it is sent away.
+LISTENERS = 8
 #: Files that are open beside the connections: the store, listeners, whatever the application opens.
 FILES = 1_000
 
@@ -65,7 +67,7 @@ class Server(uvicorn.Server):
         loop.set_exception_handler(_complain)
         self._listeners = list(sockets or ())
         if not isinstance(loop, asyncio.BaseEventLoop):
-            self._listeners += [listener.dup() for listener in self._listeners for _ in range(ACCEPTS - 1)]
+            self._listeners += [listener.dup() for listener in self._listeners for _ in range(LISTENERS - 1)]
         await super().startup(self._listeners)
         for listener in self._listeners:
             listener.listen(QUEUE)
