@@ -80,6 +80,7 @@ def others(results: Result) -> list[str]:
 def notes(results: Result) -> list[str]:
     """Return what was published and survived, and with what it was measured."""
     lines = []
+    names = {one.slug: one.name for one in CONTESTANTS}
     for slug, runs in results.get("burst", {}).items():
         for members in dict.fromkeys(run["members"] for run in runs):
             together, apart = (
@@ -87,13 +88,13 @@ def notes(results: Result) -> list[str]:
                 for key in ("together", "apart")
             )
             lines.append(
-                f"- Twenty publications of one moment to {members:,} members, {slug}: written together, 99 % of their "
+                f"- Twenty publications of one moment to {members:,} members, {names[slug]}: written together, 99 % of their "
                 f"deliveries come within {together}; published one after the other, within {apart}."
             )
     for slug, runs in results.get("rooms", {}).items():
         alone, beside = (spread([run[key] for run in runs], micro) for key in ("alone", "beside"))
         lines.append(
-            f"- A delivery in a room of 1,000, {slug}: {alone}; beside {runs[0]['others']:,} other rooms with somebody "
+            f"- A delivery in a room of 1,000, {names[slug]}: {alone}; beside {runs[0]['others']:,} other rooms with somebody "
             f"in each: {beside}."
         )
     for slug, runs in results.get("publish", {}).items():
@@ -102,7 +103,7 @@ def notes(results: Result) -> list[str]:
             for key, form in (("rate", thousands), ("alone", thousands), ("fsync", micro))
         )
         lines.append(
-            f"- Publications a second, acknowledged when SQLite has them on the disk (`synchronous=FULL`), {slug}: "
+            f"- Publications a second, acknowledged when SQLite has them on the disk (`synchronous=FULL`), {names[slug]}: "
             f"{rate} of 64 writers, {alone} one after the other, where an `fsync` of this disk takes {fsync}."
         )
     for slug, runs in results.get("storm", {}).items():
@@ -113,7 +114,7 @@ def notes(results: Result) -> list[str]:
             late = spread([run["late"] for run in mine], lambda x: f"{1000 * x:.0f} ms")
             memory = spread([run["memory"] for run in mine], lambda x: f"{x:.2f}")
             lines.append(
-                f"- {kind} of a server with {mine[0]['count']:,} clients in 50 rooms, and a start, {slug}: {back:,} of "
+                f"- {kind} of a server with {mine[0]['count']:,} clients in 50 rooms, and a start, {names[slug]}: {back:,} of "
                 f"{sum(run['count'] for run in mine):,} came back, {missing} publications lost, {repeated} repeated; "
                 f"95 % are back within {p95} of the end; to those who are, 99 % of what is new then comes within "
                 f"{late}; memory {memory} × what it was."
