@@ -4,7 +4,7 @@ How fast is it, beside a C program that does nothing but send, and beside its pe
     .venv/bin/python bench/speed/run.py [FIGURE …] [--only CONTESTANT] [--runs 5] [--quick]
 
 Each figure is a command: `run.py fanout`, `burst`, `rooms`, `people`, `echo`, `resume`, `storm`, `publish`, `board`,
-`start`; without one, all of them, in about an hour and a half; `run.py churn` takes an hour by itself. They are kept in
+`start`; without one, all of them, in about an hour; `run.py churn` takes one by itself. They are kept in
 `bench/speed/results.json`, of which the tables are made that are in `bench/README.md`. Servers run on the first core,
 clients (`crowd.c`) on the last. The speed of a machine drifts: a delivery is measured right after one of the floor, and
 what is compared are ratios. `--quick` is a look: one run, nothing is kept.
