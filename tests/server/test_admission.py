@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -24,17 +25,28 @@ from peers import Server
 APP = """
 import time
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from holdfast import Hub, User
 
 hub = Hub("memory:", server_key="k3y")
+came = 0
 
 @hub.authenticate
 def who(token, request):
     time.sleep(0.005)
     return User("somebody", "Somebody")
 
-app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
+async def counted(scope, receive, send):
+    global came
+    came += 1
+    await hub.app(scope, receive, send)
+
+async def count(request):
+    return JSONResponse(came)
+
+routes = [Route("/came", count), Mount("/counted", counted), Mount("/", hub.app)]
+app = Starlette(routes=routes, lifespan=hub.lifespan)
 """
 CROWD = 400
 T = TypeVar("T")
@@ -153,3 +165,24 @@ async def test_our_own_clients_all_get_in_and_stay_on_their_road(server: Server)
         print(f"{CROWD} clients in {time.monotonic() - began:.1f} s")
     finally:
         await asyncio.gather(*(client.close() for client in clients))
+
+
+async def test_who_has_gone_while_they_stood_in_line_takes_nobody_s_place(server: Server) -> None:
+    """Whoever waits for an answer does so for some seconds, and then comes again: else only those would be served."""
+    upgrade = (
+        "GET /counted/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    server.freeze()
+    impatient = [socket.create_connection(("localhost", server.port)) for _ in range(CROWD)]
+    for peer in impatient:
+        peer.sendall(upgrade.encode())
+    while waiting_at(server.port) < CROWD:
+        await asyncio.sleep(0.05)
+    for peer in impatient:
+        peer.close()
+    server.thaw()
+    async with asyncio.timeout(30):
+        await knock(server)
+        came = await server.request("GET", "/came")
+    assert came.json() < CROWD / 4

@@ -55,9 +55,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self.take_over
 
     async def run_asgi(self) -> None:
-        """Tell the application of it, where many come at once when it is its turn."""
+        """Tell the application of it, where many come at once when it is its turn, unless it has gone by then."""
         await attention().when_left()
-        await super().run_asgi()
+        if not self.transport.is_closing():
+            await super().run_asgi()
 
     async def send(self, message: Any) -> None:
         """Send what the application answers."""
