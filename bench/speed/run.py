@@ -43,7 +43,6 @@ def main() -> None:
     for one in list(contestants):
         try:
             one.install()
-            results.setdefault("versions", {})[one.slug] = one.versions()
         except systems.CannotRun as problem:
             say(f"{one.name}: not run: {problem}")
             contestants.remove(one)
@@ -54,9 +53,12 @@ def main() -> None:
                 for result in FIGURES[figure](one) if one.only in (None, figure) else ():
                     found[one.slug].append(result)
                     say(f"{figure} {run + 1} {one.slug}: {tables.shown(result)}")
-        results.setdefault(figure, {}).update({slug: made for slug, made in found.items() if made})
+        measured = {one.slug: one for one in contestants if found[one.slug]}
+        results.setdefault(figure, {}).update({slug: found[slug] for slug in measured})
         if not asked.quick:
-            results.setdefault("dates", {})[figure] = time.strftime("%Y-%m-%d")
+            today = time.strftime("%Y-%m-%d")
+            results.setdefault("dates", {}).setdefault(figure, {}).update(dict.fromkeys(measured, today))
+            results.setdefault("versions", {}).update({slug: one.versions() for slug, one in measured.items()})
             results["machine"] = machine()
             RESULTS.write_text(tables.kept(results))
             DOCUMENT.write_text(tables.inserted(DOCUMENT.read_text(), results))

@@ -88,14 +88,14 @@ def notes(results: Result) -> list[str]:
                 for key in ("together", "apart")
             )
             lines.append(
-                f"- Twenty publications of one moment to {members:,} members, {names[slug]}: written together, 99 % of their "
-                f"deliveries come within {together}; published one after the other, within {apart}."
+                f"- Twenty publications of one moment to {members:,} members, {names[slug]}: written together, 99 % of "
+                f"their deliveries come within {together}; published one after the other, within {apart}."
             )
     for slug, runs in results.get("rooms", {}).items():
         alone, beside = (spread([run[key] for run in runs], micro) for key in ("alone", "beside"))
         lines.append(
-            f"- A delivery in a room of 1,000, {names[slug]}: {alone}; beside {runs[0]['others']:,} other rooms with somebody "
-            f"in each: {beside}."
+            f"- A delivery in a room of 1,000, {names[slug]}: {alone}; beside {runs[0]['others']:,} other rooms with "
+            f"somebody in each: {beside}."
         )
     for slug, runs in results.get("publish", {}).items():
         rate, alone, fsync = (
@@ -103,21 +103,23 @@ def notes(results: Result) -> list[str]:
             for key, form in (("rate", thousands), ("alone", thousands), ("fsync", micro))
         )
         lines.append(
-            f"- Publications a second, acknowledged when SQLite has them on the disk (`synchronous=FULL`), {names[slug]}: "
-            f"{rate} of 64 writers, {alone} one after the other, where an `fsync` of this disk takes {fsync}."
+            f"- Publications a second, acknowledged when SQLite has them on the disk (`synchronous=FULL`), "
+            f"{names[slug]}: {rate} of 64 writers, {alone} one after the other, where an `fsync` of this disk takes "
+            f"{fsync}."
         )
     for slug, runs in results.get("storm", {}).items():
         for kind in dict.fromkeys(run["kind"] for run in runs):
             mine = [run for run in runs if run["kind"] == kind]
             back, missing, repeated = (sum(run[key] for run in mine) for key in ("back", "missing", "repeated"))
+            doubts = sum(run["resyncs"] + run["forgotten"] for run in mine)
             p95 = spread([run["p95"] for run in mine], lambda x: f"{x:.1f} s")
             late = spread([run["late"] for run in mine], lambda x: f"{1000 * x:.0f} ms")
             memory = spread([run["memory"] for run in mine], lambda x: f"{x:.2f}")
             lines.append(
-                f"- {kind} of a server with {mine[0]['count']:,} clients in 50 rooms, and a start, {names[slug]}: {back:,} of "
-                f"{sum(run['count'] for run in mine):,} came back, {missing} publications lost, {repeated} repeated; "
-                f"95 % are back within {p95} of the end; to those who are, 99 % of what is new then comes within "
-                f"{late}; memory {memory} × what it was."
+                f"- {kind} of a server with {mine[0]['count']:,} clients in 50 rooms, and a start, {names[slug]}: "
+                f"{back:,} of {sum(run['count'] for run in mine):,} came back, {missing} publications lost, {repeated} "
+                f"repeated, {doubts} times a client or a log began anew; 95 % are back within {p95} of the end; to those "
+                f"who are, 99 % of what is new then comes within {late}; memory {memory} × what it was."
             )
     if hours := results.get("churn", {}).get("holdfast"):
         begin, end, most = (
@@ -133,7 +135,7 @@ def notes(results: Result) -> list[str]:
             f"- The task board, 100 tasks created by REST a second, 1,000 WebSockets on it: from the request to the "
             f"event, half within {p50}, 99 % within {p99}."
         )
-    if dates := sorted(set(results.get("dates", {}).values())):
+    if dates := sorted({date for dates in results.get("dates", {}).values() for date in dates.values()}):
         lines.append(f"- `.venv/bin/python bench/speed/run.py`, {' and '.join(dates)}, on {results['machine']}.")
     for one in CONTESTANTS:
         if one.slug in results.get("versions", {}):

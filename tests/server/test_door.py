@@ -78,14 +78,32 @@ async def test_who_has_no_place_to_go_is_told_that_the_server_is_full() -> None:
         assert goodbye.reason == "the server is full"
 
 
+async def test_all_who_are_sent_away_are_told_of_the_same_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.server.hands.RETURNS_PER_SECOND", 2)
+    told: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(8)]
+    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
+    async with Hub("memory:", require_login=False) as hub, asyncio.timeout(5):
+        for each in told:
+            incoming: asyncio.Queue[Any] = asyncio.Queue()
+            incoming.put_nowait({"type": "websocket.connect"})
+            hub.opened.hands.spawn(hub.websocket(scope, incoming.get, each.put))
+            while '"connected"' not in (await each.get()).get("text", ""):
+                pass
+        hub.opened.hands.close("the server restarts")
+        goodbyes = [Codec().decode_server((await each.get())["text"]) for each in told]
+        assert goodbyes == [Goodbye("the server restarts", 2000, 4000)] * 8
+        assert hub.opened.hands.spread() == 4.0  # also for streams, who draw when they have ended
+
+
 @pytest.mark.parametrize(("others", "seconds"), [(None, 2), (object(), 6)], ids=["alone", "with others"])
 async def test_a_crowd_comes_back_faster_to_a_server_where_nobody_is(others: object, seconds: int) -> None:
     async with Hub("memory:") as hub:
         hands = hub.opened.hands
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(hands, "refuses", "the server restarts")
-            patch.setattr(hands, "connections", range(3_000))
+            patch.setattr(hands, "connections", range(2_000))
+            patch.setattr(hands, "streams", range(1_000))
             patch.setattr(hands, "_others", others)
+            hands.refuse("the server restarts")
             goodbye = Door(hands).refusal()
         assert goodbye is not None
         assert goodbye.spread_ms == 1000 * seconds

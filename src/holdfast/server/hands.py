@@ -38,7 +38,7 @@ logger = logging.getLogger("holdfast.server")
 
 #: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up …
 RETURNS_PER_SECOND = 1_500
-#: … and how many come from another server to one where there are people already, who are not to notice.
+#: … and how many, where servers share a store: as a rule to one where there are people already, who are not to notice.
 MOVES_PER_SECOND = 500
 #: What a client that moves to another server may take, from the time when it is its turn.
 MOVE_SECONDS = 2.0
@@ -110,6 +110,7 @@ class Hands:
         self.connections: dict[Connection, None] = {}  # the oldest first
         self.draining = False  # for good
         self.refuses: str | None = None  # why nobody is taken in now
+        self._crowd = 0  # who were here when it began to refuse, and will return
         self.streams: dict[Follower, None] = {}
         self.followers: dict[str, dict[Follower, None]] = {}
         self.expulsions = Expulsions()
@@ -160,9 +161,9 @@ class Hands:
         connection.say(messages.Goodbye(reason, round(1000 * after), round(1000 * spread)))
 
     def spread(self) -> float:
-        """Return over how many seconds a crowd of this size should return: faster, and it would be a storm."""
+        """Return over how many seconds all who are here, or were, should return: faster, and it would be a storm."""
         rate = RETURNS_PER_SECOND if self._others is None else MOVES_PER_SECOND
-        return max(1.0, len(self.connections) / rate)
+        return max(1.0, max(self._crowd, len(self.connections) + len(self.streams)) / rate)
 
     def drain(self, reason: str) -> None:
         """Send everybody away, kindly, and take nobody in any more."""
@@ -176,7 +177,7 @@ class Hands:
         Who knows how to (it offered the subprotocol) goes there before it leaves here; the others are sent away.
         """
         self.draining = True
-        self.refuses = reason
+        self.refuse(reason)
         for stream in tuple(self.streams):
             stream.end(reason)
         spread = max(0.0, min(self.spread(), seconds - MOVE_SECONDS))  # faster than a server likes, if it must be
@@ -199,7 +200,7 @@ class Hands:
 
     def close(self, reason: str) -> None:
         """Send everybody away, kindly, and take nobody in until it is opened again."""
-        self.refuses = reason
+        self.refuse(reason)
         for stream in tuple(self.streams):
             stream.end(reason)
         for connection in tuple(self.connections):
@@ -207,10 +208,17 @@ class Hands:
             # Where there are other servers, it is on its way to one of them, and has not left its rooms.
             self.end(connection, CloseCode.RESTART, reason, Ending.CLEAN if self._others is None else Ending.UNCLEAN)
 
+    def refuse(self, reason: str) -> None:
+        """Take nobody in until it is opened again; those who are here are the crowd that will return."""
+        if self.refuses is None:
+            self._crowd = len(self.connections) + len(self.streams)
+        self.refuses = reason
+
     def reopen(self) -> None:
         """Take everybody in again."""
         if not self.draining:
             self.refuses = None
+            self._crowd = 0
 
     def expel(self, user_id: str, room: str | None = None) -> None:
         """Put a user out of a room, or out of all and off the server."""

@@ -230,6 +230,7 @@ class NativeConnection(Connection, Sipping):
 
     def shutdown(self) -> None:
         """The server stops, and has not drained us (a plain uvicorn)."""
+        self.hands.refuse("restart")
         self.hands.say_goodbye(self, "restart")
         self.hands.end(self, CloseCode.RESTART, "the server restarts")
 
