@@ -118,8 +118,8 @@ def notes(results: Result) -> list[str]:
             lines.append(
                 f"- {kind} of a server with {mine[0]['count']:,} clients in 50 rooms, and a start, {names[slug]}: "
                 f"{back:,} of {sum(run['count'] for run in mine):,} came back, {missing} publications lost, {repeated} "
-                f"repeated, {doubts} times a client or a log began anew; 95 % are back within {p95} of the end; to those "
-                f"who are, 99 % of what is new then comes within {late}; memory {memory} × what it was."
+                f"repeated, {doubts} times a client or a log began anew; 95 % are back within {p95} of the end; to "
+                f"those who are, 99 % of what is new then comes within {late}; memory {memory} × what it was."
             )
     if hours := results.get("churn", {}).get("holdfast"):
         begin, end, most = (

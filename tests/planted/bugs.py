@@ -824,10 +824,10 @@ BUGS = (
         SEA_OF_THREE,
     ),
     Bug(
-        "how fast a crowd may come is forgotten before those who were turned away are back",
+        "how fast a crowd may come is forgotten as soon as nobody has to wait",
         "core/admission.py",
-        "CALM_SECONDS and now >= self._slot:",
-        "CALM_SECONDS:",
+        "self.rate * FASTER if now < self._calm_since + CALM_SECONDS else None",
+        "self.rate * FASTER if now < self._calm_since else None",
         "tests/core/test_admission.py",
     ),
     Bug(
@@ -889,7 +889,7 @@ BUGS = (
     Bug(
         "who decides how many are let in does not see those who wait in line",
         "server/door.py",
-        "        await self._hands.attention.turn()  # as who comes does in a crowd: how late is it for them?\n",
+        "        await self._hands.attention.turn()  # as who comes does in a crowd: how long is that for them?\n",
         "",
         "tests/server/test_admission.py",
     ),
@@ -899,6 +899,27 @@ BUGS = (
         "self.rate = min(self.rate, rate)",
         "self.rate = max(SLOWEST, SLOWER * self.rate)",
         "tests/core/test_admission.py",
+    ),
+    Bug(
+        "a server that stood still for a moment blames those who came meanwhile",
+        "core/admission.py",
+        "self._in_line_since = self._served_since = now",
+        "self._in_line_since = self._served_since = now if self._looks_at is None else self._looks_at",
+        "tests/core/test_admission.py",
+    ),
+    Bug(
+        "who has gone while they stood in line is served all the same",
+        "server/websocket.py",
+        "        if not self.transport.is_closing():\n            await super().run_asgi()",
+        "        await super().run_asgi()",
+        "tests/server/test_admission.py",
+    ),
+    Bug(
+        "of those who are sent away the last are told of a crowd of nobody",
+        "server/hands.py",
+        "max(self._crowd, len(self.connections) + len(self.streams))",
+        "(len(self.connections) + len(self.streams))",
+        "tests/server/test_door.py",
     ),
     Bug(
         "asyncio takes in a hundred in a turn, and the crowd is late before anything can be done about it",

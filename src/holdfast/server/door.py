@@ -7,7 +7,7 @@ keeps up with (`core.admission`).
 
 from __future__ import annotations
 
-from holdfast.core.admission import Admission, Arrived
+from holdfast.core.admission import Admission
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.hands import RESTART_SECONDS, Alarm, Hands
 
@@ -23,7 +23,6 @@ class Door:
         self._hands = hands
         self._admission = Admission()
         self._alarm = Alarm(hands.loop, self._ring)
-        self._is_looking = False
 
     @property
     def rate(self) -> float | None:
@@ -41,22 +40,20 @@ class Door:
             return closed
         if not places:
             return _goodbye("the server is full", FULL_SECONDS, FULL_SPREAD)
-        answer = self._admission.receive(Arrived(), self._hands.now())
+        answer = self._admission.arrive(self._hands.now())
         self._alarm.set(self._admission.deadline())
-        if not answer:
+        if answer is None:
             return None
         self.turned_away += 1
-        return _goodbye("more come at once than the server can take in", answer[0].after, 0.0)
+        return _goodbye("more come at once than the server can take in", answer.after, answer.spread)
 
     def _ring(self) -> None:
-        if not self._is_looking:
-            self._is_looking = True
-            self._hands.spawn(self._look())
+        self._admission.stand_in_line(self._hands.now())
+        self._hands.spawn(self._look())
 
     async def _look(self) -> None:
-        await self._hands.attention.turn()  # as who comes does in a crowd: how late is it for them?
-        self._is_looking = False
-        self._admission.tick(self._hands.now())
+        await self._hands.attention.turn()  # as who comes does in a crowd: how long is that for them?
+        self._admission.look(self._hands.now())
         self._alarm.set(self._admission.deadline())
 
 
