@@ -62,7 +62,8 @@ def test_it_says_how_late_everything_was_and_that_all_of_it_came(server: Server)
 
 def test_it_says_what_was_refused_and_why(server: Server) -> None:
     said = bench(server, "--server-key", "wrong", "--command", "say", "--data", '{"text": "no"}')
-    assert said.exit_code == 0
+    assert said.exit_code == 1
+    assert "commanded 0, answered after –" in said.output
     assert "published 0, 0 of 0 deliveries came, after –" in said.output
     assert f"refused   20: HTTP 401 at http://localhost:{server.port}/live/publish" in said.output
     assert "refused   20: not that" in said.output
@@ -84,5 +85,20 @@ def test_a_server_that_is_killed_meanwhile_is_said_to_be_gone(server: Server) ->
     killing.start()
     said = bench(server, "--server-key", "secret")
     killing.join()
-    assert said.exit_code == 0
+    assert said.exit_code == 1
     assert re.search(rf"refused   \d+: ConnectError at http://localhost:{server.port}/live/publish", said.output)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "0", "-1"])
+def test_a_time_that_is_none_is_refused(number: str) -> None:
+    said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--seconds", number])
+    assert said.exit_code == 2
+    assert "--seconds" in said.output
+
+
+def test_somebody_who_does_not_get_in_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.client.bench.DOOR_PATIENCE", 0.5)
+    said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--clients", "2"])
+    assert said.exit_code == 1
+    assert "somebody was not in after 0.5 s: " in said.output
+    assert "refused" in said.output or "failed" in said.output

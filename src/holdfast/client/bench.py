@@ -23,7 +23,7 @@ from holdfast.client.client import connect
 from holdfast.client.road import http_url, websocket_url
 from holdfast.client.room import Room
 from holdfast.core.replica import Resync
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Unavailable
 from holdfast.protocol.messages import Event
 
 Print = Callable[[str], None]
@@ -31,7 +31,7 @@ Print = Callable[[str], None]
 #: Clients that are on their way in at once.
 AT_ONCE = 50
 #: For so long it is waited for what is late, and for somebody who does not get in. Seconds.
-PATIENCE, DOOR_PATIENCE = 5.0, 30.0
+PATIENCE, DOOR_PATIENCE = 5.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,22 @@ class Bench:
         self._resyncs = 0
         self._events = 0
 
-    async def run(self, out: Print) -> None:
-        """Do it, and say what it was."""
+    async def run(self, out: Print) -> bool:
+        """Do it, and say what it was; return whether nothing was refused, and all that was due came."""
         plan, door, got_in = self._plan, asyncio.Semaphore(AT_ONCE), list[float]()
         async with AsyncExitStack() as clients:
 
             async def come() -> Room:
-                async with door, asyncio.timeout(DOOR_PATIENCE):
+                async with door:
                     began = time.perf_counter()
                     client = await clients.enter_async_context(connect(plan.url, token=plan.token))
                     room = await clients.enter_async_context(client.join(plan.room))
-                    await anext(room)  # where it begins
+                    try:
+                        async with asyncio.timeout(DOOR_PATIENCE):
+                            await anext(room)  # where it begins
+                    except TimeoutError:
+                        why = client.status.reason or "no answer"
+                        raise Unavailable(f"somebody was not in after {DOOR_PATIENCE:g} s: {why}") from None
                     got_in.append(time.perf_counter() - began)
                     return room
 
@@ -97,7 +102,7 @@ class Bench:
                 reading.cancel()
                 working.cancel()
                 await asyncio.gather(reading, working, return_exceptions=True)
-            self._tell(out)
+            return self._tell(out)
 
     async def _read(self, room: Room) -> None:
         async for item in room:
@@ -145,7 +150,8 @@ class Bench:
                 await rooms[turn % len(rooms)].command(plan.command or "", **plan.data)
             except HoldfastError as refusal:
                 self._refused[str(refusal)] += 1
-            self._answered.append(time.perf_counter() - began)
+            else:
+                self._answered.append(time.perf_counter() - began)
 
         await self._again_and_again(command)
 
@@ -153,7 +159,7 @@ class Bench:
         """Do something as often as is planned, whether or not what was begun before has ended."""
         plan, began = self._plan, time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
-            for number in range(round(plan.seconds * plan.rate)):
+            for number in range(max(1, round(plan.seconds * plan.rate))):
                 await asyncio.sleep(max(0.0, began + number / plan.rate - time.perf_counter()))
                 tasks.create_task(work())
 
@@ -165,16 +171,17 @@ class Bench:
                     self._came.clear()
                     await self._came.wait()
 
-    def _tell(self, out: Print) -> None:
+    def _tell(self, out: Print) -> bool:
         plan = self._plan
+        due = self._published * plan.clients
         if plan.server_key is not None:
-            due = self._published * plan.clients
             out(f"published {self._published}, {len(self._late)} of {due} deliveries came, after {_times(self._late)}")
         if plan.command is not None:
             out(f"commanded {len(self._answered)}, answered after {_times(self._answered)}")
         out(f"heard     {self._events} other events; started afresh {self._resyncs} times")
         for reason, count in self._refused.most_common():
             out(f"refused   {count}: {reason}")
+        return not self._refused and len(self._late) == due
 
 
 def _times(values: Sequence[float]) -> str:

@@ -40,10 +40,10 @@ class Road(Protocol):
 
 
 def websocket_url(url: str) -> str:
-    """Return the URL of the WebSocket that is meant by the URL of a server, or of the WebSocket itself."""
+    """Return the URL of the WebSocket that is meant by that of a server, or of the WebSocket itself; or `ValueError`."""
     parts = urlsplit(url if "//" in url else f"//{url}", "http")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
+    if scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:
         raise ValueError(f"{url!r} is not the URL of a server")
     return urlunsplit((scheme, parts.netloc, parts.path if len(parts.path) > 1 else "/ws", parts.query, ""))
 
