@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -9,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +24,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from processes import children, memory, processor  # noqa: E402
 
+#: Where what was compiled is kept.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "holdfast-bench"
 CORES = sorted(os.sched_getaffinity(0))
 SERVERS, CLIENTS = {CORES[0]}, {CORES[-1]}
 #: Seconds that a server has to be there, and that whatever is sent has to arrive.
@@ -34,9 +36,10 @@ START_SECONDS, ARRIVAL_SECONDS = 30.0, 60.0
 def compiled(name: str) -> str:
     """Return a program of this folder that was written in C."""
     compiler = shutil.which("cc") or sys.exit("the floor and the clients are in C: there is no cc (apt install gcc)")
-    program = Path(tempfile.gettempdir()) / f"holdfast-bench-{os.getuid()}-{name}"
     source = HERE / f"{name}.c"
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+    program = CACHE / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not program.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", program, source], check=True)
     return str(program)
 

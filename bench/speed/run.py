@@ -31,11 +31,13 @@ DOCUMENT = HERE.parent / "README.md"
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     all_but_churn = [figure for figure in FIGURES if figure != "churn"]
-    options.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=all_but_churn)
+    options.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join(FIGURES), default=all_but_churn)
     options.add_argument("--only", action="append", choices=[one.slug for one in CONTESTANTS], default=[])
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--quick", action="store_true", help="a look: one run, nothing is kept")
     asked = options.parse_args()
+    if unknown := [figure for figure in asked.figures if figure not in FIGURES]:
+        options.error(f"there is no figure {unknown[0]}; there are {', '.join(FIGURES)}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     contestants = [one for one in CONTESTANTS if not asked.only or one.slug in asked.only]
@@ -54,6 +56,8 @@ def main() -> None:
                     found[one.slug].append(result)
                     say(f"{figure} {run + 1} {one.slug}: {tables.shown(result)}")
         measured = {one.slug: one for one in contestants if found[one.slug]}
+        if not measured:
+            say(f"{figure}: it is not measured of any of these")
         results.setdefault(figure, {}).update({slug: found[slug] for slug in measured})
         if not asked.quick:
             today = time.strftime("%Y-%m-%d")

@@ -9,5 +9,5 @@ from holdfast import connect
 
 @pytest.mark.parametrize("url", ["", "http://", "ftp://host", "http://host:99999", "http://host:0", "http://host:many"])
 def test_what_cannot_be_dialed_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="not the URL of a server|[Pp]ort"):
+    with pytest.raises(ValueError, match=r"not the URL of a server|[Pp]ort"):
         connect(url)

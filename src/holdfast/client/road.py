@@ -40,7 +40,7 @@ class Road(Protocol):
 
 
 def websocket_url(url: str) -> str:
-    """Return the URL of the WebSocket that is meant by that of a server, or of the WebSocket itself; or `ValueError`."""
+    """Return the URL of the WebSocket that is meant by that of a server, or of the WebSocket; raises `ValueError`."""
     parts = urlsplit(url if "//" in url else f"//{url}", "http")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:

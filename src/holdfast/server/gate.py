@@ -148,11 +148,12 @@ class Gate:
         request = HTTPConnection(scope)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
         take_over = scope.get("extensions", {}).get(EXTENSION)
+        refusal = self._refusal()  # once: it counts who comes
         is_accepted = False
 
         async def meet() -> Answer:
             nonlocal is_accepted
-            answer = self._refusal() or await self._identify_upgrade(request)
+            answer = refusal or await self._identify_upgrade(request)
             if not isinstance(answer, Unauthorized):  # of which a page is told, whoever made it
                 self.check_origin(request)
             if take_over is None and not is_accepted:

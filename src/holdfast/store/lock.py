@@ -37,12 +37,13 @@ class Lock:
             file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"cannot open {path}: {error.strerror}") from None
-        owner, _, clock = os.pread(file, 100, 0).decode(errors="replace").rstrip(" ").partition(" ")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            owner, _ = _noted(file)
             os.close(file)
             raise StoreError(f"{path} is in use by process {owner or '?'}; one process serves a file") from None
+        _, clock = _noted(file)  # only now: whoever had it may have gone on until now
         self._file = file
         self.witnessed = int(clock) if clock.isascii() and clock.isdigit() else 0
         return self
@@ -65,3 +66,9 @@ class Lock:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
+
+
+def _noted(file: int) -> tuple[str, str]:
+    """Return the process that is noted in the file, and the time."""
+    owner, _, clock = os.pread(file, 100, 0).decode(errors="replace").rstrip(" ").partition(" ")
+    return owner, clock
