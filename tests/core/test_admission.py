@@ -117,8 +117,16 @@ def test_that_it_is_late_for_those_whom_it_turns_away_lets_in_no_fewer() -> None
     for _ in range(20):
         now = begin(door)
         arrive(door, 1000, now)
-        door.look(now + 0.9)
+        door.look(now + 1.0)
     assert door.rate == 700
+
+
+def test_the_rate_rises_a_little_while_they_wait_if_it_was_measured_when_the_server_did_something_else() -> None:
+    door, now = crowded(70)
+    now = begin(door)
+    arrive(door, 1000, now)
+    arrive(door, 1, now + LATE_SECONDS + 0.1)
+    assert door.rate == pytest.approx(1.25 * 70)
 
 
 def test_each_is_told_a_time_of_their_own() -> None:

@@ -896,7 +896,7 @@ BUGS = (
     Bug(
         "a server that is late for those whom it turns away lets in ever fewer",
         "core/admission.py",
-        "self.rate = min(self.rate, rate)",
+        "self.rate = min(FASTER * self.rate, rate)",
         "self.rate = max(SLOWEST, SLOWER * self.rate)",
         "tests/core/test_admission.py",
     ),

@@ -17,7 +17,8 @@ PERIOD = 0.25
 LATE_SECONDS = 0.2
 #: So many newcomers, served while somebody who looks waits in line, can be what they wait for; fewer are not to blame.
 CROWD = 50
-#: The rate, of that at which they were served; and what becomes of it when nobody had to wait.
+#: The rate, of that at which they were served; and how much it rises at once, at most, for what was measured may have
+#: been too low (the loop did something else for a moment) or too high (most were turned away, which is less work).
 SLOWER, FASTER = 0.7, 1.25
 #: Somebody gets in each second, however late it is.
 SLOWEST = 20.0
@@ -96,7 +97,7 @@ class Admission:
         if self.rate is None:
             self.rate, self._room, self._away, self._reckoned_at = rate, 0.0, 0.0, now
         else:
-            self.rate = min(self.rate, rate)
+            self.rate = min(FASTER * self.rate, rate)
         self._served, self._served_since = 0, now
 
     def _reckon(self, rate: float, now: float) -> None:
