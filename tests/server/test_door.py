@@ -95,6 +95,26 @@ async def test_all_who_are_sent_away_are_told_of_the_same_crowd(monkeypatch: pyt
         assert hub.opened.hands.spread() == 4.0  # also for streams, who draw when they have ended
 
 
+async def test_nobody_who_is_sent_away_is_told_that_the_others_are() -> None:
+    """Else a crowd of ten thousand would be told of each of them: a hundred million messages."""
+    told: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(8)]
+    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
+    async with Hub("memory:", require_login=False) as hub, asyncio.timeout(5):
+        for each in told:
+            incoming: asyncio.Queue[Any] = asyncio.Queue()
+            incoming.put_nowait({"type": "websocket.connect"})
+            incoming.put_nowait({"type": "websocket.receive", "text": '{"type":"join","room":"lobby"}'})
+            hub.opened.hands.spawn(hub.websocket(scope, incoming.get, each.put))
+            while '"joined"' not in (await each.get()).get("text", ""):
+                pass
+        hub.opened.hands.close("the server restarts")
+        for each in told:
+            said = [await each.get()]
+            while said[-1]["type"] != "websocket.close":
+                said.append(await each.get())
+            assert not [word for word in said if '"user_left"' in word.get("text", "")]
+
+
 @pytest.mark.parametrize(("others", "seconds"), [(None, 2), (object(), 6)], ids=["alone", "with others"])
 async def test_a_crowd_comes_back_faster_to_a_server_where_nobody_is(others: object, seconds: int) -> None:
     async with Hub("memory:") as hub:

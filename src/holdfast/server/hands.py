@@ -140,12 +140,27 @@ class Hands:
     def lost(self, connection: Connection, ending: Ending) -> None:
         """A WebSocket is gone. Saying so twice does no harm."""
         if connection in self.connections:
+            self._forget((connection,), ending)
+
+    def _forget(self, connections: Sequence[Connection], ending: Ending) -> None:
+        """Let the mind forget some of them at once: none of these is told that the others have gone."""
+        effects: list[Effect] = []
+        for connection in connections:
             del self.connections[connection]
             self._beat.receive(heartbeat.Ended(connection), self.now())
             connection.ended()
-            self.tell(inputs.Lost(connection, ending))
-            if not self.connections:
-                self._emptied.set()
+            effects += self.mind.receive(inputs.Lost(connection, ending), self.now())
+        if len(connections) > 1:
+            gone = set(connections)
+            effects = [
+                Deliver(tuple(each for each in effect.to if each not in gone), effect.frames)
+                if isinstance(effect, Deliver)
+                else effect
+                for effect in effects
+            ]
+        self._carry(effects)
+        if not self.connections:
+            self._emptied.set()
 
     def end(self, connection: Connection, code: int, reason: str, ending: Ending = Ending.CLEAN) -> None:
         """End a WebSocket: it is forgotten at once, and closed as soon as it can be."""
@@ -203,10 +218,13 @@ class Hands:
         self.refuse(reason)
         for stream in tuple(self.streams):
             stream.end(reason)
-        for connection in tuple(self.connections):
+        leaving = tuple(self.connections)
+        for connection in leaving:
             self.say_goodbye(connection, reason)
-            # Where there are other servers, it is on its way to one of them, and has not left its rooms.
-            self.end(connection, CloseCode.RESTART, reason, Ending.CLEAN if self._others is None else Ending.UNCLEAN)
+        # Where there are other servers, they are on their way to one of them, and have not left their rooms.
+        self._forget(leaving, Ending.CLEAN if self._others is None else Ending.UNCLEAN)
+        for connection in leaving:
+            connection.close(CloseCode.RESTART, reason)
 
     def refuse(self, reason: str) -> None:
         """Take nobody in until it is opened again; those who are here are the crowd that will return."""

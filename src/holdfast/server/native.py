@@ -229,10 +229,8 @@ class NativeConnection(Connection, Sipping):
         self._transport.abort()
 
     def shutdown(self) -> None:
-        """The server stops, and has not drained us (a plain uvicorn)."""
-        self.hands.refuse("restart")
-        self.hands.say_goodbye(self, "restart")
-        self.hands.end(self, CloseCode.RESTART, "the server restarts")
+        """The server stops, and has drained nobody (a plain uvicorn, which says so to each)."""
+        self.hands.close("the server restarts")
 
     def _flush(self) -> None:
         for data in self._engine.data_to_send():
