@@ -125,6 +125,7 @@ class Hands:
         self._ask_span = Shared(self._look_into)  # a crowd that returns to a room is answered at once
         self._filled: list[Connection] = []
         self._carrying = False
+        self._sends_away = False  # everybody who is here
         self._alarm = Alarm(self.loop, self._tick)
         self._beat_alarm = Alarm(self.loop, self._tick_beat)
 
@@ -140,27 +141,12 @@ class Hands:
     def lost(self, connection: Connection, ending: Ending) -> None:
         """A WebSocket is gone. Saying so twice does no harm."""
         if connection in self.connections:
-            self._forget((connection,), ending)
-
-    def _forget(self, connections: Sequence[Connection], ending: Ending) -> None:
-        """Let the mind forget some of them at once: none of these is told that the others have gone."""
-        effects: list[Effect] = []
-        for connection in connections:
             del self.connections[connection]
             self._beat.receive(heartbeat.Ended(connection), self.now())
             connection.ended()
-            effects += self.mind.receive(inputs.Lost(connection, ending), self.now())
-        if len(connections) > 1:
-            gone = set(connections)
-            effects = [
-                Deliver(tuple(each for each in effect.to if each not in gone), effect.frames)
-                if isinstance(effect, Deliver)
-                else effect
-                for effect in effects
-            ]
-        self._carry(effects)
-        if not self.connections:
-            self._emptied.set()
+            self.tell(inputs.Lost(connection, ending))
+            if not self.connections:
+                self._emptied.set()
 
     def end(self, connection: Connection, code: int, reason: str, ending: Ending = Ending.CLEAN) -> None:
         """End a WebSocket: it is forgotten at once, and closed as soon as it can be."""
@@ -222,7 +208,13 @@ class Hands:
         for connection in leaving:
             self.say_goodbye(connection, reason)
         # Where there are other servers, they are on their way to one of them, and have not left their rooms.
-        self._forget(leaving, Ending.CLEAN if self._others is None else Ending.UNCLEAN)
+        ending = Ending.CLEAN if self._others is None else Ending.UNCLEAN
+        self._sends_away = True
+        try:
+            for connection in leaving:
+                self.lost(connection, ending)
+        finally:
+            self._sends_away = False
         for connection in leaving:
             connection.close(CloseCode.RESTART, reason)
 
@@ -425,6 +417,8 @@ class Hands:
 
     def _do(self, effect: Effect) -> None:
         match effect:
+            case Deliver() if self._sends_away:
+                pass  # that others have gone, to those who are next
             case Deliver(to, frames):
                 data = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
                 for connection in to:
