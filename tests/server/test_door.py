@@ -55,15 +55,9 @@ async def test_who_is_being_let_in_when_a_server_begins_to_hand_over_is_sent_on(
 @pytest.mark.parametrize("seconds", [0.1, -1.0])
 async def test_a_server_that_has_hardly_any_time_hands_over_at_once_and_waits_as_long_as_it_may(seconds: float) -> None:
     hub = Hub("memory:", require_login=False)
-    told: asyncio.Queue[Any] = asyncio.Queue()
-    incoming: asyncio.Queue[Any] = asyncio.Queue()
-    incoming.put_nowait({"type": "websocket.connect"})
-    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
     async with hub, asyncio.timeout(5):
         hands = hub.opened.hands
-        hands.spawn(hub.websocket(scope, incoming.get, told.put))
-        while '"connected"' not in (await told.get()).get("text", ""):
-            pass
+        told = await come(hub, until="connected")
         began = hands.now()
         await hands.hand_over("the server restarts", seconds)
         assert max(seconds, 0.0) <= hands.now() - began < 1.0
@@ -78,40 +72,39 @@ async def test_who_has_no_place_to_go_is_told_that_the_server_is_full() -> None:
         assert goodbye.reason == "the server is full"
 
 
+async def come(hub: Hub, *says: str, until: str) -> asyncio.Queue[Any]:
+    """Have somebody come and say this, until they are told that; return what they are told from then on."""
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    incoming: asyncio.Queue[Any] = asyncio.Queue()
+    incoming.put_nowait({"type": "websocket.connect"})
+    for text in says:
+        incoming.put_nowait({"type": "websocket.receive", "text": text})
+    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
+    hub.opened.hands.spawn(hub.websocket(scope, incoming.get, told.put))
+    while f'"{until}"' not in (await told.get()).get("text", ""):
+        pass
+    return told
+
+
 async def test_all_who_are_sent_away_are_told_of_the_same_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.server.hands.RETURNS_PER_SECOND", 2)
-    told: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(8)]
-    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
     async with Hub("memory:", require_login=False) as hub, asyncio.timeout(5):
-        for each in told:
-            incoming: asyncio.Queue[Any] = asyncio.Queue()
-            incoming.put_nowait({"type": "websocket.connect"})
-            hub.opened.hands.spawn(hub.websocket(scope, incoming.get, each.put))
-            while '"connected"' not in (await each.get()).get("text", ""):
-                pass
+        crowd = [await come(hub, until="connected") for _ in range(8)]
         hub.opened.hands.close("the server restarts")
-        goodbyes = [Codec().decode_server((await each.get())["text"]) for each in told]
+        goodbyes = [Codec().decode_server((await told.get())["text"]) for told in crowd]
         assert goodbyes == [Goodbye("the server restarts", 2000, 4000)] * 8
         assert hub.opened.hands.spread() == 4.0  # also for streams, who draw when they have ended
 
 
 async def test_nobody_who_is_sent_away_is_told_that_the_others_are() -> None:
     """Else a crowd of ten thousand would be told of each of them: a hundred million messages."""
-    told: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(8)]
-    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": ["holdfast.1"]}
     async with Hub("memory:", require_login=False) as hub, asyncio.timeout(5):
-        for each in told:
-            incoming: asyncio.Queue[Any] = asyncio.Queue()
-            incoming.put_nowait({"type": "websocket.connect"})
-            incoming.put_nowait({"type": "websocket.receive", "text": '{"type":"join","room":"lobby"}'})
-            hub.opened.hands.spawn(hub.websocket(scope, incoming.get, each.put))
-            while '"joined"' not in (await each.get()).get("text", ""):
-                pass
+        crowd = [await come(hub, '{"type":"join","room":"lobby"}', until="joined") for _ in range(8)]
         hub.opened.hands.close("the server restarts")
-        for each in told:
-            said = [await each.get()]
+        for told in crowd:
+            said = [await told.get()]
             while said[-1]["type"] != "websocket.close":
-                said.append(await each.get())
+                said.append(await told.get())
             assert not [word for word in said if '"user_left"' in word.get("text", "")]
 
 

@@ -31,7 +31,7 @@ Print = Callable[[str], None]
 #: Clients that are on their way in at once.
 AT_ONCE = 50
 #: For so long it is waited for what is late, and for somebody who does not get in. Seconds.
-PATIENCE, DOOR_PATIENCE = 5.0, 10.0
+PATIENCE, DOOR_PATIENCE = 5.0, 30.0
 
 
 @dataclass(frozen=True)
