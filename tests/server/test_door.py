@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from starlette.requests import HTTPConnection
 
-from holdfast import Hub, User
+from holdfast import Hub, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
@@ -120,3 +121,20 @@ async def test_a_crowd_comes_back_faster_to_a_server_where_nobody_is(others: obj
             goodbye = Door(hands).refusal()
         assert goodbye is not None
         assert goodbye.spread_ms == 1000 * seconds
+
+
+async def test_who_comes_by_http_is_told_a_time_of_their_own_for_a_request_draws_none() -> None:
+    async with Hub("memory:", require_login=False) as hub:
+        hands = hub.opened.hands
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hands, "connections", range(6_000))
+            hands.refuse("the server restarts")
+        times = []
+        for _ in range(50):
+            request = HTTPConnection({"type": "http", "path": "/poll", "headers": [], "query_string": b""})
+            with pytest.raises(Unavailable) as refused:
+                await hub.opened.gate.identify_request(request, comes_in=True)
+            times.append(refused.value.after)
+        assert min(times) >= 2.0
+        assert max(times) <= 6.0
+        assert len(set(times)) > 40

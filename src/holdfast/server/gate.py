@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 
@@ -101,7 +102,8 @@ class Gate:
         if not self._hands.draining:  # else the last are still answered
             refusal = self.door.refusal() if comes_in else self.door.closed()
             if refusal is not None:
-                raise Unavailable(f"{refusal.reason}; come back later", after=refusal.after_ms / 1000)
+                after = refusal.after_ms + random.uniform(0, refusal.spread_ms)  # drawn here: a request draws nothing
+                raise Unavailable(f"{refusal.reason}; come back later", after=after / 1000)
         identity = await self.identify(find_token(request), request)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
