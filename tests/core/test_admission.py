@@ -17,6 +17,7 @@ from holdfast.core.admission import (
     PERIOD,
     SLOWEST,
     Admission,
+    Returns,
     TurnAway,
 )
 
@@ -141,6 +142,28 @@ def test_a_crowd_that_is_too_large_for_that_is_spread() -> None:
     told = arrive(door, 100_000, now)
     assert max(one.after + one.spread for one in told) <= LONGEST_SECONDS
     assert told[-1] == TurnAway(LONGEST_SECONDS / 2, LONGEST_SECONDS / 2)
+
+
+@pytest.mark.parametrize("count", [1, 100, 10_000])
+def test_however_many_stay_outside_no_more_of_them_ask_again_in_a_second_than_are_to(count: int) -> None:
+    returns, rate = Returns(), 500.0
+    asks = [0.0] * count
+    asked = [0] * 60
+    while (now := heapq.heappop(asks)) < 60.0:
+        asked[int(now)] += 1
+        turn = returns.next(rate, now)
+        assert turn.spread == 0.0
+        heapq.heappush(asks, now + 1.0 + turn.after)
+    assert asked[0] == count
+    assert max(asked[1:]) <= rate + 1
+    assert min(asked[1:]) > 0 or count < rate
+
+
+def test_a_time_is_forgotten_when_it_has_come() -> None:
+    returns = Returns()
+    assert [returns.next(500.0, 7.0).after for _ in range(1000)][-1] == 2.0
+    assert returns.next(500.0, 8.0).after == pytest.approx(1.002)
+    assert returns.next(500.0, 60.0).after == 0.002
 
 
 def test_who_comes_later_is_told_a_time_for_which_the_server_is_as_fast_as_it_is_by_then() -> None:

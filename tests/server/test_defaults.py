@@ -318,7 +318,7 @@ def test_ten_thousand_websockets_have_a_place_and_no_more(calm: Sea, limits: Lim
                 assert peer.said(Opcode.TEXT, b'"connected"')
             late = await held.enter_async_context(Peer.dial(server))
             (told,) = [json.loads(bytes(frame.data)) for frame in late.frames if frame.opcode is Opcode.TEXT]
-            assert told == {"type": "goodbye", "reason": "the server is full", "after_ms": 1000, "spread_ms": 5000}
+            assert told == {"type": "goodbye", "reason": "the server is full", "after_ms": 1002, "spread_ms": 5000}
             assert late.code == 1013
             await peer.say(Frame(Opcode.CLOSE, b"\x03\xe8"))
             another = await held.enter_async_context(Peer.dial(server))

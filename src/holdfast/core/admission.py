@@ -38,14 +38,29 @@ class TurnAway(Struct, frozen=True):
     spread: float = 0.0
 
 
+class Returns:
+    """When those who were turned away are to come back: each at a time of their own, so many each second."""
+
+    def __init__(self) -> None:
+        self._given = 0.0  # times that have not come …
+        self._reckoned_at = 0.0  # … then
+
+    def next(self, rate: float, now: float) -> TurnAway:
+        """Give somebody the first time that nobody has."""
+        self._given = max(0.0, self._given - rate * (now - self._reckoned_at)) + 1
+        self._reckoned_at = now
+        after = self._given / rate
+        return TurnAway(after) if after <= LONGEST_SECONDS else TurnAway(LONGEST_SECONDS / 2, LONGEST_SECONDS / 2)
+
+
 class Admission:
     """The door of one server. `rate` is how many are let in each second; None: everybody."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._room = 0.0  # how many could be let in at once
-        self._away = 0.0  # how many were turned away whose time has not come
-        self._reckoned_at = 0.0  # … both
+        self._room = 0.0  # how many could be let in at once …
+        self._reckoned_at = 0.0  # … then
+        self._returns = Returns()
         self._calm_since = 0.0
         self._looks_at: float | None = None
         self._in_line_since: float | None = None  # whoever looks
@@ -61,13 +76,12 @@ class Admission:
         self._served += 1
         if self.rate is None:
             return None
-        self._reckon(self.rate, now)
+        self._room = min(self.rate, self._room + self.rate * (now - self._reckoned_at))
+        self._reckoned_at = now
         if self._room >= 1:
             self._room -= 1
             return None
-        self._away += 1
-        after = self._away / (RETURNING * self.rate)
-        return TurnAway(after) if after <= LONGEST_SECONDS else TurnAway(LONGEST_SECONDS / 2, LONGEST_SECONDS / 2)
+        return self._returns.next(RETURNING * self.rate, now)
 
     def deadline(self) -> float | None:
         """When somebody is to look next, by standing in line; None: not before somebody has arrived, or they do so."""
@@ -95,13 +109,7 @@ class Admission:
             return
         rate = max(SLOWEST, SLOWER * self._served / (now - self._served_since))
         if self.rate is None:
-            self.rate, self._room, self._away, self._reckoned_at = rate, 0.0, 0.0, now
+            self.rate, self._room, self._reckoned_at = rate, 0.0, now
         else:
             self.rate = min(FASTER * self.rate, rate)
         self._served, self._served_since = 0, now
-
-    def _reckon(self, rate: float, now: float) -> None:
-        passed = now - self._reckoned_at
-        self._room = min(rate, self._room + rate * passed)
-        self._away = max(0.0, self._away - RETURNING * rate * passed)
-        self._reckoned_at = now

@@ -169,7 +169,7 @@ class Gate:
         except Forbidden as forbidden:
             await _deny(scope, receive, send, forbidden)
             return
-        if self._hands.refuses is not None or not self._has_places():  # since it was asked
+        if refusal is None and (self._hands.refuses is not None or not self._has_places()):  # since it was asked
             answer = self._refusal()
         if take_over is None:
             self._warn()

@@ -161,10 +161,14 @@ class Hands:
         spread = self.spread() if spread is None else spread
         connection.say(messages.Goodbye(reason, round(1000 * after), round(1000 * spread)))
 
+    @property
+    def returns_per_second(self) -> int:
+        """How many of those who were sent away should return in a second."""
+        return RETURNS_PER_SECOND if self._others is None else MOVES_PER_SECOND
+
     def spread(self) -> float:
         """Return over how many seconds all who are here, or were, should return: faster, and it would be a storm."""
-        rate = RETURNS_PER_SECOND if self._others is None else MOVES_PER_SECOND
-        return max(1.0, max(self._crowd, len(self.connections) + len(self.streams)) / rate)
+        return max(1.0, max(self._crowd, len(self.connections) + len(self.streams)) / self.returns_per_second)
 
     def drain(self, reason: str) -> None:
         """Send everybody away, kindly, and take nobody in any more."""
