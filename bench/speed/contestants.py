@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import HERE, Running, free_port, post, server
+from machine import HERE, Program, Running, free_port, post, sender, server
 
 sys.path.insert(0, str(HERE.parent / "silent_death"))
 
 import systems
 
+#: Bytes of a message.
+SIZE = 128
 SERVERS = HERE / "servers"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "holdfast-silent-death"
 
@@ -44,16 +46,16 @@ class Contestant:
         overhead: Bytes of its messages beside those that are padded.
         echo: What a client says to have it said back.
         dear: A delivery costs it so much that fewer are measured.
-        only: The one figure that is measured of it, if it is but one.
+        only: The figures that are measured of it, if not all are.
     """
 
     slug: str
     name: str
     crowd: tuple[str, ...] = ("--path", "/ws")
-    overhead = 30
+    overhead = 28
     echo = "echo"
     dear = False
-    only: str | None = None
+    only: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     like: systems.System | None = None  # whose environment it has
     python = Path(sys.executable)
@@ -93,11 +95,11 @@ class Holdfast(Contestant):
     slug = "holdfast"
     name = "**holdfast**"
     crowd = (
-        "--path", "/live/ws?token=user-%d", "--header", "Sec-WebSocket-Protocol: holdfast.1", "--window", "50",
+        "--path", "/live/ws?token=user-%d", "--header", "Sec-WebSocket-Protocol: holdfast.1",
         "--step", '"connected"', '{"type":"join","room":"room"}', "--step", '"joined"', "",
         "--answer", '{"type":"ping"}', '{"type":"pong"}',
     )  # fmt: skip
-    overhead = 82
+    overhead = 73
     echo = '{"type":"echo","ref":1,"p":"x"}'
     packages = ("holdfast", "uvicorn", "uvloop", "websockets")
     options: tuple[str, ...] = ()
@@ -108,10 +110,6 @@ class Holdfast(Contestant):
 
     def env(self) -> dict[str, str]:
         return {"PYTHONPATH": f"{HERE.parents[1] / 'src'}:{SERVERS}"}
-
-    def go(self, port: int, rounds: int, burst: int, gap: float, size: int, apart: bool = False) -> None:
-        query = f"rounds={rounds}&burst={burst}&gap={gap}&size={size - self.overhead}"
-        post(port, f"/go?{query}{'&apart=1' * apart}")
 
 
 class HoldfastPlain(Holdfast):
@@ -124,7 +122,7 @@ class Board(Holdfast):
     """The task board, and nothing changed in it."""
 
     crowd = (
-        "--path", "/ws", "--header", "Sec-WebSocket-Protocol: holdfast.1", "--window", "50", "--mark", "at=",
+        "--path", "/ws", "--header", "Sec-WebSocket-Protocol: holdfast.1", "--mark", "at=",
         "--step", '"connected"', '{"type":"join","boardId":"board-1"}', "--step", '"joined"', "",
         "--answer", '{"type":"ping"}', '{"type":"pong"}',
     )  # fmt: skip
@@ -138,11 +136,32 @@ class Loop(Contestant):
 
     slug = "loop"
     name = "*a loop of `write` in Python*, uvloop"
-    only = "fanout"
+    only = ("fanout", "burst")
     packages = ("uvloop",)
 
     def line(self, port: int, home: Path) -> list[str]:
         return [str(self.python), str(SERVERS / "loop.py"), str(port)]
+
+
+class Floor(Contestant):
+    """The floor, measured as the others are: what differs from 1 is the machine."""
+
+    slug = "floor"
+    name = "*the floor*, once more"
+    _program: Program
+    only = ("fanout",)
+
+    def versions(self) -> str:
+        return systems.said(["cc", "--version"]).splitlines()[0]
+
+    @contextmanager
+    def serving(self, home: Path) -> Iterator[Started]:
+        port = free_port()
+        with sender(port, SIZE) as self._program:
+            yield Started(Running(self._program.process), port, self)
+
+    def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
+        self._program.ask(f"go {rounds * burst} {round(1e6 * gap)}")
 
 
 class Websockets(Contestant):
@@ -176,7 +195,7 @@ class PythonSocketIO(FastAPI):
         "--path", "/socket.io/?EIO=4&transport=websocket", "--step", "0{", "40", "--step", "40{", "",
         "--answer", "2", "3",
     )  # fmt: skip
-    overhead = 37
+    overhead = 36
     echo = '42["echo","x"]'
     dear = True
     packages = ("python-socketio", "uvicorn")
@@ -201,7 +220,7 @@ class SocketIO(Contestant):
     slug = "socket.io"
     name = "Socket.IO"
     crowd = (*PythonSocketIO.crowd, "--mark", '"at=":"')
-    overhead = 41
+    overhead = 39
     echo = '42["echo","x"]'
     kind = "socket.io"
 
@@ -224,7 +243,7 @@ class NodeWs(SocketIO):
     slug = "ws"
     name = "node `ws`"
     crowd = ("--path", "/ws", "--mark", '"at=":"')
-    overhead = 34
+    overhead = 31
     echo = "echo"
     kind = "ws"
 
@@ -253,8 +272,9 @@ class Nchan(Contestant):
     def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
         due = time.monotonic()
         for _ in range(rounds):
+            at = time.monotonic_ns()
             for _ in range(burst):
-                post(port, "/pub?id=room", b'{"at":%d,"p":"%s"}' % (time.monotonic_ns(), b"x" * (size - self.overhead)))
+                post(port, "/pub?id=room", b'{"at":%d,"p":"%s"}' % (at, b"x" * (size - self.overhead)))
             due += gap
             time.sleep(max(0.0, due - time.monotonic()))
 
@@ -262,6 +282,7 @@ class Nchan(Contestant):
 CONTESTANTS: list[Contestant] = [
     Holdfast(),
     HoldfastPlain(),
+    Floor(),
     Loop(),
     Websockets(),
     FastAPI(),

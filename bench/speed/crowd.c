@@ -13,11 +13,14 @@
  *
  * Commands on stdin, each answered with a line on stdout:
  *   open         dial, no more than the window at once, until all are in: "in turned-away seconds"
- *   stat         since it was asked last: "deliveries messages bytes lost p50 p99 max", in microseconds
+ *   stat         since it was asked last: "deliveries messages bytes lost p50 p99 max", times in microseconds
  *   await N S    wait until there were N deliveries since `stat`, but no longer than S seconds: "deliveries"
  *   echo N TEXT  each says TEXT and waits for a message, N times: "messages seconds"
- *   return S     wait until all are in again, but no longer than S seconds: "in missing repeated resyncs p50 p95 longest
- *                p99-of-those-who-are-back", in milliseconds, since they were lost
+ *   return S     wait until all are in again and have heard what others of their room have, but no longer than S seconds:
+ *                "in behind missing repeated resyncs sent-away unanswered p50 p95 longest late waited". They are consistent
+ *                again when they have all that their room had when they came in: half, 95 % and all of them so long after
+ *                they were lost. Of what is new to those 99 % is not later than `late`, and `waited` is the longest that a
+ *                server left somebody without an answer who dialed; in milliseconds.
  *   close        "closed"
  */
 #define _GNU_SOURCE
@@ -36,6 +39,7 @@
 #include <unistd.h>
 
 #define MAX_STEPS 8
+#define MAX_ROOMS 20000
 #define READ_BYTES (1 << 20)
 #define BUCKETS 4096
 
@@ -46,7 +50,9 @@ struct client {
     enum state state;
     char epoch[24];
     uint64_t offset;                 /* of the last publication; 0: it has no position */
-    uint64_t lost_at, in_at, due;    /* nanoseconds; 0: it was not, it is not, it does not come back */
+    uint64_t wanted;                 /* the last of its room, when it came in again */
+    uint64_t lost_at, in_at, due;    /* nanoseconds; 0: it is consistent (again), it is not in, it does not come back */
+    uint64_t dialed_at;              /* … 0: it has been answered */
     double after, spread;            /* seconds, that a goodbye has advised; less than 0: none has */
     char *rest; /* what has come of a frame that is not whole */
     size_t length;
@@ -57,8 +63,9 @@ static int step_count;
 static const char *path = "/", *header, *heard, *answer, *mark = "\"at\":", *echo_text;
 static const double CEILINGS[] = {1, 2, 4, 8, 16, 30};
 static int rooms = 1, returns;
-static uint64_t missing, repeated, resyncs;
-static int count, window = 200, epoll_fd, started, dialing, in, turned_away, echoing;
+static uint64_t missing, repeated, resyncs, sent_away, unanswered, waited;
+static uint64_t heads[MAX_ROOMS]; /* the last publication of a room that anybody has heard */
+static int count, window = 50, epoll_fd, started, dialing, in, turned_away, echoing;
 static struct client *clients;
 static struct sockaddr_storage address;
 static socklen_t address_length;
@@ -114,8 +121,34 @@ static void fill(char *out, size_t size, const char *template, const struct clie
     out[length] = 0;
 }
 
+static uint64_t *head_of(const struct client *c) {
+    return &heads[c->number % rooms];
+}
+
+static void catch_up(struct client *c) {
+    if (c->state != IN || !c->lost_at || c->offset < c->wanted) return;
+    away[bucket_of((now_ns() - c->lost_at) / 1000)]++;
+    c->lost_at = 0;
+}
+
+/* How many are not in, or have not heard what others of their room have. */
+static int behind(void) {
+    int found = count - in;
+    for (int i = 0; i < count; i++) found += clients[i].state == IN && clients[i].offset < *head_of(&clients[i]);
+    return found;
+}
+
+static void hear(struct client *c) {
+    if (!c->dialed_at) return;
+    uint64_t since = now_ns() - c->dialed_at;
+    if (since > waited) waited = since;
+    c->dialed_at = 0;
+}
+
 static void lose(struct client *c) {
     if (c->state == GONE || c->state == NEW) return;
+    if (c->state == UPGRADING && c->dialed_at) unanswered++;
+    if (c->state != IN && c->after >= 0) sent_away++;
     if (c->state == IN) {
         in--;
         lost++;
@@ -174,8 +207,8 @@ static void go_on(struct client *c, const char *text, size_t size) {
             c->state = IN;
             c->in_at = now_ns();
             c->attempts = 0;
-            if (c->lost_at) away[bucket_of((c->in_at - c->lost_at) / 1000)]++;
-            c->lost_at = 0;
+            c->wanted = *head_of(c);
+            catch_up(c);
             dialing--;
             in++;
             return;
@@ -208,6 +241,8 @@ static void stand(struct client *c, const char *text, size_t size, const char *n
     memcpy(c->epoch, at, (size_t)(colon - at));
     c->epoch[colon - at] = 0;
     c->offset = offset;
+    if (offset > *head_of(c)) *head_of(c) = offset;
+    catch_up(c);
 }
 
 static void take_message(struct client *c, const char *text, size_t size) {
@@ -282,6 +317,7 @@ static void take(struct client *c) {
             return;
         }
         bytes += (uint64_t)got;
+        hear(c);
         size_t size = c->length + (size_t)got, at = 0;
         if (c->state == UPGRADING) {
             char *end = memmem(buffer, size, "\r\n\r\n", 4);
@@ -342,6 +378,7 @@ static void dial_some(int at_once) {
         c->step = 0;
         c->due = 0;
         c->after = -1;
+        c->dialed_at = now_ns();
         c->fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (c->fd < 0) die("socket");
         int one = 1;
@@ -384,7 +421,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--header")) header = argv[++i];
         else if (!strcmp(argv[i], "--mark")) mark = argv[++i];
         else if (!strcmp(argv[i], "--window")) window = atoi(argv[++i]);
-        else if (!strcmp(argv[i], "--rooms")) rooms = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--rooms") && atoi(argv[i + 1]) <= MAX_ROOMS) rooms = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--return")) returns = 1;
         else if (!strcmp(argv[i], "--answer")) heard = argv[++i], answer = argv[++i];
         else if (!strcmp(argv[i], "--step") && step_count < MAX_STEPS) {
@@ -451,15 +488,16 @@ int main(int argc, char **argv) {
             printf("%lu %.6f\n", (uint64_t)echoing - echoes_left, (double)(now_ns() - began) / 1e9);
         } else if (!strncmp(line, "return ", 7)) {
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL);
-            while (in < count && (double)(now_ns() - began) < atof(line + 7) * 1e9) {
+            while (behind() && (double)(now_ns() - began) < atof(line + 7) * 1e9) {
                 if (started == count) started = 0;
                 dial_some(count);
                 turn(10);
             }
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
-            printf("%d %lu %lu %lu %.0f %.0f %.0f %.0f\n", in, missing, repeated, resyncs, percentile(away, 0.5) / 1000,
-                   percentile(away, 0.95) / 1000, percentile(away, 1) / 1000, percentile(back, 0.99) / 1000);
-            missing = repeated = resyncs = 0;
+            printf("%d %d %lu %lu %lu %lu %lu %.0f %.0f %.0f %.0f %.0f\n", in, behind(), missing, repeated, resyncs, sent_away,
+                   unanswered, percentile(away, 0.5) / 1000, percentile(away, 0.95) / 1000, percentile(away, 1) / 1000,
+                   percentile(back, 0.99) / 1000, (double)waited / 1e6);
+            missing = repeated = resyncs = sent_away = unanswered = waited = 0;
             memset(away, 0, sizeof away);
             memset(back, 0, sizeof back);
         } else if (!strcmp(line, "close")) {

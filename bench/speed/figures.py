@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,11 +18,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from contestants import Board, Contestant, Holdfast, Started
-from machine import Crowd, Stat, crowd, floor, free_port, post, server
+from contestants import SIZE, Board, Contestant, Holdfast, Started
+from machine import SERVERS, Crowd, Stat, crowd, environment, floor, free_port, post, server
 
-#: Bytes of a message, on the wire.
-SIZE = 128
+#: Bytes of the frame of a message.
+FRAME = SIZE + 4
 MEMBERS = (1_000, 5_000)
 #: Messages of one moment.
 BURST = 20
@@ -29,6 +30,8 @@ BURST = 20
 SECONDS = 1.0
 #: What a send costs, about, for how often it is to be done.
 FLOOR = 6e-6
+#: Until everybody has been told who else has come.
+SETTLED_SECONDS = 3.0
 #: Of people who come and go.
 CHURN_SECONDS = 3600.0
 MIB = 1 << 20
@@ -57,6 +60,7 @@ def fanout(contestant: Contestant) -> Iterator[Result]:
     for members in sizes:
         with started(contestant) as one, crowd(one.port, members, *contestant.crowd) as clients:
             clients.open()
+            time.sleep(SETTLED_SECONDS)
             guess, _ = deliver(one, clients, 3, 1, 0.0)
             rounds = max(3, round(SECONDS / guess / members))
             for mode, burst in (("paced", 1), ("burst", BURST)):
@@ -64,6 +68,8 @@ def fanout(contestant: Contestant) -> Iterator[Result]:
                 sends = max(10, round(SECONDS / FLOOR / members))
                 least = floor(members, SIZE, sends, 2.2 * FLOOR * members if gap else 0.0)
                 each, stat = deliver(one, clients, rounds if gap else max(1, rounds // burst), burst, gap)
+                if abs(stat.bytes / stat.deliveries - FRAME) > 3:
+                    raise RuntimeError(f"a message has {stat.bytes / stat.deliveries:.0f} bytes, the floor's {FRAME}")
                 yield {
                     "members": members, "mode": mode, "cost": each, "floor": least, "ratio": each / least,
                     "p50": stat.p50, "p99": stat.p99,
@@ -71,17 +77,15 @@ def fanout(contestant: Contestant) -> Iterator[Result]:
 
 
 def burst(contestant: Contestant) -> Iterator[Result]:
-    """How late what was published in one moment is: written together, and one after the other."""
-    if not isinstance(contestant, Holdfast):
-        return
-    for members in MEMBERS:
+    """How late the twenty messages of one moment are."""
+    for members in () if contestant.dear else MEMBERS:
         with started(contestant) as one, crowd(one.port, members, *contestant.crowd) as clients:
             clients.open()
-            gap = 3 * BURST * FLOOR * members
-            _, together = deliver(one, clients, 5, BURST, gap)
-            with clients.expecting(5 * BURST * members):
-                contestant.go(one.port, 5, BURST, gap, SIZE, apart=True)
-            yield {"members": members, "together": together.p99, "apart": clients.stat().p99}
+            time.sleep(SETTLED_SECONDS)
+            guess, _ = deliver(one, clients, 3, 1, 0.0)
+            gap = 2.2 * BURST * guess * members
+            _, stat = deliver(one, clients, 5, BURST, gap)
+            yield {"members": members, "p99": stat.p99}
 
 
 def rooms(contestant: Contestant) -> Iterator[Result]:
@@ -98,7 +102,7 @@ def rooms(contestant: Contestant) -> Iterator[Result]:
         alone, _ = deliver(one, clients, 150, 1, gap)
         with crowd(one.port, others, *elsewhere, "--rooms", others) as neighbours:
             neighbours.open()
-            time.sleep(3)
+            time.sleep(SETTLED_SECONDS)
             beside, _ = deliver(one, clients, 150, 1, gap)
     yield {"others": others, "alone": alone, "beside": beside}
 
@@ -112,17 +116,20 @@ def people(contestant: Contestant) -> Iterator[Result]:
         time.sleep(1)
         before, memory = one.running.processor(), one.running.memory()
         with crowd(one.port, count, *contestant.crowd) as clients:
-            clients.open()
+            seconds = clients.open()
             came = one.running.processor() - before
-            time.sleep(3)
+            time.sleep(SETTLED_SECONDS)
             result = {"count": count, "cost": came / count, "bytes": (one.running.memory() - memory) / count}
-            if isinstance(contestant, Holdfast):  # its pings are spread; of others it matters when it is looked
+            stat = clients.stat()
+            if stat.lost:
+                raise RuntimeError(f"{stat.lost} of {count} were lost")
+            if isinstance(contestant, Holdfast):  # beside `connected` and `joined`, all that they heard is who came
+                result["presence"] = (stat.messages - 2 * count) / seconds / count
+                # its pings are spread; of others it matters when it is looked
                 before = one.running.processor()
                 time.sleep(15)
                 result["idle"] = (one.running.processor() - before) / 15
                 result["busy"] = float(post(one.port, "/busy?seconds=15"))
-            if lost := clients.stat().lost:
-                raise RuntimeError(f"{lost} of {count} were lost")
     yield result
 
 
@@ -183,14 +190,16 @@ def storm(contestant: Contestant) -> Iterator[Result]:
             second = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
             looks = list[int]()
             stack.enter_context(Meanwhile(0.5, lambda: looks.append(second.memory())))  # noqa: B023 - it ends here
-            back, missing, repeated, resyncs, *times = map(float, clients.ask("return 60"))
+            first_look = clients.returned(60)
             time.sleep(3)
-            _, more, again, _, *_, late = map(float, clients.ask("return 1"))
+            then = clients.returned(5)
             yield {
-                "kind": kind, "count": count, "back": int(back), "missing": int(missing + more),
-                "repeated": int(repeated + again), "resyncs": int(resyncs), "forgotten": news.forgotten(),
-                "p50": times[0] / 1000, "p95": times[1] / 1000, "longest": times[2] / 1000,
-                "late": max(times[3], late) / 1000, "memory": max(looks) / steady,
+                "kind": kind, "count": count, "back": then.back, "behind": then.behind,
+                "missing": first_look.missing + then.missing, "repeated": first_look.repeated + then.repeated,
+                "resyncs": first_look.resyncs + then.resyncs, "forgotten": news.forgotten(),
+                "sent_away": first_look.sent_away, "unanswered": first_look.unanswered,
+                "p50": first_look.p50, "p95": first_look.p95, "longest": first_look.longest,
+                "waited": first_look.waited, "late": max(first_look.late, then.late), "memory": max(looks) / steady,
             }  # fmt: skip
 
 
@@ -311,12 +320,27 @@ def board(contestant: Contestant) -> Iterator[Result]:
 
 
 def start(contestant: Contestant) -> Iterator[Result]:
-    """From nothing to the first byte of an answer."""
+    """From nothing to the first byte of an answer; and how long Python takes to import either side."""
     began = time.perf_counter()
     with started(contestant) as one, socket.create_connection(("127.0.0.1", one.port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
         sock.recv(1)
-        yield {"seconds": time.perf_counter() - began}
+        result = {"seconds": time.perf_counter() - began}
+    if contestant.slug == "holdfast":
+        result |= {name: imported(contestant, f"from holdfast import {name}") for name in ("Hub", "connect")}
+        result["asyncio"] = imported(contestant, "import asyncio")
+    yield result
+
+
+def imported(contestant: Contestant, statement: str) -> float:
+    """Return how many seconds an interpreter that has started takes for that, when it has been compiled."""
+    program = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
+    line = [str(contestant.python), "-c", program]
+    said = [subprocess.run(
+        line, env=environment(contestant.env()), stdout=subprocess.PIPE, check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, SERVERS),
+    ).stdout for _ in range(2)]  # fmt: skip
+    return float(said[-1])
 
 
 def say(line: str) -> None:

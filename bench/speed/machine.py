@@ -74,14 +74,18 @@ class Running:
         return sum(map(memory, self._all(self.process.pid)))
 
 
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which something is measured: Python keeps what it has compiled."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(more)
+
+
 @contextmanager
 def server(line: Sequence[str], env: Mapping[str, str], port: int, home: Path) -> Iterator[Running]:
     """Run a server on its core until it is not needed any more."""
     log = home / "log"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | env
     with log.open("w") as out:
         process = subprocess.Popen(
-            line, cwd=home, env=environment, stdout=out, stderr=out, text=True,
+            line, cwd=home, env=environment(env), stdout=out, stderr=out, text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, SERVERS),
         )  # fmt: skip
         try:
@@ -101,7 +105,7 @@ def wait_for(port: int, process: subprocess.Popen[str], log: Path) -> None:
     while process.poll() is None and time.monotonic() < end:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
-        time.sleep(0.05)
+        time.sleep(0.005)
     raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
 
 
@@ -117,10 +121,30 @@ class Stat:
     """What a crowd has heard; times in milliseconds."""
 
     deliveries: int
+    messages: int
+    bytes: int
     lost: int
     p50: float
     p99: float
     longest: float
+
+
+@dataclass(frozen=True)
+class Returned:
+    """How a crowd came back since this was asked last (`crowd.c`, `return`); times in seconds."""
+
+    back: int
+    behind: int
+    missing: int
+    repeated: int
+    resyncs: int
+    sent_away: int
+    unanswered: int
+    p50: float
+    p95: float
+    longest: float
+    late: float
+    waited: float
 
 
 class Program:
@@ -188,8 +212,13 @@ class Crowd(Program):
 
     def stat(self) -> Stat:
         """Return what has come since this was asked last."""
-        deliveries, _, _, lost, *times = self.ask("stat")
-        return Stat(int(deliveries), int(lost), *(float(us) / 1000 for us in times))
+        *counts, p50, p99, longest = self.ask("stat")
+        return Stat(*map(int, counts), *(float(us) / 1000 for us in (p50, p99, longest)))
+
+    def returned(self, seconds: float) -> Returned:
+        """Wait until all are in again and have all that there is, but no longer than so many seconds."""
+        *counts, p50, p95, longest, late, waited = self.ask(f"return {seconds}")
+        return Returned(*map(int, counts), *(float(ms) / 1000 for ms in (p50, p95, longest, late, waited)))
 
 
 @contextmanager
@@ -202,17 +231,23 @@ def crowd(port: int, count: int, *options: object) -> Iterator[Crowd]:
         clients.end()
 
 
-def floor(members: int, size: int, rounds: int, gap: float) -> float:
-    """Return what a delivery costs a C program that does nothing but send: seconds of processor time."""
-    port = free_port()
+@contextmanager
+def sender(port: int, size: int) -> Iterator[Program]:
+    """Run the C program that does nothing but send (`floor.c`)."""
     program = Program("floor", port, size, cores=SERVERS)
     try:
         program.hear()
-        with crowd(port, members) as clients:
-            clients.open()
-            with clients.expecting((3 + rounds) * members):
-                program.ask("go 3 1000")
-                nanoseconds, sent = map(int, program.ask(f"go {rounds} {round(gap * 1e6)}"))
+        yield program
     finally:
         program.end()
+
+
+def floor(members: int, size: int, rounds: int, gap: float) -> float:
+    """Return what a delivery costs a C program that does nothing but send: seconds of processor time."""
+    port = free_port()
+    with sender(port, size) as program, crowd(port, members) as clients:
+        clients.open()
+        with clients.expecting((3 + rounds) * members):
+            program.ask("go 3 1000")
+            nanoseconds, sent = map(int, program.ask(f"go {rounds} {round(gap * 1e6)}"))
     return nanoseconds / sent / 1e9

@@ -52,7 +52,7 @@ def main() -> None:
         found: dict[str, list[Result]] = {one.slug: [] for one in contestants}
         for run in range(1 if asked.quick or figure == "churn" else asked.runs):
             for one in contestants:  # in turns: what the machine does in an hour happens to all of them
-                for result in FIGURES[figure](one) if one.only in (None, figure) else ():
+                for result in FIGURES[figure](one) if not one.only or figure in one.only else ():
                     found[one.slug].append(result)
                     say(f"{figure} {run + 1} {one.slug}: {tables.shown(result)}")
         measured = {one.slug: one for one in contestants if found[one.slug]}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +34,21 @@ class Newcomer(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._crowd.discard(self)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "of a crew"])
+async def test_the_kernel_keeps_as_many_newcomers_as_it_will(is_shared: bool) -> None:
+    """A crowd of ten thousand that comes at once: whoever finds no place comes again seconds later."""
+    (listener,) = listen("127.0.0.1", 0, user_timeout=40.0, is_shared=is_shared)
+    config = configure(lambda: None, Limits(), speed=True, log_level=None)
+    config.http_protocol_class, config.lifespan_class = Newcomer, LifespanOff  # type: ignore[assignment]
+    server = Server(config, lambda: None)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    places = struct.unpack_from("I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0]
+    await server.shutdown([listener])
+    assert places == int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,9 @@ async def go(request: HttpRequest) -> JsonResponse:
     padding = "x" * int(asked["size"])
     due = time.monotonic()
     for _ in range(int(asked["rounds"])):
+        at = time.monotonic_ns()
         for _ in range(int(asked["burst"])):
-            message = {"at": time.monotonic_ns(), "p": padding}
+            message = {"at": at, "p": padding}
             await get_channel_layer().group_send("chat_room", {"type": "chat.message", "message": message})
         due += asked["gap"]
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -46,7 +46,8 @@ async def websocket_endpoint(websocket: WebSocket):
 async def go(rounds: int, burst: int, gap: float, size: int):
     due = time.monotonic()
     for _ in range(rounds):
+        at = time.monotonic_ns()
         for _ in range(burst):
-            await manager.broadcast(json.dumps({"at": time.monotonic_ns(), "p": "x" * size}, separators=(",", ":")))
+            await manager.broadcast(json.dumps({"at": at, "p": "x" * size}, separators=(",", ":")))
         due += gap
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -24,21 +24,13 @@ async def echo(request):
 
 
 async def go(request: Request) -> JSONResponse:
-    """
-    Publish so many rounds of so many messages, one round every `gap` seconds; 0: when the last one is committed.
-
-    The messages of a round are published together, or `apart`: each when the one before is committed and on its way.
-    """
+    """Publish so many rounds of so many messages, one round every `gap` seconds; 0: when the last one is committed."""
     asked = {name: float(value) for name, value in request.query_params.items()}
     rounds, burst, gap, padding = int(asked["rounds"]), int(asked["burst"]), asked["gap"], "x" * int(asked["size"])
     due = time.monotonic()
     for _ in range(rounds):
-        said = [hub.publish("room", "m", {"at": time.monotonic_ns(), "p": padding}) for _ in range(burst)]
-        if asked.get("apart"):
-            for each in said:
-                await each
-        else:
-            await asyncio.gather(*said)
+        at = time.monotonic_ns()
+        await asyncio.gather(*(hub.publish("room", "m", {"at": at, "p": padding}) for _ in range(burst)))
         due += gap
         await asyncio.sleep(max(0.0, due - time.monotonic()))
     return JSONResponse(None)

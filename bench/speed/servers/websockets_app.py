@@ -25,8 +25,9 @@ async def told(reader, writer):
     asked = {name: float(values[0]) for name, values in parse_qs(urlsplit(head.split()[1].decode()).query).items()}
     due = time.monotonic()
     for _ in range(int(asked["rounds"])):
+        at = time.monotonic_ns()
         for _ in range(int(asked["burst"])):
-            message = {"at": time.monotonic_ns(), "p": "x" * int(asked["size"])}
+            message = {"at": at, "p": "x" * int(asked["size"])}
             broadcast(connected, json.dumps(message, separators=(",", ":")))
         due += asked["gap"]
         await asyncio.sleep(max(0.0, due - time.monotonic()))
