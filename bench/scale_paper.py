@@ -36,8 +36,9 @@ DATABASE_CONNECTIONS = 1_000
 CONNECTIONS_PER_SERVER = 10
 #: The way to PostgreSQL and back, in a datacentre. Seconds.
 NETWORK = 0.0005
-#: In a busy room changes of presence are told once a second.
+#: In a busy room changes of presence are told once a second: if they are so many, or would be so many messages.
 BUSY_CHANGES = 20
+BUSY_MESSAGES = 2_000
 WEEK = 7 * 24 * 3600
 SIZES = (10_000, 100_000, 1_000_000)
 
@@ -61,7 +62,6 @@ class Design:
     together: bool = False  # a proxy leads the people of a room to the same server
     by_room: bool = False  # a server hears only the calls about its own rooms
     gather: float = GATHER_SECONDS  # what comes up within so many seconds is one call, and if it is longer, one ask
-    quiet: bool = False  # presence is told at most once a second in rooms of more than 1,000
     databases: int = 1  # the rooms are spread over so many, each with servers of its own
 
 
@@ -160,10 +160,10 @@ def pace(costs: Costs, load: Workload, people: int, servers: int, design: Design
     looks = often(met, costs["look"] + costs["db_look_busy"] + pause, LOOK_SECONDS)
 
     in_room = changes * room / people
-    is_quiet = in_room > BUSY_CHANGES or (design.quiet and room > 1_000)
+    is_busy = in_room > max(1.0, min(BUSY_CHANGES, BUSY_MESSAGES // room))
     return Pace(
         spread=spread, shared=shared, changes=changes,
-        told=people * min(1.0, in_room) if is_quiet else changes * (room - 1),
+        told=people * min(1.0, in_room) if is_busy else changes * (room - 1),
         published=published, commits=commits, fresh=fresh, calls=calls,
         heard=others * calls * (shared if design.by_room else 1.0),
         records=records, hints=hints, asks=asks, looks=looks,
@@ -458,10 +458,8 @@ CHANGES: tuple[tuple[str, Design], ...] = (
     ("… and calls, asks and looks gathered for 20 ms", Design(redis=True, gather=0.02)),
     ("… and a room's people led to one server", Design(redis=True, gather=0.02, together=True)),
     ("… and each server hears only of its rooms", Design(redis=True, gather=0.02, together=True, by_room=True)),
-    ("… and presence once a second in large rooms",
-     Design(redis=True, gather=0.02, together=True, by_room=True, quiet=True)),
     ("… and rooms spread over four databases",
-     Design(redis=True, gather=0.02, together=True, by_room=True, quiet=True, databases=4)),
+     Design(redis=True, gather=0.02, together=True, by_room=True, databases=4)),
 )  # fmt: skip
 
 
@@ -531,7 +529,7 @@ second. Of each room, K servers have somebody: K = N · (1 − (1 − 1/N)^peopl
 | being there | always, and for each connection |
 | publishing | commits · *commit* + publications · (*publication* + *command*); what comes up during a commit goes with the next, and what comes up within 2 ms of a call goes with the next call |
 | delivering | P · people in the room / N · *delivery* |
-| presence | *come* and *go*; each change is a *delivery* to everybody in its room, or, if a room has more than 20 a second, one a second; changes elsewhere in rooms that are known here are *looks* |
+| presence | *come* and *go*; each change is a *delivery* to everybody in its room, or, if a room has more than 20 a second, or more than make 2,000 messages, one a second; changes elsewhere in rooms that are known here are *looks* |
 | hearing | (N − 1) · calls of a server · *hear*: everybody hears everybody |
 | asking | asks · *ask* + P · (K − 1) / N · *record*; one at a time, what is hinted at meanwhile goes with the next; without a hint every 0.25 s |
 

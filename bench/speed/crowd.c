@@ -237,7 +237,10 @@ static void stand(struct client *c, const char *text, size_t size, const char *n
         return;
     }
     if (is_event && c->offset && offset > c->offset + 1) missing += offset - c->offset - 1;
-    if (!is_event && c->offset && memmem(text, size, "\"recovered\":false", 17)) resyncs++;
+    if (!is_event && c->offset) {
+        if (memmem(text, size, "\"recovered\":false", 17)) resyncs++;
+        else if (offset > c->offset) missing += offset - c->offset; /* it is to go on where it stood */
+    }
     memcpy(c->epoch, at, (size_t)(colon - at));
     c->epoch[colon - at] = 0;
     c->offset = offset;
@@ -459,6 +462,7 @@ int main(int argc, char **argv) {
                 if (!dialing && started == count) started = 0; /* who was turned away comes again */
             }
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
+            started = count; /* from now on, who is lost comes back by themselves */
             printf("%d %d %.6f\n", in, turned_away, (double)(now_ns() - began) / 1e9);
         } else if (!strcmp(line, "stat")) {
             printf("%lu %lu %lu %lu %.0f %.0f %u\n", deliveries, messages, bytes, lost, percentile(buckets, 0.5), percentile(buckets, 0.99),

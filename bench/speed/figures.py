@@ -130,7 +130,18 @@ def people(contestant: Contestant) -> Iterator[Result]:
                 time.sleep(15)
                 result["idle"] = (one.running.processor() - before) / 15
                 result["busy"] = float(post(one.port, "/busy?seconds=15"))
+                result |= more(one, clients, contestant)
     yield result
+
+
+def more(one: Started, clients: Crowd, contestant: Contestant) -> Result:
+    """A few more at once, where all the others are already: in how many seconds, and how often these were told."""
+    late = [word.replace("user-", "late-") for word in contestant.crowd]
+    with crowd(one.port, 90, *late) as few:
+        clients.stat()
+        seconds = few.open()
+        time.sleep(SETTLED_SECONDS)
+        return {"more": few.count, "more_seconds": seconds, "more_told": clients.stat().messages / clients.count}
 
 
 def echo(contestant: Contestant) -> Iterator[Result]:

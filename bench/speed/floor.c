@@ -35,6 +35,7 @@ static void receive(int fd) {
     char buffer[65536];
     ssize_t got = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
     if (got > 0 && !memcmp(buffer, "GET ", 4)) {
+        if (member_count == MAX) exit(1);
         send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
         members[member_count++] = fd;
     } else if (got == 0 || (got < 0 && errno != EAGAIN)) {

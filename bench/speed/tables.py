@@ -142,9 +142,12 @@ def notes(results: Result) -> list[str]:
     for slug, runs in results.get("people", {}).items():
         if "presence" in runs[0]:
             told = spread([run["presence"] for run in runs], lambda x: f"{x:.2f}")
+            seconds = spread([run["more_seconds"] for run in runs], lambda x: f"{x:.2f} s")
+            often = spread([run["more_told"] for run in runs], lambda x: f"{x:.1f}")
             lines.append(
                 f"- While {runs[0]['count']:,} come into one room, {names[slug]}: each of them is told {told} times a "
-                f"second who has come."
+                f"second who has come. {runs[0]['more']} more at once are in after {seconds}; each of the others is told "
+                f"{often} times."
             )
     if hours := results.get("churn", {}).get("holdfast"):
         begin, end, most = (

@@ -152,7 +152,9 @@ def watch(url: str, room: str, token: str | None, no_jitter: bool) -> None:
 @click.argument("room")
 @click.option("--clients", type=click.IntRange(1), default=100, help="How many come.")
 @click.option("--seconds", type=_seconds, default=10.0, help="How long they stay.")
-@click.option("--rate", type=_seconds, default=10.0, help="Publications, and commands, a second.")
+@click.option(
+    "--rate", type=_seconds, default=10.0, help="Publications, and commands, a second: of each client 40, or they wait."
+)
 @click.option("--token", envvar="HOLDFAST_TOKEN", help="Who they are; without it, guests.")
 @click.option("--server-key", envvar="HOLDFAST_SERVER_KEY", help="With it, something is published (POST …/publish).")
 @click.option("--command", help="A type that your application handles: commands of it are sent.")

@@ -124,7 +124,7 @@ async def refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     headers = _HEADERS.get(error.status, {})
     if isinstance(error, Unavailable):
-        headers = {"retry-after": str(math.ceil(error.after))}
+        headers = {"retry-after": str(max(1, math.ceil(error.after)))}  # 0 is not said
     return Json(refusal_of(request) or {"error": error.message}, error.status, headers)
 
 

@@ -89,6 +89,18 @@ def test_a_server_that_is_killed_meanwhile_is_said_to_be_gone(server: Server) ->
     assert re.search(rf"refused   \d+: ConnectError at http://localhost:{server.port}/live/publish", said.output)
 
 
+def test_of_a_server_that_is_killed_meanwhile_no_answer_is_waited_for_for_ever(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.client.bench.PATIENCE", 0.5)
+    killing = threading.Timer(0.5, server.kill)
+    killing.start()
+    said = bench(server, "--command", "say", "--data", '{"text": "yes"}')
+    killing.join()
+    assert said.exit_code == 1
+    assert re.search(r"refused   \d+: no answer after 0.5 s", said.output)
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "0", "-1"])
 def test_a_time_that_is_none_is_refused(number: str) -> None:
     said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--seconds", number])

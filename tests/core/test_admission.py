@@ -144,6 +144,14 @@ def test_a_crowd_that_is_too_large_for_that_is_spread() -> None:
     assert told[-1] == TurnAway(LONGEST_SECONDS / 2, LONGEST_SECONDS / 2)
 
 
+def test_who_comes_after_more_than_can_be_given_a_time_does_not_wait_for_them() -> None:
+    returns = Returns()
+    for _ in range(1_000_000):
+        told = returns.next(500.0, 0.0)
+    assert told == TurnAway(LONGEST_SECONDS / 2, LONGEST_SECONDS / 2)
+    assert returns.next(500.0, LONGEST_SECONDS).after < 0.01
+
+
 @pytest.mark.parametrize("count", [1, 100, 10_000])
 def test_however_many_stay_outside_no_more_of_them_ask_again_in_a_second_than_are_to(count: int) -> None:
     returns, rate = Returns(), 500.0

@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from holdfast.core.agenda import Agenda
-from holdfast.core.attendance import BUSY_CHANGES, BUSY_PERIOD, TYPING_LAPSE, TYPING_PERIOD, TYPING_STARTS, Attendance
+from holdfast.core.attendance import (
+    BUSY_CHANGES,
+    BUSY_MESSAGES,
+    BUSY_PERIOD,
+    TYPING_LAPSE,
+    TYPING_PERIOD,
+    TYPING_STARTS,
+    Attendance,
+)
 from holdfast.core.effects import Deliver, Effects
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import User
@@ -117,14 +125,37 @@ def test_twenty_changes_a_second_are_calm_and_more_are_busy(room: Room) -> None:
     assert "users" not in presence
 
 
-def test_twenty_changes_in_more_than_a_second_never_make_a_room_busy(room: Room) -> None:
-    for number in range(200):
+def test_twenty_changes_in_more_than_a_second_never_make_a_room_of_a_hundred_busy(room: Room) -> None:
+    for number in range(100):
         room.comes(f"user-{number}", 0.0625 * number)
-    room.comes("first", 20.0)
+    room.goes("user-99", 20.0)
     for number in range(20):
         room.goes(f"user-{number}", 21.0)
     assert all("joined" not in message for message in room.told())
     assert room.agenda.next() is None
+
+
+@pytest.mark.parametrize(("people", "calm"), [(100, 20), (200, 10), (1_000, 2), (1_001, 1), (10_000, 1)])
+def test_in_a_large_room_fewer_changes_are_told_at_once_for_each_is_told_to_everybody(
+    room: Room, people: int, calm: int
+) -> None:
+    assert BUSY_MESSAGES == 2_000
+    for number in range(people):
+        room.attendance.enter(User(f"user-{number}", "U"), f"user-{number}")
+    for number in range(calm + 50):
+        room.attendance.remove(f"user-{number}", 1.0)
+    told = [message for message in room.told() if message["type"] != "presence"]
+    assert 0 <= len(told) - calm <= 2  # those that leave make it smaller
+    room.ring(2.0)
+    (presence,) = room.told()
+    assert len(presence["left"]) == calm + 50 - len(told)
+    room.attendance.remove("user-99", 3.5)
+    assert room.told() == []  # it was busy until a second has brought nothing
+    room.ring(4.0)
+    room.ring(5.0)
+    room.told()
+    room.attendance.remove("user-98", 6.5)
+    assert room.told()[0]["type"] == "user_left"
 
 
 def test_a_busy_room_is_told_once_a_second_until_a_second_brings_nothing(room: Room) -> None:

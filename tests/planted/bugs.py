@@ -241,13 +241,13 @@ BUGS = (
     Bug(
         "who catches up is live one step early",
         "core/room.py",
-        "        if member.offset < self.head:\n            self._unsettled.append(member)\n",
-        "        if member.offset < self.head - 1:\n            self._unsettled.append(member)\n",
+        "        if member.offset < self.head:\n            self._unsettled[member] = None\n",
+        "        if member.offset < self.head - 1:\n            self._unsettled[member] = None\n",
     ),
     Bug(
         "who was sent a page is live, whatever there was meanwhile",
         "core/room.py",
-        "                self._unsettled += members\n",
+        "                self._unsettled.update(dict.fromkeys(members))\n",
         "                for member in members:\n                    self._turn_live(member)\n",
     ),
     Bug(
@@ -265,8 +265,8 @@ BUGS = (
     Bug(
         "who leaves in the middle of what they are sent is sent whatever comes afterwards",
         "core/room.py",
-        "for queue in (self._early, self._unsettled):",
-        "for queue in (self._early,):",
+        "        self._unsettled.pop(member, None)\n",
+        "",
         "tests/core/test_room.py",
     ),
     Bug(
@@ -777,8 +777,8 @@ BUGS = (
     Bug(
         "while a server ends it lets in whoever comes",
         "server/door.py",
-        "        if (closed := self.closed()) is not None:\n",
-        "        if (closed := self.closed()) is not None and not places:\n",
+        "        if hands.refuses is not None:\n            turn",
+        "        if hands.refuses is not None and not places:\n            turn",
         "tests/server/test_door.py",
     ),
     Bug(
@@ -812,8 +812,8 @@ BUGS = (
     Bug(
         "when the log has begun anew a server goes on with what it knew of the old one",
         "server/opened.py",
-        "        self.current = OpenHub(self._settings, self._store)\n        self.current.hands.draining",
-        "        self.current.hands.draining",
+        "        self.current = OpenHub(self._settings, self._store)\n        self.current.hands.succeed",
+        "        self.current.hands.succeed",
         SEA_OF_THREE,
     ),
     Bug(
@@ -906,6 +906,13 @@ BUGS = (
         "        self._looks_at = None\n        self._in_line_since = self._served_since = now\n",
         "        self._in_line_since = self._served_since = self._looks_at or now\n        self._looks_at = None\n",
         "tests/core/test_admission.py",
+    ),
+    Bug(
+        "in a room of ten thousand each of twenty who come in a second is told to all of them",
+        "core/attendance.py",
+        "max(1, min(BUSY_CHANGES, BUSY_MESSAGES // max(1, len(self.roster))))",
+        "BUSY_CHANGES",
+        "tests/core/test_attendance.py",
     ),
     Bug(
         "whoever finds a server full asks again at once, and ten thousand of them cost half a core",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Callable
 from typing import Any, get_args
@@ -318,6 +319,20 @@ def test_a_field_that_the_protocol_uses_is_refused_in_a_payload(key: str) -> Non
             board.encode_body("wave", data)
         assert refusal.value.field == key
     assert board.encode_body("wave", {"room": 5}) == b'{"room":5}'  # on a board, that is an ordinary word
+
+
+class Word(enum.Enum):
+    """A key that is another than it looks."""
+
+    TYPE = "type"
+
+
+def test_a_field_that_the_protocol_uses_is_refused_in_whatever_a_payload_hides_it() -> None:
+    for data in ({Word.TYPE: "forged"}, {"a": msgspec.Raw(b'1,"type":"forged"')}):
+        with pytest.raises(Invalid, match="which the protocol uses itself"):
+            codec.encode_body("wave", data)
+    with pytest.raises(Invalid, match="is not JSON"):
+        codec.encode_body("wave", {"a": msgspec.Raw(b"not json")})
 
 
 class Tagged(msgspec.Struct, tag_field="type", tag="mine"):

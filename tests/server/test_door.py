@@ -6,10 +6,11 @@ import asyncio
 import json
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.requests import HTTPConnection
 
-from holdfast import Hub, Unavailable, User
+from holdfast import Hub, Limits, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
@@ -87,6 +88,82 @@ async def test_of_those_whom_nobody_lets_in_so_many_ask_again_in_a_second(
         told = [door.refusal(places=False) for _ in range(3_000)]
     times = [goodbye.after_ms / 1000 for goodbye in told if goodbye is not None]
     assert times == pytest.approx([soonest + count / rate for count in range(1, 3_001)], abs=0.001)
+
+
+async def test_who_asks_for_something_while_nobody_is_let_in_takes_no_turn_of_those_who_want_in() -> None:
+    async with Hub("memory:") as hub:
+        door = hub.opened.gate.door
+        hub.opened.hands.refuse("the log is gone")
+        for _ in range(20_000):
+            assert door.closed() == Goodbye("the log is gone", 2000, 1000)
+        goodbye = door.refusal()
+        assert goodbye is not None
+        assert goodbye.after_ms == 2001
+
+
+@pytest.mark.parametrize("path", ["/poll?rooms=lobby", "/poll?rooms=lobby&wait=25", "/events?rooms=lobby"])
+async def test_who_finds_no_place_for_a_poll_or_a_stream_asks_again_in_turn(path: str) -> None:
+    async with Hub("memory:", require_login=False, limits=Limits(streams=0)) as hub:
+        app = httpx2.ASGITransport(hub.app)
+        async with httpx2.AsyncClient(transport=app, base_url="http://hub") as client:
+            for _ in range(5_000):
+                hub.opened.gate.door.full()
+            answer = await client.get(path)
+        if path.startswith("/events"):
+            assert 9_000 < int(answer.text.split("retry: ")[1].split()[0]) <= 17_000
+        else:
+            said = {"error": "too many streams and polls are open; come back later"}
+            assert (answer.status_code, answer.json()) == (503, said)
+            assert 9 < int(answer.headers["retry-after"]) <= 17
+
+
+async def test_of_whom_the_application_is_asked_who_they_are_has_a_place_meanwhile_but_not_for_ever() -> None:
+    hub = Hub("memory:", limits=Limits(connections=3, auth_seconds=0.2))
+    asked = 0
+
+    @hub.authenticate
+    async def who(token: str | None, request: object) -> User | None:
+        nonlocal asked
+        asked += 1
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async with hub, asyncio.timeout(5):
+        crowd = await asyncio.gather(*(come(hub, until="goodbye") for _ in range(10)))
+        assert asked == 3
+        assert len(crowd) == 10
+        assert hub.opened.gate.door.refusal() is None
+
+
+async def test_a_timeout_of_the_application_itself_is_not_taken_for_ours() -> None:
+    hub = Hub("memory:")
+
+    @hub.authenticate
+    async def who(token: str | None, request: object) -> User | None:
+        raise TimeoutError("the database does not answer")
+
+    async with hub:
+        with pytest.raises(TimeoutError, match="the database does not answer"):
+            await hub.opened.gate._identify_upgrade(
+                HTTPConnection({"type": "websocket", "headers": [], "path": "/ws", "query_string": b""})
+            )
+
+
+async def test_a_new_life_of_a_hub_knows_whom_the_one_before_has_sent_away() -> None:
+    async with Hub("memory:") as hub, Hub("memory:") as other:
+        hands = hub.opened.hands
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hands, "connections", range(6_000))
+            hands.refuse("the log has begun anew")
+        other.opened.hands.succeed(hands)
+        assert Door(other.opened.hands).closed() == Goodbye("the log has begun anew", 2000, 4000)
+
+
+async def test_nobody_is_looked_after_when_a_hub_has_closed() -> None:
+    async with Hub("memory:") as hub:
+        door = hub.opened.gate.door
+        assert door.refusal() is None
+        assert door._alarm._timer is not None
+    assert door._alarm._timer is None
 
 
 async def come(hub: Hub, *says: str, until: str) -> asyncio.Queue[Any]:

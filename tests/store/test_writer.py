@@ -143,6 +143,25 @@ def test_what_is_put_aside_when_it_closes_is_tried_once_more_and_only_once() -> 
     loop.close()
 
 
+def test_what_is_put_aside_waits_with_the_others_for_those_who_come_to_be_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "WAITING_CHANGES", 3)
+    loop = VirtualLoop()
+
+    async def crowd() -> None:
+        those = Writer(InlineWorker())
+        those.start(lambda jobs: [Later("held") for _ in jobs], lambda outcomes: None)
+        aside = [asyncio.ensure_future(those.commit(take_note, (str(number),), {}, None)) for number in range(3)]
+        await asyncio.sleep(ASIDE_SECONDS / 2)
+        with pytest.raises(Unavailable, match="3 changes are waiting"):
+            await those.commit(take_note, ("one more",), {}, None)
+        await asyncio.gather(*aside, return_exceptions=True)
+
+    loop.run_until_complete(crowd())
+    loop.close()
+
+
 def test_what_is_put_aside_is_tried_ever_later_for_as_long_as_a_change_may_take() -> None:
     loop = VirtualLoop()
     tried: list[float] = []

@@ -3,7 +3,8 @@ What does `holdfast bench` measure?
 
 A server of yours, from where you are: how long it takes to get in, how late a publication is with everybody, and how
 long a command takes. It does so with this library's clients, each of which costs more than a server spends on it: with
-more than a few hundred, it is they who are measured.
+more than a few hundred, it is they who are measured. Nor does a client command more often than its server allows:
+what is beyond that waits with it, and that is in the time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -155,13 +156,20 @@ class Bench:
 
         await self._again_and_again(command)
 
-    async def _again_and_again(self, work: Callable[[], Any]) -> None:
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something as often as is planned, whether or not what was begun before has ended."""
-        plan, began = self._plan, time.perf_counter()
-        async with asyncio.TaskGroup() as tasks:
+        plan, began, tasks = self._plan, time.perf_counter(), list[asyncio.Future[None]]()
+        try:
             for number in range(max(1, round(plan.seconds * plan.rate))):
                 await asyncio.sleep(max(0.0, began + number / plan.rate - time.perf_counter()))
-                tasks.create_task(work())
+                tasks.append(asyncio.ensure_future(work()))
+            done, late = await asyncio.wait(tasks, timeout=PATIENCE)
+            await asyncio.gather(*done)
+            if late:
+                self._refused[f"no answer after {PATIENCE:g} s"] += len(late)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _catch_up(self) -> None:
         """Wait for what is late."""

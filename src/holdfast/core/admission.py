@@ -39,7 +39,11 @@ class TurnAway(Struct, frozen=True):
 
 
 class Returns:
-    """When those who were turned away are to come back: each at a time of their own, so many each second."""
+    """
+    When those who were turned away are to come back: each at a time of their own, so many each second.
+
+    Of more than have a time within `LONGEST_SECONDS` the rest come at any time in the later half of it.
+    """
 
     def __init__(self) -> None:
         self._given = 0.0  # times that have not come …
@@ -47,18 +51,19 @@ class Returns:
 
     def next(self, rate: float, now: float) -> TurnAway:
         """Give somebody the first time that nobody has."""
-        self._given = max(0.0, self._given - rate * (now - self._reckoned_at)) + 1
+        given = min(self._given, LONGEST_SECONDS * rate)  # nobody has a time beyond that
+        self._given = max(0.0, given - rate * (now - self._reckoned_at)) + 1
         self._reckoned_at = now
         after = self._given / rate
         return TurnAway(after) if after <= LONGEST_SECONDS else TurnAway(LONGEST_SECONDS / 2, LONGEST_SECONDS / 2)
 
 
 class Admission:
-    """The door of one server. `rate` is how many are let in each second; None: everybody."""
+    """How many of those who come are let in. `rate` is how many each second; None: everybody."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._room = 0.0  # how many could be let in at once …
+        self._allowance = 0.0  # how many could be let in at once …
         self._reckoned_at = 0.0  # … then
         self._returns = Returns()
         self._calm_since = 0.0
@@ -76,10 +81,10 @@ class Admission:
         self._served += 1
         if self.rate is None:
             return None
-        self._room = min(self.rate, self._room + self.rate * (now - self._reckoned_at))
+        self._allowance = min(self.rate, self._allowance + self.rate * (now - self._reckoned_at))
         self._reckoned_at = now
-        if self._room >= 1:
-            self._room -= 1
+        if self._allowance >= 1:
+            self._allowance -= 1
             return None
         return self._returns.next(RETURNING * self.rate, now)
 
@@ -109,7 +114,7 @@ class Admission:
             return
         rate = max(SLOWEST, SLOWER * self._served / (now - self._served_since))
         if self.rate is None:
-            self.rate, self._room, self._reckoned_at = rate, 0.0, now
+            self.rate, self._allowance, self._reckoned_at = rate, 0.0, now
         else:
             self.rate = min(FASTER * self.rate, rate)
         self._served, self._served_since = 0, now

@@ -2,8 +2,8 @@
 Who is in a room, who is typing, and who must be told?
 
 In a calm room each coming and going is told at once. In a busy one (more than 20 a
-second) it is told once a second what has changed, so that a crowd that arrives costs the
-room a message a second and not one for each pair of people.
+second, or more than come to 2,000 messages) it is told once a second what has changed, so
+that a crowd that arrives costs the room a message a second and not one for each pair of people.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from holdfast.protocol.messages import (
     UserTyping,
 )
 
-#: Comings and goings in one second above which they are told once a second.
+#: Comings and goings in one second above which they are told once a second; in a large room those that would be so many
+#: messages, for each is told to everybody.
 BUSY_CHANGES = 20
+BUSY_MESSAGES = 2_000
 BUSY_PERIOD = 1.0
 #: A person who said `typing` and then nothing is taken to have stopped.
 TYPING_LAPSE = 5.0
@@ -129,7 +131,8 @@ class Attendance:
     def _changed(self, user: User, message: UserJoined | UserLeft, but: str | None, now: float) -> None:
         self._changes.append(now)
         key = ("presence", self._room)
-        if len(self._changes) > BUSY_CHANGES and self._changes[0] > now - BUSY_PERIOD and key not in self._agenda:
+        calm = max(1, min(BUSY_CHANGES, BUSY_MESSAGES // max(1, len(self.roster))))
+        if len(self._changes) > calm and self._changes[-calm - 1] > now - BUSY_PERIOD and key not in self._agenda:
             self._agenda.set(key, now + BUSY_PERIOD)
         if key in self._agenda:
             self._untold[user.user_id] = user

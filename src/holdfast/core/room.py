@@ -32,7 +32,7 @@ class Session:
         self.connection = connection
         self.id = id
         self.user = user
-        self.link = link  # its client's how manieth connection this is, if it counts them
+        self.link = link  # the number of this connection, if its client counts them
         self.rooms: dict[str, Member] = {}
         self.full = full  # its transport takes no more for now
 
@@ -71,10 +71,10 @@ class Room:
         self._backlog: deque[Item] = deque()  # news that the live members are still to be sent
         self._live: dict[Connection, Member] = {}
         self._audience: tuple[Connection, ...] | None = None
-        self._waiting: list[Member] = []  # for pages, in the order they came
+        self._waiting: dict[Member, None] = {}  # for pages, in the order they came
         self._reading: int | None = None  # after which offset the store is being read
-        self._early: list[Member] = []  # who know of more than the head, and wait for the news
-        self._unsettled: list[Member] = []  # who can be sent more as soon as the last write is carried out
+        self._early: dict[Member, None] = {}  # who know of more than the head, and wait for the news
+        self._unsettled: dict[Member, None] = {}  # who can be sent more as soon as the last write is carried out
 
     # What it knows.
 
@@ -139,9 +139,8 @@ class Room:
         del session.rooms[self.name]
         member = self.members.pop(session.connection)
         self._set_back(member, member.offset)
-        for queue in (self._early, self._unsettled):
-            if member in queue:
-                queue.remove(member)
+        self._early.pop(member, None)
+        self._unsettled.pop(member, None)
 
     # Live, or catching up.
 
@@ -171,13 +170,13 @@ class Room:
         if member.typing is not None:
             told, member.typing = member.typing, None
             self._effects.tell((member.session.connection,), *self.attendance.now(told))
-        self._unsettled.append(member)
+        self._unsettled[member] = None
 
     def settle(self) -> None:
         """Take everybody who can be sent more one write further."""
         if self._backlog:
             self._flush()
-        unsettled, self._unsettled = self._unsettled, []
+        unsettled, self._unsettled = self._unsettled, {}
         for member in unsettled:
             self._advance(member)
 
@@ -185,7 +184,7 @@ class Room:
         member.offset = offset
         if member.reading:
             member.reading = False
-            self._waiting.remove(member)
+            del self._waiting[member]
         if member.live:
             member.live = False
             del self._live[member.session.connection]
@@ -196,18 +195,17 @@ class Room:
         if member.live or member.reading or member.session.full:
             return
         if member.offset > self.head:
-            if member not in self._early:
-                self._early.append(member)
+            self._early[member] = None
             return
         frames = self._ready.after(member.offset)
         if frames is None:
             member.reading = True
-            self._waiting.append(member)
+            self._waiting[member] = None
             self._read()
             return
         self._send((member,), frames)
         if member.offset < self.head:
-            self._unsettled.append(member)
+            self._unsettled[member] = None
         else:
             self._turn_live(member)
 
@@ -232,7 +230,7 @@ class Room:
 
     def _read(self) -> None:
         if self._waiting and self._reading is None:
-            self._reading = self._waiting[0].offset
+            self._reading = next(iter(self._waiting)).offset
             self._effects.add(Read(self.name, self._reading))
 
     def take_page(self, after: int, items: tuple[Item, ...]) -> None:
@@ -245,14 +243,14 @@ class Room:
         for member in tuple(self._waiting):
             if member.session.full or after <= member.offset < end:
                 member.reading = False
-                self._waiting.remove(member)
+                del self._waiting[member]
                 if not member.session.full:
                     served.setdefault(member.offset, []).append(member)
         for offset, members in served.items():
             following = [item for item in items if item.offset > offset]
             if following and following[0].offset == offset + 1:
                 self._send(tuple(members), chunk(item.frame for item in following))
-                self._unsettled += members
+                self._unsettled.update(dict.fromkeys(members))
             else:
                 for member in members:
                     self.resync(member, "trimmed")
@@ -294,6 +292,6 @@ class Room:
             if self._audience is None:
                 self._audience = tuple(self._live)
             self._effects.deliver(self._audience, frames)
-        early, self._early = self._early, []
+        early, self._early = self._early, {}
         for member in early:
             self._advance(member)

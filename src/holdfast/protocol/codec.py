@@ -155,7 +155,7 @@ class Codec:
             body = _encode(data)
             if isinstance(data, msgspec.Raw) or b"\n" in body or b"\r" in body:
                 body = msgspec.json.format(body, indent=-1)  # somebody else's JSON; here it is one line
-            keys = data if isinstance(data, dict) else _decode(body)
+            keys = _decode(body)  # of what is kept: what was given may encode to something else
             is_huge = _is_huge(body)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Invalid(f"the data of {type!r} is not JSON: {error}", field="data") from None

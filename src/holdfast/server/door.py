@@ -7,14 +7,17 @@ keeps up with (`core.admission`). Who may not come in costs a handshake each tim
 
 from __future__ import annotations
 
+import random
+
 from holdfast.core.admission import Admission, Returns, TurnAway
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.hands import RESTART_SECONDS, Alarm, Hands
 
 #: When a server that is full may have a place again, and over how long those who want one are spread. Seconds.
 FULL_SECONDS, FULL_SPREAD = 1.0, 5.0
-#: How many of them ask again in a second, at most: a tenth of a core.
+#: How many of them ask again in a second, as long as there are fewer than 30,000: a tenth of a core.
 FULL_PER_SECOND = 500
+NO_TURN = TurnAway(0.0)
 
 
 class Door:
@@ -35,24 +38,30 @@ class Door:
     def closed(self) -> Goodbye | None:
         """Return what everybody is told while it is closed."""
         hands = self._hands
-        if hands.refuses is None:
-            return None
-        turn = self._returns.next(hands.returns_per_second, hands.now())
-        return _goodbye(hands.refuses, turn, RESTART_SECONDS, hands.spread())
+        return None if hands.refuses is None else _goodbye(hands.refuses, RESTART_SECONDS, hands.spread())
+
+    def full(self, reason: str = "the server is full") -> Goodbye:
+        """Take in that somebody wants in who has no place to go; return what they are told."""
+        return _goodbye(reason, FULL_SECONDS, FULL_SPREAD, self._returns.next(FULL_PER_SECOND, self._hands.now()))
 
     def refusal(self, *, places: bool = True) -> Goodbye | None:
         """Take in that somebody wants in (and has a place to go); return what they are told if they may not."""
-        if (closed := self.closed()) is not None:
-            return closed
+        hands = self._hands
+        if hands.refuses is not None:
+            turn = self._returns.next(hands.returns_per_second, hands.now())
+            return _goodbye(hands.refuses, RESTART_SECONDS, hands.spread(), turn)
         if not places:
-            turn = self._returns.next(FULL_PER_SECOND, self._hands.now())
-            return _goodbye("the server is full", turn, FULL_SECONDS, FULL_SPREAD)
+            return self.full()
         turned_away = self._admission.arrive(self._hands.now())
         self._alarm.set(self._admission.deadline())
         if turned_away is None:
             return None
         self.turned_away += 1
-        return _goodbye("more come at once than the server can take in", turned_away)
+        return _goodbye("more come at once than the server can take in", turned_away.after, turned_away.spread)
+
+    def close(self) -> None:
+        """Nobody is looked after any more."""
+        self._alarm.set(None)
 
     def _ring(self) -> None:
         self._admission.stand_in_line(self._hands.now())
@@ -64,5 +73,10 @@ class Door:
         self._alarm.set(self._admission.deadline())
 
 
-def _goodbye(reason: str, turn: TurnAway, after: float = 0.0, spread: float = 0.0) -> Goodbye:
-    return Goodbye(reason, round(1000 * (turn.after + after)), round(1000 * (turn.spread + spread)))
+def drawn(goodbye: Goodbye) -> float:
+    """Return after how many seconds somebody is to come back who draws no time of their own, as by HTTP."""
+    return (goodbye.after_ms + random.uniform(0, goodbye.spread_ms)) / 1000
+
+
+def _goodbye(reason: str, after: float, spread: float, turn: TurnAway = NO_TURN) -> Goodbye:
+    return Goodbye(reason, round(1000 * (after + turn.after)), round(1000 * (spread + turn.spread)))

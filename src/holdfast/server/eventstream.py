@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import Unavailable
 from holdfast.protocol.messages import Goodbye
+from holdfast.server.door import drawn
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.hands import RESTART_SECONDS
 from holdfast.server.opened import OpenHub
@@ -40,8 +41,10 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
     except Unavailable as full:
         return _come_back(full.after, refusal_of(request))
     follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
-    if hands.refuses is not None or len(hands.streams) >= opened.limits.streams or request.scope["method"] == "HEAD":
-        return _come_back(5 + random.uniform(0, hands.spread()))
+    if len(hands.streams) >= opened.limits.streams:
+        return _come_back(drawn(opened.gate.door.full()))
+    if hands.refuses is not None or request.scope["method"] == "HEAD":
+        return _come_back(RESTART_SECONDS + random.uniform(0, hands.spread()))
     return EventStream(opened, follow)
 
 

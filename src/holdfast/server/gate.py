@@ -8,9 +8,9 @@ HTTP status of a refused upgrade; only a page of somebody else is refused before
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 
@@ -28,7 +28,7 @@ from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms
 from holdfast.server.asgi import AsgiConnection
 from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
 from holdfast.server.connection import Connection
-from holdfast.server.door import Door
+from holdfast.server.door import Door, drawn
 from holdfast.server.hands import Hands
 from holdfast.server.native import EXTENSION, NativeConnection
 
@@ -65,6 +65,7 @@ class Gate:
         self._authenticate = authenticate
         self._require_login = require_login
         self.door = Door(hands)
+        self._asked = 0  # of how many the application is asked who they are: each has a place
         self._warned = False
 
     # Who it is.
@@ -102,8 +103,7 @@ class Gate:
         if not self._hands.draining:  # else the last are still answered
             refusal = self.door.refusal() if comes_in else self.door.closed()
             if refusal is not None:
-                after = refusal.after_ms + random.uniform(0, refusal.spread_ms)  # drawn here: a request draws nothing
-                raise Unavailable(f"{refusal.reason}; come back later", after=after / 1000)
+                raise Unavailable(f"{refusal.reason}; come back later", after=drawn(refusal))
         identity = await self.identify(find_token(request), request)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
@@ -189,13 +189,21 @@ class Gate:
         return self.door.refusal(places=self._has_places())
 
     def _has_places(self) -> bool:
-        return len(self._hands.connections) < self._hands.limits.connections
+        return len(self._hands.connections) + self._asked < self._hands.limits.connections
 
-    async def _identify_upgrade(self, request: HTTPConnection) -> Identity | Unauthorized | None:
+    async def _identify_upgrade(self, request: HTTPConnection) -> Answer:
+        self._asked += 1
         try:
-            return await self.identify(find_token(request), request)
+            async with asyncio.timeout(self._hands.limits.auth_seconds) as limit:
+                return await self.identify(find_token(request), request)
         except Unauthorized as problem:
             return problem
+        except TimeoutError:
+            if not limit.expired():
+                raise  # it is the application's
+            return self.door.full("it took too long to find out who you are")
+        finally:
+            self._asked -= 1
 
     def _enter(self, connection: Connection, answer: Answer) -> None:
         """Let somebody in, who may have said who they are, or tell them why not."""

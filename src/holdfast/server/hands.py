@@ -234,6 +234,10 @@ class Hands:
             self.refuses = None
             self._crowd = 0
 
+    def succeed(self, other: Hands) -> None:
+        """Take over whom another one takes in, and whom it has sent away."""
+        self.draining, self.refuses, self._crowd = other.draining, other.refuses, other._crowd
+
     def expel(self, user_id: str, room: str | None = None) -> None:
         """Put a user out of a room, or out of all and off the server."""
         self.expulsions.note(user_id, room)

@@ -92,6 +92,7 @@ class OpenHub:
         self.hands.drain(reason)
         for task in self._tasks:
             task.cancel()
+        self.gate.door.close()
         await self.hands.finish(self.limits.close_seconds)
 
     def subscribe(self, handler: Handler) -> None:
@@ -246,8 +247,7 @@ class Lives:
         """Have everybody come back, to be told that their positions mean nothing any more."""
         ended = self.current
         self.current = OpenHub(self._settings, self._store)
-        self.current.hands.draining = ended.hands.draining
-        self.current.hands.refuses = ended.hands.refuses
+        self.current.hands.succeed(ended.hands)
         task = asyncio.create_task(ended.close("the log has begun anew"))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

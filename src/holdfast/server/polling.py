@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from holdfast.errors import Malformed, TooMany
+from holdfast.errors import Malformed, Unavailable
+from holdfast.server.door import drawn
 from holdfast.server.follow import Event, Follow, Gap
 from holdfast.server.opened import OpenHub
 
@@ -58,7 +59,8 @@ async def _poll(
     goes_on = bool(seconds) and "cursor" in request.query_params
     identity, cursor = await opened.admit_reader(request, rooms, multiplexed=multiplexed, comes_in=not goes_on)
     if len(opened.hands.streams) >= opened.limits.streams:
-        raise TooMany("too many streams and polls are open")
+        full = opened.gate.door.full("too many streams and polls are open")
+        raise Unavailable(f"{full.reason}; come back later", after=drawn(full))
     async with opened.follow(identity, rooms, cursor, "poll", multiplexed=multiplexed) as follow:
         return await (_held(request, follow, seconds) if seconds else follow.take()), follow.cursor
 

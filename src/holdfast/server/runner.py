@@ -41,7 +41,7 @@ USER_TIMEOUT = 40.0
 #: Newcomers that the kernel keeps until it is their turn: as many as it will (net.core.somaxconn, as a rule 4,096). Who
 #: finds no place there is not told so, and comes again after 1, 3 and 7 seconds (tcp_syn_retries).
 QUEUE = 65_535
-#: Newcomers#: … and that are taken in before anybody else has theirs: by asyncio, …
+#: Of those, so many are taken in before anybody else has their turn: by asyncio, …
 ACCEPTS = 16
 #: … and by uvloop, which takes in one for each listener. If it is one, each of a crowd costs a third more; if it is
 #: many, the crowd is late before anything can be done about it, and most of it is sent away.

@@ -29,6 +29,15 @@ from holdfast.store.held import Held
 from holdfast.store.store import Once, Outcome, Record
 from holdfast.store.transaction import OpenTransaction, Published
 
+#: Why a change is refused for which there is no room.
+DISK_IS_FULL = "the disk is full; nothing was changed; try again when there is room"
+#: So often is a batch run again that others were in the way of: each time somebody got on.
+ATTEMPTS = 30
+#: So often of these, together.
+TOGETHER = 3
+#: So often is a change run again, alone, that may have failed through no fault of its own.
+DOUBTS = 3
+
 
 @dataclass(slots=True)
 class Job:
@@ -207,10 +216,15 @@ class Committer:
 
     def _together(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         batch: list[_Done] = []
+        keyed: dict[tuple[str, str], list[_Done]] = {}  # by user and key
         clock = self._session.clock
         for job in jobs:
             clock = max(int(self._wall() * 1_000_000), clock + 1)
-            batch.append(self._run(job, clock, batch))
+            earlier = () if job.once is None else keyed.get((job.once.user, job.once.key), ())
+            done = self._run(job, clock, earlier)
+            batch.append(done)
+            if done.once is not None:
+                keyed.setdefault((done.once.user, done.once.key), []).append(done)
         try:
             records = self._append(batch)
         except Held as held:
@@ -224,11 +238,11 @@ class Committer:
             for done, mine in zip(batch, records, strict=True)
         ]
 
-    def _run(self, job: Job, clock: int, batch: Sequence[_Done]) -> _Done:
+    def _run(self, job: Job, clock: int, earlier: Sequence[_Done]) -> _Done:
         """Run one change in its savepoint; raises what has ended the whole transaction."""
         transaction = self._session.open(clock, has_waited=job.pause > 0)
         try:
-            done = self._decide(transaction, job, clock, batch)
+            done = self._decide(transaction, job, clock, earlier)
         except BaseException as raised:
             error = self._session.named(raised)
             is_final = isinstance(error, Refused) and error.is_final
@@ -239,10 +253,10 @@ class Committer:
         after = self._session.settle(told)
         return done if after is told else _Done(after, clock)
 
-    def _decide(self, transaction: OpenTransaction, job: Job, clock: int, batch: Sequence[_Done]) -> _Done:
+    def _decide(self, transaction: OpenTransaction, job: Job, clock: int, earlier: Sequence[_Done]) -> _Done:
         once = job.once
         if once is not None:
-            verdict = self._verdict(transaction, job, once, clock, batch)
+            verdict = self._verdict(transaction, job, once, clock, earlier)
             if verdict is not None:
                 return verdict
         result = job.change(transaction, *job.args, **job.kwargs)
@@ -251,16 +265,16 @@ class Committer:
         return _Done(result, clock, transaction.published, once=once)
 
     def _verdict(
-        self, transaction: OpenTransaction, job: Job, once: Once, clock: int, batch: Sequence[_Done]
+        self, transaction: OpenTransaction, job: Job, once: Once, clock: int, earlier: Sequence[_Done]
     ) -> _Done | None:
-        """Return what the first command under this key came to, if there was one."""
+        """Return what the first command under this key came to, if there was one: `earlier` in the batch, or before."""
         conflict = _Done(Invalid("this key was used for another command", field="key"), clock)
-        for done in batch:
-            if done.once is not None and (done.once.user, done.once.key) == (once.user, once.key):
-                if done.once.fingerprint != once.fingerprint:
-                    return conflict
-                if done.once.part == once.part:
-                    return _Done(done.outcome, clock, repeats=done)
+        for done in earlier:
+            assert done.once is not None
+            if done.once.fingerprint != once.fingerprint:
+                return conflict
+            if done.once.part == once.part:
+                return _Done(done.outcome, clock, repeats=done)
         other = 'SELECT 1 AS one FROM holdfast_verdict WHERE "user" = ? AND key = ? AND fingerprint <> ?'
         if transaction.one(other, (once.user, once.key, once.fingerprint)) is not None:
             return conflict
@@ -307,16 +321,6 @@ class Committer:
             if mine:
                 done.positions = tuple((record.room, record.offset) for record in mine)
         return records
-
-
-#: Why a change is refused for which there is no room.
-DISK_IS_FULL = "the disk is full; nothing was changed; try again when there is room"
-#: So often is a batch run again that others were in the way of: each time somebody got on.
-ATTEMPTS = 30
-#: So often of these, together.
-TOGETHER = 3
-#: So often is a change run again, alone, that may have failed through no fault of its own.
-DOUBTS = 3
 
 
 def _encode(answer: object) -> str:

@@ -65,7 +65,7 @@ class Writer:
         """Have a change committed, and return what it came to once that is on the disk."""
         if not self.accepting:
             raise Closed("the store is closed")
-        if len(self._waiting) >= WAITING_CHANGES:
+        if len(self._waiting) + len(self._later) >= WAITING_CHANGES:
             raise Unavailable(f"{WAITING_CHANGES} changes are waiting for the disk; try again")
         future: asyncio.Future[Outcome] = self._loop.create_future()
 
