@@ -1,7 +1,7 @@
 """
 Of what is the time made that something takes?
 
-    .venv/bin/python bench/speed/shares.py [handshake] [delivery] [echo]        # all of them: a minute or two
+    .venv/bin/python bench/speed/shares.py [handshake] [delivery]        # both: a minute
 
 `py-spy` (`pip install py-spy`) stops the server fifty times a second, and looks whose function it is in, or which was
 called by: the kernel's, or that of a library. The table goes into `bench/README.md`.
@@ -70,18 +70,7 @@ def delivery(look: Look) -> None:
             deliver(one, clients, 500, 1, 3 * FLOOR * clients.count)
 
 
-def echo(look: Look) -> None:
-    """A small message, and its answer."""
-    with started(Holdfast()) as one, crowd(one.port, 500, *Holdfast.crowd) as clients:
-        clients.open()
-        time.sleep(SETTLED_SECONDS)
-        with look(one):
-            for _ in range(5):
-                clients.ask(f"echo 40 {Holdfast.echo}")
-                time.sleep(2)  # what a client may say in a second is limited
-
-
-FIGURES = {figure.__name__: figure for figure in (handshake, delivery, echo)}
+FIGURES = {figure.__name__: figure for figure in (handshake, delivery)}
 
 
 def main() -> None:
