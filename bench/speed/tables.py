@@ -146,8 +146,8 @@ def notes(results: Result) -> list[str]:
             often = spread([run["more_told"] for run in runs], lambda x: f"{x:.1f}")
             lines.append(
                 f"- While {runs[0]['count']:,} come into one room, {names[slug]}: each of them is told {told} times a "
-                f"second who has come. {runs[0]['more']} more at once are in after {seconds}; each of the others is told "
-                f"{often} times."
+                f"second who has come. {runs[0]['more']} more at once are in after {seconds}; each of the others is "
+                f"told {often} times."
             )
     if hours := results.get("churn", {}).get("holdfast"):
         begin, end, most = (

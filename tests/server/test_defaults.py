@@ -343,7 +343,7 @@ def test_five_thousand_streams_and_held_polls_have_a_place_and_no_more(calm: Sea
             late = await held.enter_async_context(Listener.ask("/events?room=lobby"))
             assert b"retry: " in late.received
             assert b'"connected"' not in late.received
-            assert (await server.get("/poll?room=lobby")).status_code == 429
+            assert (await server.get("/poll?room=lobby")).status_code == 503
 
     calm.run(scenario())
 
