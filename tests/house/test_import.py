@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,13 @@ import holdfast
 def test_every_public_name_is_there() -> None:
     assert [name for name in holdfast.__all__ if not hasattr(holdfast, name)] == []
     assert set(holdfast.__all__) <= set(dir(holdfast))
+
+
+def test_a_type_checker_is_told_of_the_same_names_as_python() -> None:
+    program = ast.parse(Path(holdfast.__file__).read_text())
+    (told,) = [node for node in program.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for node in told.body if isinstance(node, ast.ImportFrom)]
+    assert {name.name: node.module for node in imports for name in node.names} == holdfast._HOMES
 
 
 def test_another_name_is_not() -> None:

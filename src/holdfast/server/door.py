@@ -17,6 +17,7 @@ from holdfast.server.hands import RESTART_SECONDS, Alarm, Hands
 FULL_SECONDS, FULL_SPREAD = 1.0, 5.0
 #: How many of them ask again in a second, as long as there are fewer than 30,000: a tenth of a core.
 FULL_PER_SECOND = 500
+#: Of whoever asks in no turn.
 NO_TURN = TurnAway(0.0)
 
 
