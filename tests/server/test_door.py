@@ -229,5 +229,5 @@ async def test_who_comes_by_http_is_told_a_time_of_their_own_for_a_request_draws
                 await hub.opened.gate.identify_request(request, comes_in=True)
             times.append(refused.value.after)
         assert min(times) >= 2.0
-        assert max(times) <= 6.0
+        assert max(times) <= 6.0 + 50 / hands.returns_per_second  # each in their turn, too
         assert len(set(times)) > 40
