@@ -204,6 +204,10 @@ draws a delay below a ceiling that has grown with it, so one in a hundred waits 
 Advice helps where the server can still speak and is soon back, as in a deploy: it knows how large the crowd is and how
 long it will be away, and spreads the return over just the time that it needs. Where it stays away for longer than it
 said, the crowd is back to its own rule, and has wasted one attempt each.
+
+Advice is not a way to have clients dial: a goodbye that is said again changes nothing, a move that does not succeed is
+tried again after 2, 4, 8 … s, and whoever is welcomed and sent on within ten seconds, again and again, waits as after
+links that die young. Nobody dials twice within 250 ms, whatever has hurried them.
 """
 
 
