@@ -239,7 +239,8 @@ static void stand(struct client *c, const char *text, size_t size, const char *n
     if (is_event && c->offset && offset > c->offset + 1) missing += offset - c->offset - 1;
     if (!is_event && c->offset) {
         if (memmem(text, size, "\"recovered\":false", 17)) resyncs++;
-        else if (offset > c->offset) missing += offset - c->offset; /* it is to go on where it stood */
+        else if (offset > c->offset) missing += offset - c->offset; /* it is to go on where it stood … */
+        else repeated += c->offset - offset;                        /* … and not before */
     }
     memcpy(c->epoch, at, (size_t)(colon - at));
     c->epoch[colon - at] = 0;

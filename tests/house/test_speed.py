@@ -1,7 +1,8 @@
-"""The bench of speed runs, and its page says what was measured."""
+"""The bench of speed runs, its clients are not deceived, and its page says what was measured."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -9,12 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "bench" / "speed"
 sys.path.insert(0, str(FOLDER))
 
+import machine  # noqa: E402
 import tables  # noqa: E402
+
+needs_c = pytest.mark.skipif(shutil.which("cc") is None, reason="the floor and the clients are in C")
 
 
 def test_the_page_is_what_was_measured() -> None:
@@ -22,8 +27,68 @@ def test_the_page_is_what_was_measured() -> None:
     assert tables.inserted(page, json.loads((FOLDER / "results.json").read_text())) == page
 
 
+@needs_c
+@pytest.mark.parametrize(
+    ("joined", "offsets", "found"),
+    [
+        ('"e:3","recovered":true', [4, 5], {}),
+        ('"e:3","recovered":true', [5], {"missing": 3}),
+        ('"e:5","recovered":true', [6], {"missing": 6}),
+        ('"e:3","recovered":true', [3, 4, 4, 5], {"repeated": 6}),
+        ('"e:2","recovered":true', [3, 4, 5], {"repeated": 3}),
+        ('"f:5","recovered":false', [6], {"resyncs": 3}),
+        (None, [], {"back": 0, "behind": 3}),
+    ],
+    ids=["true", "loses", "loses and denies it", "repeats", "goes back", "begins anew", "is silent"],
+)
+async def test_a_server_that_loses_or_repeats_is_found_out(
+    joined: str | None, offsets: list[int], found: dict[str, int]
+) -> None:
+    all_have_all = asyncio.Event()
+
+    async def lie(connection: ServerConnection) -> None:
+        await connection.send('{"type":"connected"}')
+        returns = '"since":"e:3"' in str(await connection.recv())
+        cursor = joined if returns else '"e:1"'
+        if cursor is None:
+            await connection.wait_closed()
+        await connection.send(f'{{"type":"joined","room":"room","cursor":{cursor}}}')
+        for offset in offsets if returns else [2, 3]:
+            await connection.send(f'{{"type":"said","room":"room","id":"e:{offset}"}}')
+        if not returns:
+            await all_have_all.wait()
+            connection.transport.abort()
+        await connection.wait_closed()
+
+    steps = (
+        "--step",
+        "connected",
+        '{"type":"join","room":"room"%p}',
+        "--step",
+        '"joined"',
+        "",
+        "--mark",
+        '"said"',
+        "--return",
+    )
+    async with serve(lie, "127.0.0.1", 0) as server:
+        with machine.crowd(next(iter(server.sockets)).getsockname()[1], 3, *steps) as clients:
+            await asyncio.to_thread(clients.open)
+            await asyncio.to_thread(clients.wait, 3 * 2)
+            all_have_all.set()
+            lost = 0
+            while lost < 3:
+                lost += (await asyncio.to_thread(clients.stat)).lost
+            looks = [await asyncio.to_thread(clients.returned, 1)]
+            await asyncio.to_thread(clients.wait, 3 * len(offsets))
+            looks.append(await asyncio.to_thread(clients.returned, 1))
+    said = {"back": looks[-1].back, "behind": looks[-1].behind}
+    said |= {what: sum(getattr(look, what) for look in looks) for what in ("missing", "repeated", "resyncs")}
+    assert said == {"back": 3, "behind": 0, "missing": 0, "repeated": 0, "resyncs": 0} | found
+
+
 @pytest.mark.long
-@pytest.mark.skipif(shutil.which("cc") is None, reason="the floor and the clients are in C")
+@needs_c
 def test_a_quick_look_measures_what_it_says() -> None:
     line = [sys.executable, str(FOLDER / "run.py"), "echo", "resume", "start", "--quick", "--only", "holdfast"]
     said = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
