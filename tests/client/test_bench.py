@@ -108,9 +108,16 @@ def test_a_time_that_is_none_is_refused(number: str) -> None:
     assert "--seconds" in said.output
 
 
+def test_a_server_key_that_no_header_carries_is_refused() -> None:
+    said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--server-key", "schlüssel"])
+    assert (said.exit_code, said.output) == (1, "Error: the server key goes in a header, and so is ASCII\n")
+
+
 def test_somebody_who_does_not_get_in_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.client.bench.PATIENCE", 0.2)
     monkeypatch.setattr("holdfast.client.bench.DOOR_PATIENCE", 0.5)
     said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--clients", "2"])
     assert said.exit_code == 1
+    assert "nobody is in after 0.2 s: " in said.output
     assert "somebody was not in after 0.5 s: " in said.output
     assert "refused" in said.output or "failed" in said.output

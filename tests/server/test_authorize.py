@@ -66,9 +66,10 @@ async def test_by_http(server: Server) -> None:
         assert (await server.request("POST", "/send", {"type": "say", "room": room})).status_code == status
 
 
-def test_an_empty_server_key_is_no_key() -> None:
-    with pytest.raises(ValueError, match="everybody"):
-        Hub("memory:", server_key="")
+@pytest.mark.parametrize("key", ["", " ", "two words", "schlüssel", "a\nb"])
+def test_a_key_that_nobody_could_send_or_everybody_is_no_server_key(key: str) -> None:
+    with pytest.raises(ValueError, match="server_key goes in a header"):
+        Hub("memory:", server_key=key)
 
 
 async def test_nobody_is_somebody_who_cannot_be() -> None:

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import httpx2
 
-from holdfast.client.client import connect
+from holdfast.client.client import Client, connect
 from holdfast.client.road import http_url, websocket_url
 from holdfast.client.room import Room
 from holdfast.core.replica import Resync
@@ -31,8 +31,8 @@ Print = Callable[[str], None]
 
 #: Clients that are on their way in at once.
 AT_ONCE = 50
-#: For so long it is waited for what is late, and for somebody who does not get in. Seconds.
-PATIENCE, DOOR_PATIENCE = 5.0, 30.0
+#: For so long it is waited for what is late (or for the first to get in, before it is said why), and for the last.
+PATIENCE, DOOR_PATIENCE = 5.0, 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Plan:
     server_key: str | None
     command: str | None
     data: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.server_key is not None and not self.server_key.isascii():
+            raise ValueError("the server key goes in a header, and so is ASCII")
 
 
 class Bench:
@@ -66,29 +70,36 @@ class Bench:
 
     async def run(self, out: Print) -> bool:
         """Do it, and say what it was; return whether nothing was refused, and all that was due came."""
-        plan, door, got_in = self._plan, asyncio.Semaphore(AT_ONCE), list[float]()
+        plan, door, came, got_in = self._plan, asyncio.Semaphore(AT_ONCE), list[Client](), list[float]()
         async with AsyncExitStack() as clients:
 
             async def come() -> Room:
                 async with door:
                     began = time.perf_counter()
                     client = await clients.enter_async_context(connect(plan.url, token=plan.token))
+                    came.append(client)
                     room = await clients.enter_async_context(client.join(plan.room))
                     try:
                         async with asyncio.timeout(DOOR_PATIENCE):
                             await anext(room)  # where it begins
                     except TimeoutError:
-                        why = client.status.reason or "no answer"
-                        raise Unavailable(f"somebody was not in after {DOOR_PATIENCE:g} s: {why}") from None
+                        raise Unavailable(f"somebody was not in after {DOOR_PATIENCE:g} s: {_why(client)}") from None
                     got_in.append(time.perf_counter() - began)
                     return room
 
+            async def say_why_not() -> None:
+                await asyncio.sleep(PATIENCE)
+                if not got_in:
+                    out(f"nobody is in after {PATIENCE:g} s: {_why(came[0])}")
+
             began = time.perf_counter()
+            explaining = asyncio.create_task(say_why_not())
             coming = asyncio.gather(*(come() for _ in range(plan.clients)))
             try:
                 rooms = await coming
             finally:
                 coming.cancel()  # if one is refused, nobody else comes after that
+                explaining.cancel()
             seconds = time.perf_counter() - began
             out(f"in        {plan.clients} clients after {seconds:.2f} s; each took {_times(got_in)}")
             reading = asyncio.gather(*map(self._read, rooms))
@@ -190,6 +201,10 @@ class Bench:
         for reason, count in self._refused.most_common():
             out(f"refused   {count}: {reason}")
         return not self._refused and len(self._late) == due
+
+
+def _why(client: Client) -> str:
+    return client.status.reason or "no answer"
 
 
 def _times(values: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ called from anywhere in it (`await hub.publish(…)`).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -89,8 +90,10 @@ class Hub:
         migrations: Sequence[str] | Mapping[str, Sequence[str]] = (),
         limits: Limits | None = None,
     ) -> None:
-        if server_key is not None and not server_key:
-            raise ValueError("an empty server_key would let everybody publish; None lets nobody")
+        if server_key is not None and not re.fullmatch("[!-~]+", server_key):
+            raise ValueError(
+                "a server_key goes in a header: ASCII, without spaces, not empty; None lets nobody publish"
+            )
         self.limits = limits = Limits() if limits is None else limits
         codec = Codec(check_room_key(room_key))
         self._settings = Settings(
