@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.core.agenda import Agenda
 from holdfast.core.attendance import (
@@ -18,8 +20,9 @@ from holdfast.core.attendance import (
     Attendance,
 )
 from holdfast.core.effects import Deliver, Effects
+from holdfast.core.replica import Replica
 from holdfast.protocol.codec import Codec
-from holdfast.protocol.messages import User
+from holdfast.protocol.messages import Joined, User
 
 ANN = User("ann", "Ann")
 EVERYBODY = ("somebody",)
@@ -142,13 +145,13 @@ def test_in_a_large_room_fewer_changes_are_told_at_once_for_each_is_told_to_ever
     assert BUSY_MESSAGES == 2_000
     for number in range(people):
         room.attendance.enter(User(f"user-{number}", "U"), f"user-{number}")
-    for number in range(calm + 50):
+    for number in range(calm + 20):
         room.attendance.remove(f"user-{number}", 1.0)
     told = [message for message in room.told() if message["type"] != "presence"]
     assert 0 <= len(told) - calm <= 2  # those that leave make it smaller
     room.ring(2.0)
     (presence,) = room.told()
-    assert len(presence["left"]) == calm + 50 - len(told)
+    assert len(presence["left"]) == calm + 20 - len(told)
     room.attendance.remove("user-99", 3.5)
     assert room.told() == []  # it was busy until a second has brought nothing
     room.ring(4.0)
@@ -355,3 +358,42 @@ def test_more_changes_than_can_be_named_are_told_as_who_is_here(room: Room) -> N
     room.ring(3.1)
     (presence,) = room.told()
     assert [user["userId"] for user in presence["users"]] == [f"user-{number}" for number in range(1400, 1500)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 130), st.booleans(), st.sampled_from([0.0, 0.01, 0.3, 2.5])), max_size=25),
+    st.integers(0, 150),
+)
+def test_a_member_knows_everybody_where_a_hundred_are_and_half_of_those_who_can_be_named_where_more_are(
+    waves: list[tuple[int, bool, float]], here: int
+) -> None:
+    room, people, came = Room(), dict.fromkeys(f"first-{number}" for number in range(here)), 0
+    for now, name in enumerate(people):
+        room.comes(name, float(now))
+    room.told()
+    now = float(here)
+    member, everybody = Replica("lobby"), room.attendance.everybody()
+    member.join()
+    member.receive(Joined("lobby", "e:0", False, everybody.users, everybody.room_size))
+
+    for count, is_coming, pause in waves:
+        for _ in range(count):
+            if is_coming:
+                came += 1
+                people[name := f"user-{came}"] = None
+                room.comes(name, now)
+            elif people:
+                name = next(iter(people))
+                del people[name]
+                room.goes(name, now)
+            while (due := room.agenda.next()) is not None and due <= now:
+                room.ring(due)
+            now += pause / count
+    now += 5
+    while (due := room.agenda.next()) is not None and due <= now:
+        room.ring(due)
+    for message in room.told():
+        member.receive(Codec().decode_server(msgspec.json.encode(message)))  # type: ignore[arg-type]
+    assert member.size == len(people)
+    assert set(member.users) <= set(people)
+    assert len(member.users) >= min(len(people), 50 if len(people) > 100 else 100)

@@ -43,7 +43,10 @@ Present = Callable[[str | None], tuple[Connection, ...]]
 class Attendance:
     """The people of one room, and what the others are told of them."""
 
-    __slots__ = ("_agenda", "_changes", "_effects", "_present", "_room", "_starts", "_typing", "_untold", "roster")
+    __slots__ = (
+        "_agenda", "_changes", "_effects", "_left", "_present", "_room", "_starts", "_typing", "_untold", "_was_large",
+        "roster",
+    )  # fmt: skip
 
     def __init__(self, room: str, present: Present, effects: Effects, agenda: Agenda) -> None:
         self._room = room
@@ -55,6 +58,8 @@ class Attendance:
         self._starts: dict[str, deque[float]] = {}  # when a person began to type
         self._untold: dict[str, User] = {}  # who came or went, and the room has not been told
         self._changes: deque[float] = deque(maxlen=BUSY_CHANGES + 1)
+        self._was_large = False  # more were here than are named, since all were told who is …
+        self._left = 0  # … and so many of them have gone
 
     def everybody(self) -> Presence:
         """Return who is here, as a message."""
@@ -134,12 +139,23 @@ class Attendance:
         calm = max(1, min(BUSY_CHANGES, BUSY_MESSAGES // max(1, len(self.roster))))
         if len(self._changes) > calm and self._changes[-calm - 1] > now - BUSY_PERIOD and key not in self._agenda:
             self._agenda.set(key, now + BUSY_PERIOD)
+        self._was_large = self._was_large or len(self.roster) > USERS_SHOWN
+        self._left += isinstance(message, UserLeft)
         if key in self._agenda:
             self._untold[user.user_id] = user
-        elif len(self.roster) <= USERS_SHOWN:
-            self._effects.tell(self._present(but), message, self.everybody())
+        elif len(self.roster) <= USERS_SHOWN or self._are_few_known():
+            self._effects.tell(self._present(but), message, self._everybody_anew())
         else:
             self._effects.tell(self._present(but), message)
+
+    def _are_few_known(self) -> bool:
+        """Whether those who were told a hundred names, and then the changes, may know far fewer than could be named."""
+        return self._was_large and (len(self.roster) <= USERS_SHOWN or self._left >= USERS_SHOWN // 2)
+
+    def _everybody_anew(self) -> Presence:
+        self._was_large = len(self.roster) > USERS_SHOWN
+        self._left = 0
+        return self.everybody()
 
     def tell_changes(self, now: float) -> None:
         """
@@ -148,8 +164,8 @@ class Attendance:
         Also of those who came and went again: somebody may have joined in between, and seen them here.
         """
         untold, self._untold = self._untold, {}
-        if len(untold) > USERS_SHOWN:
-            self._effects.tell(self._present(None), self.everybody())  # shorter, and as true
+        if len(untold) > USERS_SHOWN or (untold and self._are_few_known()):
+            self._effects.tell(self._present(None), self._everybody_anew())  # shorter, and as true, or truer
         elif untold:
             came = tuple(user for user in untold.values() if user.user_id in self.roster)
             went = tuple(user for user in untold.values() if user.user_id not in self.roster)
