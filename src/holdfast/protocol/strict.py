@@ -58,6 +58,12 @@ class Strict(Protocol):
             return apply_mask(data[6:], data[2:6])
         return None
 
+    def take_pong(self) -> bytes:
+        """Return the pong that it has made of the ping that it gives out now."""
+        pong = self.writes.pop(0)
+        assert pong[0] == _EMPTY_PONG[0], "it has answered nothing else before"
+        return pong
+
     def parse(self) -> Generator[None]:
         """Parse what comes."""
         self.reader = Reader()

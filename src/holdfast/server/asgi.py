@@ -18,7 +18,7 @@ from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Error, ServerPing
+from holdfast.protocol.messages import ServerPing
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 
@@ -65,8 +65,7 @@ class AsgiConnection(Connection):
             if self.identity is None and not self.from_nobody(len(message.get("bytes") or (text or "").encode())):
                 continue
             if text is None:
-                if self._allowed():
-                    self.say(Error("binary messages are not understood; send JSON as text", "malformed"))
+                self.received_binary(len(message["bytes"]))
             else:
                 self.received(text)
 
@@ -96,7 +95,7 @@ class AsgiConnection(Connection):
 
     def ping(self) -> None:
         """Send a ping in words; one of the protocol is the server's to send."""
-        if self.knows_us and self.identity is not None:
+        if self.knows_us and self.identity is not None and not self.full:
             self.say(ServerPing())
 
     def look(self) -> Seen:

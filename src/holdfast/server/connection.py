@@ -76,16 +76,21 @@ class Connection:
 
     # What the carrier tells.
 
-    def received(self, text: str | bytes) -> None:
+    def received(self, text: str) -> None:
         """Take in one message: answer it at once if it is refused, else when its turn has come."""
         hands = self.hands
         limits = hands.limits
-        size = len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
         if size > limits.message_bytes:
             self.refuse(CloseCode.MESSAGE_TOO_BIG, f"a message is at most {limits.message_bytes} bytes")
             return
         if self._allowed():
             self._take_in(text, size)
+
+    def received_binary(self, size: int) -> None:
+        """Take in a message that is not a text: it is refused when its turn has come."""
+        if self._allowed():
+            self._wait(Error("binary messages are not understood; send JSON as text", "malformed"), size)
 
     def from_nobody(self, size: int) -> bool:
         """Count what comes before it is known who sends it, in whatever form; whether it is still to be taken."""
@@ -102,7 +107,7 @@ class Connection:
         self.refuse(CloseCode.TOO_FAST, f"more than {self.hands.limits.messages_per_second:g} messages a second")
         return False
 
-    def _take_in(self, text: str | bytes, size: int) -> None:
+    def _take_in(self, text: str, size: int) -> None:
         message: ClientMessage | Error
         try:
             message = self.hands.codec.decode(text)
@@ -115,6 +120,9 @@ class Connection:
             if isinstance(message, Ping) and not self.full:
                 self.say(Pong())
             return
+        self._wait(message, size)
+
+    def _wait(self, message: ClientMessage | Error, size: int) -> None:
         limits = self.hands.limits
         if len(self._waiting) >= limits.messages_waiting or self._waiting_bytes + size > limits.bytes_waiting:
             self.refuse(CloseCode.TOO_FAST, "too many messages are waiting for their turn")

@@ -22,7 +22,7 @@ from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Error, ServerMessage, ServerPing
+from holdfast.protocol.messages import ServerMessage, ServerPing
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
@@ -50,8 +50,8 @@ class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
     __slots__ = (
-        "_aborting", "_attention", "_closing", "_control", "_engine", "_fragments", "_held", "_kernel", "_lost",
-        "_on_server", "_transport",
+        "_aborting", "_attention", "_closing", "_control", "_engine", "_fragments", "_held", "_is_asked", "_kernel",
+        "_lost", "_on_server", "_pong", "_transport",
     )  # fmt: skip
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
@@ -67,6 +67,8 @@ class NativeConnection(Connection, Sipping):
         self._lost = False
         self._held = False
         self._on_server: set[Any] | None = None
+        self._pong: bytes | None = None  # that waits until the transport takes more …
+        self._is_asked = False  # … behind a ping of ours
         self._kernel = kernel_of(transport)
         self._kernel.wait_for_ever()
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
@@ -129,6 +131,10 @@ class NativeConnection(Connection, Sipping):
 
     def resume_writing(self) -> None:
         """The transport takes more."""
+        self._is_asked = False
+        if self._pong is not None and not self._closing:
+            self._transport.write(self._pong)
+        self._pong = None
         self.resumed()
 
     # Frames.
@@ -143,7 +149,7 @@ class NativeConnection(Connection, Sipping):
                 self._continued(frame)
             case Opcode.PING | Opcode.PONG:
                 if frame.opcode is Opcode.PING:
-                    self._transport.write(self._engine.writes.pop(0))  # its pong, before what follows is answered
+                    self._answer(self._engine.take_pong())  # before what follows is answered
                 self._controlled()
             case Opcode.CLOSE:
                 received = self._engine.close_rcvd
@@ -151,6 +157,12 @@ class NativeConnection(Connection, Sipping):
                 self._closing = True
                 self.hands.lost(self, Ending.CLEAN if clean else Ending.UNCLEAN)
                 self._abort_soon()
+
+    def _answer(self, pong: bytes) -> None:
+        if self.full:
+            self._pong = pong  # nobody reads it now; the newest will do (RFC 6455 §5.5.3)
+        else:
+            self._transport.write(pong)
 
     def _controlled(self) -> None:
         if not self._control.take(self.hands.now()):
@@ -169,7 +181,7 @@ class NativeConnection(Connection, Sipping):
         if opcode is Opcode.TEXT:
             self._text(data)
         else:
-            self._binary(data)
+            self.received_binary(len(data))
 
     def _text(self, data: bytes) -> None:
         try:
@@ -179,10 +191,6 @@ class NativeConnection(Connection, Sipping):
             self.hands.end(self, CloseCode.INVALID_DATA, "text must be UTF-8")
         else:
             self.received(text)
-
-    def _binary(self, data: bytes) -> None:
-        if self._allowed():
-            self.say(Error("binary messages are not understood; send JSON as text", "malformed"))
 
     # What the Hub does.
 
@@ -198,7 +206,9 @@ class NativeConnection(Connection, Sipping):
     def ping(self) -> Pinged | None:
         """Send a ping; return where in the stream it is, if anything is before it."""
         waiting = self._unacknowledged()
-        self._transport.write(_PING_TOO_IN_WORDS if self.knows_us and self.identity is not None else _PING)
+        if not self._is_asked:
+            self._transport.write(_PING_TOO_IN_WORDS if self.knows_us and self.identity is not None else _PING)
+            self._is_asked = self.full
         acknowledged = self._kernel.acknowledged() if waiting else None
         return None if acknowledged is None else Pinged(self, acknowledged + self._unacknowledged(), acknowledged)
 
