@@ -21,8 +21,9 @@ from starlette.routing import Mount
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, Protocol, State
 
-from holdfast import Hub, Limits, Transaction
+from holdfast import Hub, Limits, Transaction, User
 from holdfast.core.ready import Span
+from holdfast.server.native import NativeConnection
 from holdfast.store import choice, retention
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.store import Once
@@ -51,12 +52,12 @@ class Peer(asyncio.Protocol):
 
     @classmethod
     @asynccontextmanager
-    async def dial(cls, server: Served) -> AsyncIterator[Self]:
+    async def dial(cls, server: Served, query: str = "") -> AsyncIterator[Self]:
         await server.ready()
         transport, peer = await asyncio.get_running_loop().create_connection(cls, "localhost", 8000)
         transport.write(
-            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            b"GET /ws%s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % query.encode()
         )
         await all_is_said()
         try:
@@ -79,6 +80,9 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.has_ended = True
+
+    def read(self, reads: bool) -> None:
+        (self._transport.resume_reading if reads else self._transport.pause_reading)()
 
     async def say(self, *frames: Frame) -> None:
         self._transport.write(b"".join(frame.serialize(mask=True) for frame in frames))
@@ -206,6 +210,39 @@ def test_twenty_control_frames_pass_in_a_second(calm: Sea) -> None:
     calm.run(scenario())
 
 
+def test_who_says_much_and_reads_nothing_has_no_more_kept_for_them_than_who_only_reads_nothing(calm: Sea) -> None:
+    hub = Hub("memory:")
+    server = calm.serve(Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan))
+
+    async def scenario() -> None:
+        async with Peer.dial(server) as peer:
+            await peer.say(text('{"type":"join","room":"room"}'))
+            peer.read(False)
+            for _ in range(100):
+                await hub.publish("room", "said", {"text": "x" * 20_000})
+            await all_is_said()
+            (connection,) = hub.opened.hands.connections
+            assert isinstance(connection, NativeConnection)
+            kept, had = connection._transport.get_write_buffer_size(), len(peer.frames)
+            assert kept > 64 * 1024
+            for second in range(600):
+                await peer.say(*[Frame(Opcode.PING, b"%d" % second)] * 10, *[text('{"type":"ping"}')] * 10)
+                if second < 100:
+                    await peer.say(Frame(Opcode.BINARY, b"x"))
+                await calm.sleep(1)
+            assert connection._transport.get_write_buffer_size() - kept < 100  # a ping of ours
+            peer.read(True)
+            await calm.sleep(1)
+            assert peer.code is None
+            pongs = [bytes(frame.data) for frame in peer.frames[had:] if frame.opcode is Opcode.PONG]
+            assert pongs == [b"599"]
+            assert peer.said(Opcode.TEXT, b"binary messages are not understood") == 100
+            await peer.say(Frame(Opcode.PING, b"again"))
+            assert bytes(peer.frames[-1].data) == b"again"
+
+    calm.run(scenario())
+
+
 def test_128_messages_wait_while_one_is_handled_and_no_more(calm: Sea) -> None:
     server = serve(calm)
 
@@ -262,6 +299,60 @@ def test_who_it_is_is_to_be_said_within_ten_seconds(calm: Sea) -> None:
             assert peer.code is None
             await calm.sleep(0.02)
             assert peer.code == 4108
+
+    calm.run(scenario())
+
+
+def test_the_application_is_to_say_within_ten_seconds_who_somebody_is_and_what_they_may(calm: Sea) -> None:
+    hub, asked = Hub("memory:"), list[str]()
+
+    @hub.authenticate
+    async def who(token: str | None, request: object) -> User:
+        if token != "ann":
+            asked.append("who")
+            await asyncio.Event().wait()
+        return User("ann", "Ann")
+
+    @hub.authorize
+    async def may(user: User, room: str, action: str) -> bool:
+        asked.append("may")
+        await asyncio.Event().wait()
+        return True
+
+    server = calm.serve(Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan))
+
+    async def scenario() -> None:
+        await server.ready()
+        tasks = len(asyncio.all_tasks())
+        async with AsyncExitStack() as stack:
+            for token in ("bob", "ann"):
+                query = f"rooms=room&token={token}"
+                all = [
+                    await stack.enter_async_context(Listener.ask(f"{path}?{query}")) for path in ("/events", "/poll")
+                ]
+                body = '{"type":"x","room":"room"}'
+                said = f"POST /send?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+                all.append(await stack.enter_async_context(Listener.say(said)))
+                await calm.sleep(9.99)
+                assert [one.received for one in all] == [b"", b"", b""]
+                await calm.sleep(0.02)
+                stream, poll, sent = (one.received for one in all)
+                assert b" 200 " in stream
+                assert b"retry: " in stream
+                assert b" 503 " in poll
+                assert b"retry-after" in poll
+                assert b" 503 " in sent
+            peer = await stack.enter_async_context(Peer.dial(server, "?token=ann"))
+            for words in ('{"type":"join","room":"room"}', '{"type":"auth","token":"bob"}'):
+                await peer.say(text(words))
+                await calm.sleep(9.99)
+                assert not peer.said(Opcode.TEXT, b"unavailable")
+                await calm.sleep(0.02)
+                assert peer.said(Opcode.TEXT, b"unavailable") == 1
+                peer.frames.clear()
+            assert asked == ["who"] * 3 + ["may"] * 4 + ["who"]
+        await calm.sleep(1)
+        assert len(asyncio.all_tasks()) == tasks
 
     calm.run(scenario())
 

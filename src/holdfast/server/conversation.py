@@ -204,7 +204,6 @@ class Conversation:
 
     async def authorize(self, user: User, room: str, action: str) -> None:
         """Raise a `Refused` unless `user` may do this in `room`."""
-        if self._hooks.authorize is not None:
-            answer = self._hooks.authorize(user, room, action)
-            if not (await answer if inspect.isawaitable(answer) else answer):
-                raise Forbidden(f"you may not {action} {room}")
+        may = self._hooks.authorize
+        if may is not None and not await self._gate.in_time(may(user, room, action)):
+            raise Forbidden(f"you may not {action} {room}")

@@ -41,18 +41,18 @@ class Door:
         hands = self._hands
         return None if hands.refuses is None else _goodbye(hands.refuses, RESTART_SECONDS, hands.spread())
 
-    def full(self, reason: str = "the server is full") -> Goodbye:
+    def full(self, reason: str) -> Goodbye:
         """Take in that somebody wants in who has no place to go; return what they are told."""
         return _goodbye(reason, FULL_SECONDS, FULL_SPREAD, self._returns.next(FULL_PER_SECOND, self._hands.now()))
 
-    def refusal(self, *, places: bool = True) -> Goodbye | None:
-        """Take in that somebody wants in (and has a place to go); return what they are told if they may not."""
+    def refusal(self, full: str | None = None) -> Goodbye | None:
+        """Take in that somebody wants in, or why they have no place; return what they are told if they may not."""
         hands = self._hands
         if hands.refuses is not None:
             turn = self._returns.next(hands.returns_per_second, hands.now())
             return _goodbye(hands.refuses, RESTART_SECONDS, hands.spread(), turn)
-        if not places:
-            return self.full()
+        if full is not None:
+            return self.full(full)
         turned_away = self._admission.arrive(self._hands.now())
         self._alarm.set(self._admission.deadline())
         if turned_away is None:

@@ -42,7 +42,7 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
         return _come_back(full.after, refusal_of(request))
     follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
     if len(hands.streams) >= opened.limits.streams:
-        return _come_back(drawn(opened.gate.door.full()))
+        return _come_back(drawn(opened.gate.door.full("too many streams and polls are open")))
     if hands.refuses is not None or request.scope["method"] == "HEAD":
         return _come_back(RESTART_SECONDS + random.uniform(0, hands.spread()))
     return EventStream(opened, follow)

@@ -9,10 +9,10 @@ HTTP status of a refused upgrade; only a page of somebody else is refused before
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from msgspec import UNSET
 from starlette.requests import HTTPConnection
@@ -33,6 +33,7 @@ from holdfast.server.hands import Hands
 from holdfast.server.native import EXTENSION, NativeConnection
 
 logger = logging.getLogger("holdfast.server")
+T = TypeVar("T")
 
 #: The subprotocol of clients that answer our pings in words, and understand `goodbye`.
 SUBPROTOCOL = "holdfast.1"
@@ -65,7 +66,7 @@ class Gate:
         self._authenticate = authenticate
         self._require_login = require_login
         self.door = Door(hands)
-        self._asked = 0  # of how many the application is asked who they are: each has a place
+        self._asked = self._asked_to_read = 0  # of how many the application is asked who they are: each has a place
         self._warned = False
 
     # Who it is.
@@ -74,13 +75,12 @@ class Gate:
         """
         Return who this is; None: nobody, and login is required.
 
-        Raises `Unauthorized` if a token is not good, whoever else would have been let in, and `ValueError` if the
-        application says that it is somebody who cannot be.
+        Raises `Unauthorized` if a token is not good, whoever else would have been let in, `Unavailable` if the
+        application does not say in time, and `ValueError` if it says that it is somebody who cannot be.
         """
         identity: User | Identity | None = None
         if self._authenticate is not None:
-            answer = self._authenticate(token, request)
-            identity = await answer if inspect.isawaitable(answer) else answer
+            identity = await self.in_time(self._authenticate(token, request))
             if identity is None and token is not None:
                 identity = self._tokens.read(token)  # a guest's, or one that `hub.token` has signed
         elif token is not None:
@@ -93,6 +93,19 @@ class Gate:
             return None
         return new_guest() if identity is None else identity
 
+    async def in_time(self, answer: Awaitable[T] | T) -> T:
+        """Return what the application answers; raises `Unavailable` if that takes it longer than `auth_seconds`."""
+        if not isinstance(answer, Awaitable):
+            return answer
+        try:
+            async with asyncio.timeout(self._hands.limits.auth_seconds) as limit:
+                return await answer
+        except TimeoutError:
+            if not limit.expired():
+                raise  # it is the application's own
+            late = self.door.full("it took too long to find out who you are, or what you may")
+            raise Unavailable(late.reason, after=drawn(late)) from None
+
     async def identify_request(self, request: HTTPConnection, *, comes_in: bool = False) -> Identity:
         """
         Return who makes a request; raises `Unauthorized`, `Forbidden`, or `Unavailable` while nobody is served.
@@ -101,10 +114,14 @@ class Gate:
         """
         self.check_origin(request)
         if not self._hands.draining:  # else the last are still answered
-            refusal = self.door.refusal() if comes_in else self.door.closed()
+            refusal = self.door.refusal(self._why_no_more_read()) if comes_in else self.door.closed()
             if refusal is not None:
                 raise Unavailable(f"{refusal.reason}; come back later", after=drawn(refusal))
-        identity = await self.identify(find_token(request), request)
+        self._asked_to_read += comes_in
+        try:
+            identity = await self.identify(find_token(request), request)
+        finally:
+            self._asked_to_read -= comes_in
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
         return identity
@@ -186,7 +203,11 @@ class Gate:
                 self._enter(connection, answer)
 
     def _refusal(self) -> Goodbye | None:
-        return self.door.refusal(places=self._has_places())
+        return self.door.refusal(None if self._has_places() else "the server is full")
+
+    def _why_no_more_read(self) -> str | None:
+        is_full = len(self._hands.streams) + self._asked_to_read >= self._hands.limits.streams
+        return "too many streams and polls are open" if is_full else None
 
     def _has_places(self) -> bool:
         return len(self._hands.connections) + self._asked < self._hands.limits.connections
@@ -194,14 +215,11 @@ class Gate:
     async def _identify_upgrade(self, request: HTTPConnection) -> Answer:
         self._asked += 1
         try:
-            async with asyncio.timeout(self._hands.limits.auth_seconds) as limit:
-                return await self.identify(find_token(request), request)
+            return await self.identify(find_token(request), request)
         except Unauthorized as problem:
             return problem
-        except TimeoutError:
-            if not limit.expired():
-                raise  # it is the application's
-            return self.door.full("it took too long to find out who you are")
+        except Unavailable as problem:
+            return Goodbye(problem.message, round(1000 * problem.after), 0)
         finally:
             self._asked -= 1
 

@@ -39,13 +39,16 @@ class Limits:
     """A page shows a handful of rooms; each costs the server memory and a place in presence."""
 
     connections: int = 10_000
-    """All WebSockets of the process: half of the usual limit of 20,000 file descriptors."""
+    """All WebSockets of the Hub: half of the usual limit of 20,000 file descriptors."""
 
     streams: int = 5_000
-    """All event streams and held polls of the process."""
+    """All event streams and held polls of the Hub."""
 
     auth_seconds: float = 10.0
-    """From the handshake to knowing who it is. Whoever is nobody holds a socket no longer."""
+    """
+    From the handshake to knowing who it is: whoever is nobody holds a socket no longer. So long, too, the application
+    may take to say who somebody is (`authenticate`) and, each time, what they may (`authorize`).
+    """
 
     auth_bytes: int = 4 * 1024
     """All that is taken from nobody, frames and all: a token fits, an attack does not."""
