@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,6 +16,7 @@ from holdfast import Hub, Limits, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
+from peers import SRC, RawPeer, Server
 
 
 async def test_while_a_server_ends_nobody_is_let_in() -> None:
@@ -69,7 +72,7 @@ async def test_a_server_that_has_hardly_any_time_hands_over_at_once_and_waits_as
 
 async def test_who_has_no_place_to_go_is_told_that_the_server_is_full() -> None:
     async with Hub("memory:") as hub:
-        goodbye = Door(hub.opened.hands).refusal(places=False)
+        goodbye = Door(hub.opened.hands).refusal("the server is full")
         assert goodbye is not None
         assert goodbye.reason == "the server is full"
 
@@ -85,7 +88,7 @@ async def test_of_those_whom_nobody_lets_in_so_many_ask_again_in_a_second(
         monkeypatch.setattr(hands, "now", lambda: now)
         if reason is not None:
             hands.refuse(reason)
-        told = [door.refusal(places=False) for _ in range(3_000)]
+        told = [door.refusal("the server is full") for _ in range(3_000)]
     times = [goodbye.after_ms / 1000 for goodbye in told if goodbye is not None]
     assert times == pytest.approx([soonest + count / rate for count in range(1, 3_001)], abs=0.001)
 
@@ -107,7 +110,7 @@ async def test_who_finds_no_place_for_a_poll_or_a_stream_asks_again_in_turn(path
         app = httpx2.ASGITransport(hub.app)
         async with httpx2.AsyncClient(transport=app, base_url="http://hub") as client:
             for _ in range(5_000):
-                hub.opened.gate.door.full()
+                hub.opened.gate.door.full("full")
             answer = await client.get(path)
         if path.startswith("/events"):
             assert 9_000 < int(answer.text.split("retry: ")[1].split()[0]) <= 17_000
@@ -132,6 +135,31 @@ async def test_of_whom_the_application_is_asked_who_they_are_has_a_place_meanwhi
         assert asked == 3
         assert len(crowd) == 10
         assert hub.opened.gate.door.refusal() is None
+
+
+async def test_who_is_being_let_in_when_a_server_ends_is_told_when_to_come_back(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import asyncio\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Mount\n"
+        "from holdfast import Hub, User\n"
+        "hub = Hub('memory:')\n"
+        "@hub.authenticate\n"
+        "async def who(token, request):\n"
+        "    print('asked', flush=True)\n"
+        "    await asyncio.sleep(1)\n"
+        "    return User('ann', 'Ann')\n"
+        "app = Starlette(routes=[Mount('/', hub.app)], lifespan=hub.lifespan)\n"
+    )
+    with Server(tmp_path, "serve", "slow:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+        coming = asyncio.create_task(asyncio.to_thread(lambda: closing(RawPeer(server.port))))
+        while "asked" not in server.log.read_text():
+            await asyncio.sleep(0.01)
+        ending = asyncio.create_task(asyncio.to_thread(server.stop))
+        with await coming as peer:
+            said = await peer.messages_until(lambda message: message["type"] == "goodbye", 5)
+        assert said[0]["after_ms"] >= 2_000
+        await ending
 
 
 async def test_a_timeout_of_the_application_itself_is_not_taken_for_ours() -> None:

@@ -66,6 +66,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True  # by a refusal; the stock class would log it as the application's failure
 
+    def shutdown(self) -> None:
+        """The server stops: whoever is being let in is told so by the application, as soon as it answers."""
+        if self.handshake_complete or not self.handshake_initiated:
+            super().shutdown()
+
     def take_over(
         self, make: Callable[[asyncio.Transport], NativeConnection], subprotocol: str | None, headers: Headers
     ) -> NativeConnection | None:
