@@ -163,7 +163,8 @@ def bench(url: str, room: str, data: str, **options: Any) -> None:
     """
     Measure a server of yours, with so many of our clients in a room.
 
-    They are real: everybody in the room sees them, and what they publish and command.
+    They are real: everybody in the room sees them, and what they publish and command. Each costs more than your server
+    spends on it: with more than a few hundred, it is they who are measured. Times count from when something was due.
 
     \b
     holdfast bench http://localhost:8000/live/ws room --server-key … --command say --data '{"text": "hello"}'

@@ -69,6 +69,16 @@ def test_it_says_what_was_refused_and_why(server: Server) -> None:
     assert "refused   20: not that" in said.output
 
 
+@pytest.mark.parametrize("what", [("--server-key", "secret"), ("--command", "say", "--data", '{"text": "yes"}')])
+def test_what_could_not_be_asked_for_in_time_is_said(
+    server: Server, what: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.client.bench.PATIENCE", 0.5)
+    said = bench(server, *what, "--rate", "100000", clients=1)
+    assert said.exit_code == 1
+    assert re.search(r"refused   \d+: never asked: from here not 100000 can be asked in a second", said.output)
+
+
 def test_who_may_not_come_in_is_told_so(server: Server) -> None:
     said = bench(server, room="locked")
     assert (said.exit_code, said.output) == (1, "Error: you may not join locked\n")
@@ -108,9 +118,11 @@ def test_a_time_that_is_none_is_refused(number: str) -> None:
     assert "--seconds" in said.output
 
 
-def test_a_server_key_that_no_header_carries_is_refused() -> None:
-    said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--server-key", "schlüssel"])
-    assert (said.exit_code, said.output) == (1, "Error: the server key goes in a header, and so is ASCII\n")
+@pytest.mark.parametrize("key", ["", "two words", "schlüssel", "a\nb"])
+def test_a_server_key_that_no_header_carries_is_refused(key: str) -> None:
+    said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--server-key", key])
+    assert said.exit_code == 1
+    assert said.output == "Error: a server key goes in a header: ASCII, without spaces, and not empty\n"
 
 
 def test_somebody_who_does_not_get_in_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ async def test_by_http(server: Server) -> None:
 
 @pytest.mark.parametrize("key", ["", " ", "two words", "schlüssel", "a\nb"])
 def test_a_key_that_nobody_could_send_or_everybody_is_no_server_key(key: str) -> None:
-    with pytest.raises(ValueError, match="server_key goes in a header"):
+    with pytest.raises(ValueError, match="a server key goes in a header"):
         Hub("memory:", server_key=key)
 
 

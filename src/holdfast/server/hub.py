@@ -9,7 +9,6 @@ called from anywhere in it (`await hub.publish(…)`).
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -25,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast.core import inputs
 from holdfast.core.hub import Rules
 from holdfast.errors import Closed, StoreError
-from holdfast.protocol.codec import Codec, check_room_key, check_terms
+from holdfast.protocol.codec import Codec, check_room_key, check_server_key, check_terms
 from holdfast.protocol.messages import HeartbeatTerms, Terms, User
 from holdfast.server import crew, eventstream, metrics, polling
 from holdfast.server.auth import Identity, Origins
@@ -90,10 +89,8 @@ class Hub:
         migrations: Sequence[str] | Mapping[str, Sequence[str]] = (),
         limits: Limits | None = None,
     ) -> None:
-        if server_key is not None and not re.fullmatch("[!-~]+", server_key):
-            raise ValueError(
-                "a server_key goes in a header: ASCII, without spaces, not empty; None lets nobody publish"
-            )
+        if server_key is not None:
+            check_server_key(server_key)
         self.limits = limits = Limits() if limits is None else limits
         codec = Codec(check_room_key(room_key))
         self._settings = Settings(
