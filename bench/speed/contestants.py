@@ -45,6 +45,7 @@ class Contestant:
         crowd: What its clients say, for `crowd.c`.
         overhead: Bytes of its messages beside those that are padded.
         echo: What a client says to have it said back.
+        echoed: What is in the answer.
         dear: A delivery costs it so much that fewer are measured.
         only: The figures that are measured of it, if not all are.
     """
@@ -54,6 +55,7 @@ class Contestant:
     crowd: tuple[str, ...] = ("--path", "/ws")
     overhead = 28
     echo = "echo"
+    echoed = "echo"
     dear = False
     only: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class Holdfast(Contestant):
     )  # fmt: skip
     overhead = 73
     echo = '{"type":"echo","ref":1,"p":"x"}'
+    echoed = '"p":"x"'
     packages = ("holdfast", "uvicorn", "uvloop", "websockets")
     options: tuple[str, ...] = ()
 
@@ -116,6 +119,7 @@ class HoldfastPlain(Holdfast):
     slug = "holdfast-plain"
     name = "**holdfast**, without `[speed]`"
     options = ("--no-speed",)
+    packages = ("holdfast", "uvicorn", "h11", "websockets")
 
 
 class Board(Holdfast):
@@ -197,6 +201,7 @@ class PythonSocketIO(FastAPI):
     )  # fmt: skip
     overhead = 36
     echo = '42["echo","x"]'
+    echoed = '"x"'
     dear = True
     packages = ("python-socketio", "uvicorn")
     like = systems.PythonSocketIO()
@@ -222,6 +227,7 @@ class SocketIO(Contestant):
     crowd = (*PythonSocketIO.crowd, "--mark", '"at=":"')
     overhead = 39
     echo = '42["echo","x"]'
+    echoed = '"x"'
     kind = "socket.io"
 
     like = systems.SocketIO()
@@ -244,7 +250,7 @@ class NodeWs(SocketIO):
     name = "node `ws`"
     crowd = ("--path", "/ws", "--mark", '"at=":"')
     overhead = 31
-    echo = "echo"
+    echo = echoed = "echo"
     kind = "ws"
 
 

@@ -2,7 +2,7 @@
  * A crowd of WebSocket clients that costs next to nothing: one thread, one epoll.
  *
  *   crowd HOST PORT COUNT [--path PATH] [--header LINE] [--step UNTIL SAY]… [--answer HEARD SAY] [--mark TEXT]
- *         [--window N] [--rooms N] [--return]
+ *         [--window N] [--rooms N] [--return] [--echoed TEXT]
  *
  * Each client dials, upgrades, and goes through the steps: when a message has come that contains UNTIL (empty: at
  * once), it says SAY (empty: nothing). Behind the last step it is in. In PATH, SAY and HEADER, %d is the client's number,
@@ -13,14 +13,17 @@
  *
  * Commands on stdin, each answered with a line on stdout:
  *   open         dial, no more than the window at once, until all are in: "in turned-away seconds"
- *   stat         since it was asked last: "deliveries messages bytes lost p50 p99 max", times in microseconds
+ *   stat         since it was asked last: "deliveries messages bytes lost missing repeated least most p50 p99 max", with the
+ *                deliveries of who had least and of who had most; times in microseconds
  *   await N S    wait until there were N deliveries since `stat`, but no longer than S seconds: "deliveries"
- *   echo N TEXT  each says TEXT and waits for a message, N times: "messages seconds"
+ *   echo N S TEXT  each says TEXT and waits for a message that contains what is to be echoed, N times, but no longer than S
+ *                seconds: "answers seconds"
  *   return S     wait until all are in again and have heard what others of their room have, but no longer than S seconds:
  *                "in behind missing repeated resyncs sent-away unanswered p50 p95 longest late waited". They are consistent
  *                again when they have all that their room had when they came in: half, 95 % and all of them so long after
  *                they were lost. Of what is new to those 99 % is not later than `late`, and `waited` is the longest that a
  *                server left somebody without an answer who dialed; in milliseconds.
+ *   heads        the last publication of each room that anybody has heard: its offsets
  *   close        "closed"
  */
 #define _GNU_SOURCE
@@ -50,6 +53,7 @@ struct client {
     enum state state;
     char epoch[24];
     uint64_t offset;                 /* of the last publication; 0: it has no position */
+    uint64_t deliveries;             /* since `stat` */
     uint64_t wanted;                 /* the last of its room, when it came in again */
     uint64_t lost_at, in_at, due;    /* nanoseconds; 0: it is consistent (again), it is not in, it does not come back */
     uint64_t dialed_at;              /* … 0: it has been answered */
@@ -60,7 +64,7 @@ struct client {
 
 static struct { const char *until, *say; } steps[MAX_STEPS];
 static int step_count;
-static const char *path = "/", *header, *heard, *answer, *mark = "\"at\":", *echo_text;
+static const char *path = "/", *header, *heard, *answer, *mark = "\"at\":", *echo_text, *echoed = "";
 static const double CEILINGS[] = {1, 2, 4, 8, 16, 30};
 static int rooms = 1, returns;
 static uint64_t missing, repeated, resyncs, sent_away, unanswered, waited;
@@ -70,7 +74,8 @@ static struct client *clients;
 static struct sockaddr_storage address;
 static socklen_t address_length;
 static char *host, *port;
-static uint64_t deliveries, messages, bytes, lost, echoes_left;
+static uint64_t deliveries, messages, bytes, lost;
+static uint64_t echoes_left, echoes_lost; /* answers that are not there, and of those they that do not come any more */
 static uint64_t buckets[BUCKETS];
 static uint64_t away[BUCKETS], back[BUCKETS]; /* how long they were, and how late is what comes to those who are */
 static uint32_t slowest;
@@ -165,7 +170,7 @@ static void lose(struct client *c) {
         c->due = now_ns() + (uint64_t)(wait * 1e9);
         c->in_at = 0;
     }
-    echoes_left -= (uint64_t)c->echoes;
+    echoes_lost += (uint64_t)c->echoes;
     c->echoes = 0;
     c->state = GONE;
     close(c->fd);
@@ -269,6 +274,7 @@ static void take_message(struct client *c, const char *text, size_t size) {
         uint64_t when = 0;
         for (at += strlen(mark); at < text + size && *at >= '0' && *at <= '9'; at++) when = 10 * when + (uint64_t)(*at - '0');
         deliveries++;
+        c->deliveries++;
         if (when) {
             uint64_t us = (now_ns() - when) / 1000;
             buckets[bucket_of(us)]++;
@@ -276,7 +282,7 @@ static void take_message(struct client *c, const char *text, size_t size) {
             if (c->in_at && when > c->in_at) back[bucket_of(us)]++;
         }
         stand(c, text, size, "\"id\":\"", 1);
-    } else if (c->echoes) {
+    } else if (c->echoes && memmem(text, size, echoed, strlen(echoed))) {
         echoes_left--;
         if (--c->echoes) say(c, echo_text);
     }
@@ -427,6 +433,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--window")) window = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--rooms") && atoi(argv[i + 1]) <= MAX_ROOMS) rooms = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--return")) returns = 1;
+        else if (!strcmp(argv[i], "--echoed")) echoed = argv[++i];
         else if (!strcmp(argv[i], "--answer")) heard = argv[++i], answer = argv[++i];
         else if (!strcmp(argv[i], "--step") && step_count < MAX_STEPS) {
             steps[step_count].until = argv[++i];
@@ -466,9 +473,15 @@ int main(int argc, char **argv) {
             started = count; /* from now on, who is lost comes back by themselves */
             printf("%d %d %.6f\n", in, turned_away, (double)(now_ns() - began) / 1e9);
         } else if (!strcmp(line, "stat")) {
-            printf("%lu %lu %lu %lu %.0f %.0f %u\n", deliveries, messages, bytes, lost, percentile(buckets, 0.5), percentile(buckets, 0.99),
-                   slowest);
-            deliveries = messages = bytes = lost = slowest = 0;
+            uint64_t least = UINT64_MAX, most = 0;
+            for (int i = 0; i < count; i++) {
+                if (clients[i].deliveries < least) least = clients[i].deliveries;
+                if (clients[i].deliveries > most) most = clients[i].deliveries;
+                clients[i].deliveries = 0;
+            }
+            printf("%lu %lu %lu %lu %lu %lu %lu %lu %.0f %.0f %u\n", deliveries, messages, bytes, lost, missing, repeated, least, most,
+                   percentile(buckets, 0.5), percentile(buckets, 0.99), slowest);
+            deliveries = messages = bytes = lost = missing = repeated = slowest = 0;
             memset(buckets, 0, sizeof buckets);
         } else if (!strncmp(line, "await ", 6)) {
             uint64_t wanted = strtoull(line + 6, NULL, 10);
@@ -480,15 +493,16 @@ int main(int argc, char **argv) {
         } else if (!strncmp(line, "echo ", 5)) {
             char *text;
             int each = (int)strtol(line + 5, &text, 10);
+            double seconds = strtod(text, &text);
             echo_text = text + 1;
-            echoes_left = 0;
+            echoes_left = echoes_lost = 0;
             for (int i = 0; i < count; i++)
                 if (clients[i].state == IN) echoes_left += (uint64_t)(clients[i].echoes = each);
             echoing = (int)echoes_left;
             for (int i = 0; i < count; i++)
                 if (clients[i].state == IN) say(&clients[i], echo_text);
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL);
-            while (echoes_left && now_ns() - began < 120000000000u) turn(0);
+            while (echoes_left > echoes_lost && (double)(now_ns() - began) < seconds * 1e9) turn(0);
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
             printf("%lu %.6f\n", (uint64_t)echoing - echoes_left, (double)(now_ns() - began) / 1e9);
         } else if (!strncmp(line, "return ", 7)) {
@@ -505,6 +519,8 @@ int main(int argc, char **argv) {
             missing = repeated = resyncs = sent_away = unanswered = waited = 0;
             memset(away, 0, sizeof away);
             memset(back, 0, sizeof back);
+        } else if (!strcmp(line, "heads")) {
+            for (int i = 0; i < rooms; i++) printf("%lu%c", heads[i], i + 1 < rooms ? ' ' : '\n');
         } else if (!strcmp(line, "close")) {
             returns = 0;
             for (int i = 0; i < count; i++)

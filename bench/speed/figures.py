@@ -14,24 +14,27 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from contestants import SIZE, Board, Contestant, Holdfast, Started
-from machine import SERVERS, Crowd, Stat, crowd, environment, floor, free_port, post, server
+from machine import CLIENTS, SERVERS, Crowd, Stat, crowd, environment, floor, free_port, post, server
 
 #: Bytes of the frame of a message.
 FRAME = SIZE + 4
 MEMBERS = (1_000, 5_000)
 #: Messages of one moment.
 BURST = 20
-#: Of processor time, that what is measured at once takes at least.
+#: Of processor time, about, that deliveries one after the other are to take.
 SECONDS = 1.0
 #: What a send costs, about, for how often it is to be done.
 FLOOR = 6e-6
-#: Until everybody has been told who else has come.
-SETTLED_SECONDS = 3.0
+#: Until everybody has been told who else has come; and until what comes twice is there, too.
+SETTLED_SECONDS, TWICE_SECONDS = 3.0, 0.1
+#: That all answers have to come.
+ECHO_SECONDS = 60.0
 #: Of people who come and go.
 CHURN_SECONDS = 3600.0
 MIB = 1 << 20
@@ -51,7 +54,11 @@ def deliver(one: Started, clients: Crowd, rounds: int, burst: int, gap: float) -
     before, deliveries = one.running.processor(), rounds * burst * clients.count
     with clients.expecting(deliveries):
         one.go(rounds, burst, gap, SIZE)
-    return (one.running.processor() - before) / deliveries, clients.stat()
+    cost = (one.running.processor() - before) / deliveries
+    time.sleep(TWICE_SECONDS)
+    stat = clients.stat()
+    stat.check(rounds * burst)
+    return cost, stat
 
 
 def fanout(contestant: Contestant) -> Iterator[Result]:
@@ -67,7 +74,7 @@ def fanout(contestant: Contestant) -> Iterator[Result]:
                 gap = 2.2 * guess * members if mode == "paced" else 0.0
                 sends = max(10, round(SECONDS / FLOOR / members))
                 least = floor(members, SIZE, sends, 2.2 * FLOOR * members if gap else 0.0)
-                each, stat = deliver(one, clients, rounds if gap else max(1, rounds // burst), burst, gap)
+                each, stat = deliver(one, clients, rounds if gap else max(3, rounds // burst), burst, gap)
                 if abs(stat.bytes / stat.deliveries - FRAME) > 3:
                     raise RuntimeError(f"a message has {stat.bytes / stat.deliveries:.0f} bytes, the floor's {FRAME}")
                 yield {
@@ -148,14 +155,18 @@ def echo(contestant: Contestant) -> Iterator[Result]:
     """A small message of a client, which is handed to the application and said back."""
     if not contestant.echo:
         return
-    with started(contestant) as one, crowd(one.port, 500, *contestant.crowd) as clients:
+    people, each = 500, 40
+    options = (*contestant.crowd, "--echoed", contestant.echoed)
+    with started(contestant) as one, crowd(one.port, people, *options) as clients:
         clients.open()
-        clients.ask(f"echo 5 {contestant.echo}")
+        clients.ask(f"echo 5 {ECHO_SECONDS} {contestant.echo}")
         time.sleep(2)  # what a client may say in a second is limited
         before = one.running.processor()
-        count, seconds = clients.ask(f"echo 40 {contestant.echo}")
+        answered, seconds = clients.ask(f"echo {each} {ECHO_SECONDS} {contestant.echo}")
         used = one.running.processor() - before
-    yield {"cost": used / int(count), "rate": int(count) / float(seconds)}
+        if int(answered) != people * each:
+            raise RuntimeError(f"of {people * each} messages {answered} were answered")
+    yield {"cost": used / int(answered), "rate": int(answered) / float(seconds)}
 
 
 def resume(contestant: Contestant) -> Iterator[Result]:
@@ -175,7 +186,10 @@ def resume(contestant: Contestant) -> Iterator[Result]:
         with crowd(one.port, count, *options) as clients:
             clients.open()
             clients.wait(count * behind)
-            yield {"cost": (one.running.processor() - before) / count}
+            cost = (one.running.processor() - before) / count
+            time.sleep(TWICE_SECONDS)
+            clients.stat().check(behind)
+        yield {"cost": cost}
 
 
 def storm(contestant: Contestant) -> Iterator[Result]:
@@ -192,25 +206,31 @@ def storm(contestant: Contestant) -> Iterator[Result]:
             clients = stack.enter_context(crowd(port, count, *options))
             clients.open()
             news = News(port, rooms)
-            stack.enter_context(Meanwhile(1.0, news.publish))
-            time.sleep(3)
-            steady = first.memory()
-            clients.stat()
-            first.process.send_signal(how)
-            first.process.wait(15)
-            second = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
-            looks = list[int]()
-            stack.enter_context(Meanwhile(0.5, lambda: looks.append(second.memory())))  # noqa: B023 - it ends here
-            first_look = clients.returned(60)
-            time.sleep(3)
+            with Meanwhile(0.1, news.publish):
+                time.sleep(3)
+                steady, stat, before = first.memory(), clients.stat(), news.published
+                if stat.lost or stat.missing or stat.repeated:
+                    raise RuntimeError(f"not all was well before: {stat}")
+                first.process.send_signal(how)
+                first.process.wait(15)
+                second = stack.enter_context(server(contestant.line(port, home), contestant.env(), port, home))
+                looks = list[int]()
+                with Meanwhile(0.5, lambda: looks.append(second.memory())):  # noqa: B023 - it ends here
+                    first_look = clients.returned(60)
+                    published = news.published - before
+                    time.sleep(3)
+            time.sleep(1)  # what came last is on its way
             then = clients.returned(5)
+            unheard = sum(max(0, said - heard) for said, heard in zip(news.offsets(), clients.heads(), strict=True))
             yield {
                 "kind": kind, "count": count, "back": then.back, "behind": then.behind,
-                "missing": first_look.missing + then.missing, "repeated": first_look.repeated + then.repeated,
-                "resyncs": first_look.resyncs + then.resyncs, "forgotten": news.forgotten(),
+                "missing": first_look.missing + then.missing + unheard,
+                "repeated": first_look.repeated + then.repeated,
+                "resyncs": first_look.resyncs + then.resyncs, "forgotten": news.forgotten,
                 "sent_away": first_look.sent_away, "unanswered": first_look.unanswered,
                 "p50": first_look.p50, "p95": first_look.p95, "longest": first_look.longest,
-                "waited": first_look.waited, "late": max(first_look.late, then.late), "memory": max(looks) / steady,
+                "waited": first_look.waited, "late": max(first_look.late, then.late),
+                "published": published, "slowest": news.slowest, "memory": max(looks) / steady,
             }  # fmt: skip
 
 
@@ -219,7 +239,7 @@ def churn(contestant: Contestant) -> Iterator[Result]:
     if not isinstance(contestant, Holdfast):
         return
     rooms, count = 50, 1_000
-    with started(contestant) as one, Meanwhile(1.0, News(one.port, rooms).publish):
+    with started(contestant) as one, Meanwhile(0.1, News(one.port, rooms).publish):
         began, crowds, looks = time.monotonic(), 0, list[tuple[float, int]]()
         while (since := time.monotonic() - began) < CHURN_SECONDS:
             mine = [word.replace("user-", f"user-{crowds}-") for word in contestant.crowd]
@@ -242,12 +262,13 @@ def churn(contestant: Contestant) -> Iterator[Result]:
 
 
 class Meanwhile(threading.Thread):
-    """Does something again and again, beside all else, until it is over."""
+    """Does something every so many seconds, beside all else, until it is over; what goes wrong there is raised then."""
 
     def __init__(self, seconds: float, work: Callable[[], None]) -> None:
         super().__init__(daemon=True)
         self._seconds, self._work = seconds, work
         self._over = threading.Event()
+        self._problem: Exception | None = None
 
     def __enter__(self) -> Meanwhile:
         self.start()
@@ -256,33 +277,58 @@ class Meanwhile(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
+        if self._problem is not None:
+            raise self._problem
 
     def run(self) -> None:
         """Do it."""
-        while not self._over.wait(self._seconds):
-            self._work()
+        os.sched_setaffinity(0, CLIENTS)
+        due = time.monotonic()
+        try:
+            while not self._over.wait(max(0.0, due - time.monotonic())):
+                self._work()
+                due = max(due + self._seconds, time.monotonic() - 1)  # of what could not be, a second is made up for
+        except Exception as problem:
+            self._problem = problem
 
 
 class News:
-    """Publishes into each of the rooms, and remembers what was acknowledged."""
+    """Publishes, into a few of the rooms at a time, and looks whether the log goes on where it was acknowledged."""
+
+    FEW = 5
 
     def __init__(self, port: int, rooms: int) -> None:
-        self._port, self._rooms = port, rooms
-        self._acknowledged: list[str] = []
+        self._link = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._positions: list[tuple[str, int]] = [("", 0)] * rooms
+        self._turn = 0
+        self.published = 0
+        self.forgotten = 0  # publications that were acknowledged, and are not in the log
+        self.slowest = 0.0  # seconds that one took, with the dialing
 
     def publish(self) -> None:
         """Do it once, unless there is no server."""
-        with suppress(OSError, http.client.HTTPException):
-            self._acknowledged = json.loads(post(self._port, f"/say?rooms={self._rooms}"))
+        first, began = self._turn * self.FEW % len(self._positions), time.monotonic()
+        try:
+            self._link.request("POST", f"/say?first={first}&rooms={self.FEW}")
+            answer = self._link.getresponse()
+            said = answer.read()
+        except (OSError, http.client.HTTPException):
+            self._link.close()  # the next time it dials
+            return
+        if answer.status != 200:
+            raise RuntimeError(f"a publication was refused: {answer.status}")
+        self._turn += 1
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        for room, position in enumerate(json.loads(said), first):
+            epoch, offset = position.split(":")
+            before, last = self._positions[room]
+            self.forgotten += before not in ("", epoch) or int(offset) <= last
+            self._positions[room] = epoch, int(offset)
+            self.published += 1
 
-    def forgotten(self) -> int:
-        """Return in how many rooms the log does not follow what was acknowledged."""
-        before = list(self._acknowledged)
-        now = json.loads(post(self._port, f"/say?rooms={self._rooms}"))
-        return sum(
-            one.split(":")[0] != other.split(":")[0] or int(one.split(":")[1]) >= int(other.split(":")[1])
-            for one, other in zip(before, now, strict=True)
-        )
+    def offsets(self) -> list[int]:
+        """Return where each room stands."""
+        return [offset for _, offset in self._positions]
 
 
 def publish(contestant: Contestant) -> Iterator[Result]:
@@ -312,22 +358,38 @@ def board(contestant: Contestant) -> Iterator[Result]:
     """A task that is created by REST, 100 a second, until everybody on the board has it: 1,000 WebSockets."""
     if contestant.slug != "holdfast":
         return
-    with started(Board()) as one, crowd(one.port, 1_000, *Board.crowd) as clients:
+    members, count, rate, links = 1_000, 500, 100, 4
+    with started(Board()) as one, crowd(one.port, members, *Board.crowd) as clients:
         clients.open()
+        time.sleep(SETTLED_SECONDS)
         clients.stat()
-        count, link, due = 500, http.client.HTTPConnection("127.0.0.1", one.port), time.monotonic()
-        for _ in range(count):
-            task = {"listId": "list-todo", "title": f"at={time.monotonic_ns()}"}
-            link.request("POST", "/tasks", json.dumps(task), {"content-type": "application/json"})
-            answer = link.getresponse()
-            answer.read()
-            if answer.status != 201:
-                raise RuntimeError(f"a task was refused: {answer.status}")
-            due += 0.01
-            time.sleep(max(0.0, due - time.monotonic()))
-        clients.wait(count * 1_000)
+        began = time.monotonic() + 0.1
+
+        def create(number: int) -> None:
+            os.sched_setaffinity(0, CLIENTS)
+            link = http.client.HTTPConnection("127.0.0.1", one.port)
+            for turn in range(number, count, links):
+                due = began + turn / rate  # from when it counts, also if the one before is not answered yet
+                time.sleep(max(0.0, due - time.monotonic()))
+                task = {"listId": "list-todo", "title": f"at={int(1e9 * due)}"}
+                link.request("POST", "/tasks", json.dumps(task), {"content-type": "application/json"})
+                answer = link.getresponse()
+                answer.read()
+                if answer.status != 201:
+                    raise RuntimeError(f"a task was refused: {answer.status}")
+
+        before = one.running.processor()
+        with clients.expecting(count * members), ThreadPoolExecutor(links) as pool:
+            list(pool.map(create, range(links)))
+            took = time.monotonic() - began
+        if took > count / rate / 0.95:
+            raise RuntimeError(f"{count / took:.0f} tasks a second could be created, and not {rate}")
+        busy = (one.running.processor() - before) / took
+        time.sleep(TWICE_SECONDS)
         stat = clients.stat()
-    yield {"p50": stat.p50, "p99": stat.p99, "longest": stat.longest}
+    if (stat.least, stat.most, stat.lost) != (count, count, 0):
+        raise RuntimeError(f"of {count} tasks not all came once: {stat}")
+    yield {"p50": stat.p50, "p99": stat.p99, "longest": stat.longest, "busy": busy}
 
 
 def start(contestant: Contestant) -> Iterator[Result]:

@@ -118,15 +118,24 @@ def post(port: int, path: str, body: bytes = b"") -> bytes:
 
 @dataclass(frozen=True)
 class Stat:
-    """What a crowd has heard; times in milliseconds."""
+    """What a crowd has heard, all together; who had least of it, and who had most. Times in milliseconds."""
 
     deliveries: int
     messages: int
     bytes: int
     lost: int
+    missing: int
+    repeated: int
+    least: int
+    most: int
     p50: float
     p99: float
     longest: float
+
+    def check(self, each: int) -> None:
+        """Raise unless each of those who are there had so many deliveries, each of them once, and stayed."""
+        if (self.least, self.most) != (each, each) or self.lost or self.missing or self.repeated:
+            raise RuntimeError(f"of {each} deliveries to each not all came once: {self}")
 
 
 @dataclass(frozen=True)
@@ -214,6 +223,10 @@ class Crowd(Program):
         """Return what has come since this was asked last."""
         *counts, p50, p99, longest = self.ask("stat")
         return Stat(*map(int, counts), *(float(us) / 1000 for us in (p50, p99, longest)))
+
+    def heads(self) -> list[int]:
+        """Return the offset of the last publication of each room that anybody has heard."""
+        return list(map(int, self.ask("heads")))
 
     def returned(self, seconds: float) -> Returned:
         """Wait until all are in again and have all that there is, but no longer than so many seconds."""

@@ -7,7 +7,7 @@ Each figure is a command: `run.py fanout`, `burst`, `rooms`, `people`, `echo`, `
 `start`; without one, all of them, in about an hour; `run.py churn` takes one by itself. They are kept in
 `bench/speed/results.json`, of which the tables are made that are in `bench/README.md`. Servers run on the first core,
 clients (`crowd.c`) on the last. The speed of a machine drifts: a delivery is measured right after one of the floor, and
-what is compared are ratios. `--quick` is a look: one run, nothing is kept.
+what is compared are ratios. `--quick` is a look: one run (of `churn` a minute), nothing is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import resource
 import time
 from typing import Any
 
+import figures
 import tables
 from contestants import CONTESTANTS, systems
 from figures import FIGURES, Result, say
@@ -36,6 +37,8 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--quick", action="store_true", help="a look: one run, nothing is kept")
     asked = options.parse_args()
+    if asked.quick:
+        figures.CHURN_SECONDS /= 60
     if unknown := [figure for figure in asked.figures if figure not in FIGURES]:
         options.error(f"there is no figure {unknown[0]}; there are {', '.join(FIGURES)}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -92,6 +92,8 @@ def storms(results: Result) -> list[str]:
         ("had no answer", "unanswered", None),
         ("waited for an answer, at most", "waited", lambda x: f"{x:.1f} s"),
         ("p99 of what is new, to those who are back", "late", lambda x: f"{1000 * x:.0f} ms"),
+        ("… of so many publications", "published", None),
+        ("one took, with the dialing, at most", "slowest", lambda x: f"{x:.1f} s"),
         ("memory, × before", "memory", lambda x: f"{x:.2f}"),
     ]
     lines = [
@@ -159,9 +161,11 @@ def notes(results: Result) -> list[str]:
         )
     if tasks := results.get("board", {}).get("holdfast"):
         p50, p99 = (spread([run[key] for run in tasks], lambda x: f"{x:.1f} ms") for key in ("p50", "p99"))
+        busy = spread([run["busy"] for run in tasks], lambda x: f"{100 * x:.0f} %")
         lines.append(
-            f"- The task board, 100 tasks created by REST a second, 1,000 WebSockets on it: from the request to the "
-            f"event, half within {p50}, 99 % within {p99}."
+            "- The task board, 100 tasks created by REST a second, by four, and 1,000 WebSockets on it: from when one "
+            f"was due to be asked for to the event, half within {p50}, 99 % within {p99}; the server uses {busy} of "
+            "its core."
         )
     if dates := sorted({date for dates in results.get("dates", {}).values() for date in dates.values()}):
         lines.append(f"- `.venv/bin/python bench/speed/run.py`, {' and '.join(dates)}, on {results['machine']}.")

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.sync import server as sync
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "bench" / "speed"
 sys.path.insert(0, str(FOLDER))
 
+import contestants  # noqa: E402
+import figures  # noqa: E402
 import machine  # noqa: E402
 import tables  # noqa: E402
 
@@ -85,6 +93,58 @@ async def test_a_server_that_loses_or_repeats_is_found_out(
     said = {"back": looks[-1].back, "behind": looks[-1].behind}
     said |= {what: sum(getattr(look, what) for look in looks) for what in ("missing", "repeated", "resyncs")}
     assert said == {"back": 3, "behind": 0, "missing": 0, "repeated": 0, "resyncs": 0} | found
+
+
+class Liar(contestants.Holdfast):
+    """A server that says it has told everybody everything, and has done otherwise."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+        self._people: list[sync.ServerConnection] = []
+
+    def _serve(self, connection: sync.ServerConnection) -> None:
+        self._people.append(connection)
+        connection.send('{"type":"connected"}')
+        for text in connection:
+            if '"join"' in str(text):
+                connection.send('{"type":"joined"}')
+            elif self._how == "closes":
+                connection.close()
+            else:
+                connection.send('{"type":"error","code":"rate_limited"}')
+
+    @contextmanager
+    def serving(self, home: Path) -> Iterator[contestants.Started]:
+        with sync.serve(self._serve, "127.0.0.1", 0) as server, ThreadPoolExecutor(1) as pool:
+            pool.submit(server.serve_forever)
+            here = SimpleNamespace(pid=os.getpid())
+            try:
+                yield contestants.Started(machine.Running(here), server.socket.getsockname()[1], self)  # type: ignore[arg-type]
+            finally:
+                server.shutdown()
+
+    def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
+        for offset in range(1, rounds * burst + 1):
+            for number, person in enumerate(self._people):
+                for _ in range({"tells twice": 2, "tells half of them twice": 2 * (number % 2)}[self._how]):
+                    person.send(f'{{"type":"m","id":"e:{offset}","at":1}}')
+
+
+@needs_c
+@pytest.mark.parametrize("how", ["tells twice", "tells half of them twice"])
+def test_deliveries_count_only_if_everybody_has_each_once(how: str) -> None:
+    with figures.started(Liar(how)) as one, machine.crowd(one.port, 10, *Liar.crowd) as clients:
+        clients.open()
+        with pytest.raises(RuntimeError, match="not all came once"):
+            figures.deliver(one, clients, 3, 1, 0.0)
+
+
+@needs_c
+@pytest.mark.parametrize("how", ["refuses", "closes"])
+def test_only_an_answer_is_an_echo(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "ECHO_SECONDS", 0.5)
+    with pytest.raises(RuntimeError, match="of 20000 messages 0 were answered"):
+        list(figures.echo(Liar(how)))
 
 
 @pytest.mark.long

@@ -58,8 +58,9 @@ async def head(request: Request) -> JSONResponse:
 
 
 async def say(request: Request) -> JSONResponse:
-    """Publish into each of so many rooms; return the positions."""
-    rooms = [f"room-{number}" for number in range(int(request.query_params["rooms"]))]
+    """Publish into so many rooms from one on; return the positions."""
+    first, count = int(request.query_params["first"]), int(request.query_params["rooms"])
+    rooms = [f"room-{number}" for number in range(first, first + count)]
     said = await asyncio.gather(*(hub.publish(room, "m", {"at": time.monotonic_ns()}) for room in rooms))
     return JSONResponse([one.id for one in said])
 
