@@ -22,7 +22,6 @@ from holdfast.protocol.cursor import Cursor, Position, encode_around, encode_cur
 from holdfast.protocol.messages import Resync
 from holdfast.server.auth import Identity
 from holdfast.server.hands import Hands
-from holdfast.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,6 @@ class Follow:
     def __init__(
         self,
         hands: Hands,
-        store: Store,
         identity: Identity,
         rooms: tuple[str, ...],
         cursor: Cursor | None,
@@ -73,7 +71,6 @@ class Follow:
         self.ended: str | None = None
         self._expires = identity.expires
         self._hands = hands
-        self._store = store
         self._cursor = cursor
         self._multiplexed = multiplexed
         self._offsets: dict[str, int] = {}

@@ -114,7 +114,7 @@ class Hands:
         self.streams: dict[Follower, None] = {}
         self.followers: dict[str, dict[Follower, None]] = {}
         self.expulsions = Expulsions()
-        self.publications = 0  # given to their members
+        self.publications = 0  # committed, and heard of here
         self.deaths = 0  # connections that fell silent
         self._emptied = asyncio.Event()  # the last connection is gone
         self._store = store

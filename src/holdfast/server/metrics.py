@@ -18,7 +18,7 @@ def render(opened: OpenHub) -> str:
         ("listeners", "gauge", "Event streams and polls that are open",
          {'{road="sse"}': listening.count("sse"), '{road="poll"}': listening.count("poll")}),
         ("rooms", "gauge", "Rooms that somebody is in or follows", {"": len(tuple(hands.mind.rooms()))}),
-        ("publications_total", "counter", "Publications committed and given to their members",
+        ("publications_total", "counter", "Publications committed, here or elsewhere, that were heard of here",
          {"": hands.publications}),
         ("deaths_total", "counter", "Connections that fell silent and were dropped", {"": hands.deaths}),
         ("turned_away_total", "counter", "Newcomers told to come back because too many came at once",

@@ -115,7 +115,7 @@ class OpenHub:
         self, identity: Identity, rooms: tuple[str, ...], cursor: Cursor | None, kind: str, *, multiplexed: bool
     ) -> Follow:
         """Return a reader of some rooms, from a cursor on."""
-        return Follow(self.hands, self.store, identity, rooms, cursor, kind, multiplexed=multiplexed)
+        return Follow(self.hands, identity, rooms, cursor, kind, multiplexed=multiplexed)
 
     async def admit_reader(
         self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool, comes_in: bool = True
