@@ -778,14 +778,14 @@ BUGS = (
         "while a server ends it lets in whoever comes",
         "server/door.py",
         "        if hands.refuses is not None:\n            turn",
-        "        if hands.refuses is not None and not places:\n            turn",
+        "        if hands.refuses is not None and full is not None:\n            turn",
         "tests/server/test_door.py",
     ),
     Bug(
         "who writes is turned away with a crowd that comes in",
         "server/gate.py",
-        "self.door.refusal() if comes_in else self.door.closed()",
-        "self.door.refusal()",
+        "self.door.refusal(self._why_no_more_read()) if comes_in else self.door.closed()",
+        "self.door.refusal(self._why_no_more_read())",
         "tests/server/test_admission.py",
     ),
     Bug(

@@ -43,7 +43,7 @@ _VALUES = bytes(set(range(256)) - set(b"[]"))
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 _TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
 #: What no name has in it, and no database takes: control characters, halves of characters.
-_SERVER_KEY = re.compile("[!-~]+")
+_SERVER_KEY = re.compile("[!-~]([ -~]*[!-~])?")
 _UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _Terms = TypeVar("_Terms", messages.HeartbeatTerms, messages.Terms)
@@ -272,7 +272,7 @@ def check_token(token: object) -> str:
 def check_server_key(key: str) -> str:
     """Return a key that a header can carry, or raise `ValueError`."""
     if not _SERVER_KEY.fullmatch(key):
-        raise ValueError("a server key goes in a header: ASCII, without spaces, and not empty")
+        raise ValueError("a server key goes in a header: it is of ASCII, has no spaces around it, and is not empty")
     return key
 
 
