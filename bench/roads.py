@@ -295,7 +295,7 @@ WebSocket; where there is no way for one, an event stream; where that is held ba
 | you have | take | because |
 |---|---|---|
 | a browser, or a program in Python | our clients | they do all of this, and go on across every disconnect |
-| another language with WebSockets | `/ws` | it is the fastest, the cheapest when idle, and you are seen to be here |
+| another language with WebSockets | `/ws` | it is the fastest, and you are seen to be here |
 | only `EventSource`, or a proxy that bars WebSockets | `/events?rooms=…` | it resumes by itself, with `Last-Event-ID` |
 | proxies that hold back answers, or scripts with `curl` | `/poll?rooms=…&wait=25` | each answer is whole |
 | something that cannot wait: a cron job, a function | `/poll?rooms=…` | no connection is held in between |
