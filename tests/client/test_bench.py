@@ -122,7 +122,10 @@ def test_a_time_that_is_none_is_refused(number: str) -> None:
 def test_a_server_key_that_no_header_carries_is_refused(key: str) -> None:
     said = CliRunner().invoke(main, ["bench", "http://localhost:1/ws", "room", "--server-key", key])
     assert said.exit_code == 1
-    assert said.output == "Error: a server key goes in a header: it is of ASCII, has no spaces around it, and is not empty\n"
+    assert (
+        said.output
+        == "Error: a server key goes in a header: it is of ASCII, has no spaces around it, and is not empty\n"
+    )
 
 
 def test_somebody_who_does_not_get_in_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import closing
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from starlette.requests import HTTPConnection
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from holdfast import Hub, Limits, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
-from peers import SRC, RawPeer, Server
+from peers import SRC, free_port
 
 
 async def test_while_a_server_ends_nobody_is_let_in() -> None:
@@ -137,29 +143,71 @@ async def test_of_whom_the_application_is_asked_who_they_are_has_a_place_meanwhi
         assert hub.opened.gate.door.refusal() is None
 
 
-async def test_who_is_being_let_in_when_a_server_ends_is_told_when_to_come_back(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(
-        "import asyncio\n"
-        "from starlette.applications import Starlette\n"
-        "from starlette.routing import Mount\n"
-        "from holdfast import Hub, User\n"
-        "hub = Hub('memory:')\n"
-        "@hub.authenticate\n"
-        "async def who(token, request):\n"
-        "    print('asked', flush=True)\n"
-        "    await asyncio.sleep(1)\n"
-        "    return User('ann', 'Ann')\n"
-        "app = Starlette(routes=[Mount('/', hub.app)], lifespan=hub.lifespan)\n"
-    )
-    with Server(tmp_path, "serve", "slow:app", env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
-        coming = asyncio.create_task(asyncio.to_thread(lambda: closing(RawPeer(server.port))))
-        while "asked" not in server.log.read_text():
-            await asyncio.sleep(0.01)
-        ending = asyncio.create_task(asyncio.to_thread(server.stop))
-        with await coming as peer:
-            said = await peer.messages_until(lambda message: message["type"] == "goodbye", 5)
-        assert said[0]["after_ms"] >= 2_000
-        await ending
+SLOW = """
+import asyncio
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+from holdfast import Hub, User
+
+hub = Hub('memory:')
+
+@hub.authenticate
+async def who(token, request):
+    print('asked', flush=True)
+    await asyncio.sleep(1)
+    return User('ann', 'Ann')
+
+async def own(websocket):
+    print('asked', flush=True)
+    await asyncio.sleep(1)
+    await websocket.accept()
+    async for _ in websocket.iter_text():
+        pass
+
+routes = [WebSocketRoute('/own', own), Mount('/', hub.app)]
+app = Starlette(routes=routes, lifespan=hub.lifespan)
+"""
+PROTOCOL = "holdfast.server.websocket:WebSocketProtocol"
+
+
+@pytest.mark.parametrize("path", ["/ws", "/own"])
+@pytest.mark.parametrize("program", ["holdfast", "uvicorn"])
+async def test_who_is_being_let_in_when_a_server_ends_is_told_so_and_it_ends(
+    tmp_path: Path, program: str, path: str
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    port = free_port()
+    line = [sys.executable, "-m", *(("holdfast", "serve") if program == "holdfast" else ("uvicorn", "--ws", PROTOCOL))]
+    env = {**os.environ, "PYTHONPATH": f"{SRC}:{tmp_path}", "PYTHONUNBUFFERED": "1"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*line, "slow:app", "--port", str(port)], env=env, cwd=tmp_path, stdout=log, stderr=log
+        )
+    said: list[str] = []
+
+    async def come() -> int | None:
+        link = None
+        while link is None:
+            with suppress(OSError):  # it does not listen yet
+                link = await connect(f"ws://localhost:{port}{path}", subprotocols=[Subprotocol("holdfast.1")])
+        with suppress(ConnectionClosed):
+            while True:
+                said.append(json.loads(await link.recv())["type"])
+        return link.close_code
+
+    try:
+        async with asyncio.timeout(20):
+            coming = asyncio.create_task(come())
+            while "asked" not in (tmp_path / "log").read_text():
+                await asyncio.sleep(0.01)
+            server.terminate()
+            code = await coming
+            await asyncio.to_thread(server.wait, 10)
+    finally:
+        server.kill()
+        server.wait()
+    assert said[-1:] == (["goodbye"] if path == "/ws" else [])
+    assert code in {1012, 1013}
 
 
 async def test_a_timeout_of_the_application_itself_is_not_taken_for_ours() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -28,7 +29,7 @@ from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms
 from holdfast.server.asgi import AsgiConnection
 from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
 from holdfast.server.connection import Connection
-from holdfast.server.door import Door, drawn
+from holdfast.server.door import FULL_SPREAD, Door, drawn
 from holdfast.server.hands import Hands
 from holdfast.server.native import EXTENSION, NativeConnection
 
@@ -80,7 +81,10 @@ class Gate:
         """
         identity: User | Identity | None = None
         if self._authenticate is not None:
-            identity = await self.in_time(self._authenticate(token, request))
+            try:
+                identity = await self.in_time(self._authenticate(token, request))
+            except Unavailable as away:  # of all who ask the application says the same
+                raise Unavailable(away.message, after=away.after + random.uniform(0, FULL_SPREAD)) from away
             if identity is None and token is not None:
                 identity = self._tokens.read(token)  # a guest's, or one that `hub.token` has signed
         elif token is not None:

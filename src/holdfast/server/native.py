@@ -37,6 +37,7 @@ EXTENSION = "holdfast.takeover"
 HIGH_WATER = CHUNK_BYTES
 LOW_WATER = CHUNK_BYTES // 4
 
+_PONG = 0x8A
 _PING = b"\x89\x00"
 _PING_TOO_IN_WORDS = _PING + Codec().encode(ServerPing(quiet=True)).wire
 _CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
@@ -50,7 +51,7 @@ class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
     __slots__ = (
-        "_aborting", "_attention", "_closing", "_control", "_engine", "_fragments", "_held", "_is_asked", "_kernel",
+        "_aborting", "_asked_at", "_attention", "_closing", "_control", "_engine", "_fragments", "_held", "_kernel",
         "_lost", "_on_server", "_pong", "_transport",
     )  # fmt: skip
 
@@ -67,8 +68,8 @@ class NativeConnection(Connection, Sipping):
         self._lost = False
         self._held = False
         self._on_server: set[Any] | None = None
-        self._pong: bytes | None = None  # that waits until the transport takes more …
-        self._is_asked = False  # … behind a ping of ours
+        self._pong: bytes | None = None  # that waits until the transport takes more
+        self._asked_at = 0  # where in the stream the last ping of ours is, if anything was before it
         self._kernel = kernel_of(transport)
         self._kernel.wait_for_ever()
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
@@ -131,7 +132,6 @@ class NativeConnection(Connection, Sipping):
 
     def resume_writing(self) -> None:
         """The transport takes more."""
-        self._is_asked = False
         if self._pong is not None and not self._closing:
             self._transport.write(self._pong)
         self._pong = None
@@ -206,11 +206,13 @@ class NativeConnection(Connection, Sipping):
     def ping(self) -> Pinged | None:
         """Send a ping; return where in the stream it is, if anything is before it."""
         waiting = self._unacknowledged()
-        if not self._is_asked:
-            self._transport.write(_PING_TOO_IN_WORDS if self.knows_us and self.identity is not None else _PING)
-            self._is_asked = self.full
         acknowledged = self._kernel.acknowledged() if waiting else None
-        return None if acknowledged is None else Pinged(self, acknowledged + self._unacknowledged(), acknowledged)
+        if self.full and acknowledged is not None and acknowledged < self._asked_at:
+            return Pinged(self, self._asked_at, acknowledged)  # the last one waits yet: another would say no more
+        self._transport.write(_PING_TOO_IN_WORDS if self.knows_us and self.identity is not None else _PING)
+        acknowledged = self._kernel.acknowledged() if waiting else None
+        self._asked_at = 0 if acknowledged is None else acknowledged + self._unacknowledged()
+        return None if acknowledged is None else Pinged(self, self._asked_at, acknowledged)
 
     def look(self) -> Seen:
         """Return what the socket shows."""
@@ -244,7 +246,7 @@ class NativeConnection(Connection, Sipping):
 
     def _flush(self) -> None:
         for data in self._engine.data_to_send():
-            if data:
+            if data and not (self._closing and data[0] == _PONG):  # behind a close frame nobody waits for it
                 self._transport.write(data)
 
     def _unacknowledged(self) -> int:

@@ -36,6 +36,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _Discreet(self.logger)  # type: ignore[assignment]
+        self._is_ending = False
         self.conn.logger, self.conn.debug = engine_logger, False  # at DEBUG it would write down every head and message
 
     def data_received(self, data: bytes) -> None:
@@ -63,13 +64,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """Send what the application answers."""
         await super().send(message)
+        if self._is_ending and message["type"] == "websocket.accept":
+            self.shutdown()
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True  # by a refusal; the stock class would log it as the application's failure
 
     def shutdown(self) -> None:
-        """The server stops: whoever is being let in is told so by the application, as soon as it answers."""
+        """The server stops: whoever is being let in is told so when they are; the stock class would answer with 500."""
         if self.handshake_complete or not self.handshake_initiated:
             super().shutdown()
+        else:
+            self._is_ending = True
 
     def take_over(
         self, make: Callable[[asyncio.Transport], NativeConnection], subprotocol: str | None, headers: Headers
@@ -85,6 +90,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.connections.discard(self)
         self.connections.add(connection)  # type: ignore[arg-type]
         connection.on_server(self.connections)
+        if self._is_ending:
+            self.loop.call_soon(connection.shutdown)  # when it has been let in
         # What is left of this object has nothing to say about the connection any more.
         self.handshake_complete = True
         self.transport = cast(asyncio.Transport, _Nothing())
