@@ -63,7 +63,20 @@ async def open_three(open_store: OpenStore, redis: Redis) -> list[Kept]:
     await until(lambda: all(reaches_all(node) for node in nodes))
     nodes.append(await open_store())
     await until(lambda: not any(reaches_all(node) for node in nodes[:2]))
+    await all_listen(nodes)
     return nodes
+
+
+async def all_listen(nodes: list[Kept]) -> None:
+    """Wait until each of them hears each other one: what is said before that is not for it."""
+    async with asyncio.timeout(10):
+        for speaker in nodes:
+            while not all("hear" in node.words for node in nodes if node is not speaker):
+                speaker.store.others.say("hear")
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)  # whatever is on its way has come by then
+            for node in nodes:
+                node.words.clear()
 
 
 def reaches_all(node: Kept) -> bool:
