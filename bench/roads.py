@@ -311,7 +311,7 @@ front.)
     """
 Arrival counts from when the publication was asked for, so it holds the commit too. Bytes are those in the connections,
 both ways. Memory is what the process has grown by, with what it needed while all of them came at once: [who is
-there](../bench/README.md#speed) keeps less. An event is dearer by polls than by stream because each brings its own
+there](../bench/README.md#speed) keeps less. An event is dearer by long polls than by stream: each brings its own
 question and its own head; five events a second are kind to short polls, which take fifteen with one answer. A
 WebSocket is told a ping every 30 seconds, an event stream a comment, a held poll ends and is asked anew; whoever polls
 every three seconds pays twenty questions a minute for hearing nothing, and hears everything a second and a half late.
