@@ -165,7 +165,7 @@ class Attendance:
         """
         untold, self._untold = self._untold, {}
         if len(untold) > USERS_SHOWN or (untold and self._are_few_known()):
-            self._effects.tell(self._present(None), self._everybody_anew())  # shorter, and as true, or truer
+            self._effects.tell(self._present(None), self._everybody_anew())  # shorter, or truer
         elif untold:
             came = tuple(user for user in untold.values() if user.user_id in self.roster)
             went = tuple(user for user in untold.values() if user.user_id not in self.roster)

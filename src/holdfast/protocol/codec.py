@@ -42,8 +42,8 @@ _VALUES = bytes(set(range(256)) - set(b"[]"))
 #: One deeper, and (as a signed byte) one less deep.
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 _TYPE = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_TYPE_LENGTH}}}")
-#: What no name has in it, and no database takes: control characters, halves of characters.
 _SERVER_KEY = re.compile("[!-~]([ -~]*[!-~])?")
+#: What no name has in it, and no database takes: control characters, halves of characters.
 _UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _Terms = TypeVar("_Terms", messages.HeartbeatTerms, messages.Terms)

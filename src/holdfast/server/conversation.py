@@ -205,5 +205,5 @@ class Conversation:
     async def authorize(self, user: User, room: str, action: str) -> None:
         """Raise a `Refused` unless `user` may do this in `room`."""
         may = self._hooks.authorize
-        if may is not None and not await self._gate.in_time(may(user, room, action)):
+        if may is not None and not await self._gate.ask(may, user, room, action):
             raise Forbidden(f"you may not {action} {room}")

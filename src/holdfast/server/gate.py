@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from msgspec import UNSET
 from starlette.requests import HTTPConnection
@@ -29,11 +29,12 @@ from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms
 from holdfast.server.asgi import AsgiConnection
 from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
 from holdfast.server.connection import Connection
-from holdfast.server.door import FULL_SPREAD, Door, drawn
+from holdfast.server.door import FULL_SECONDS, FULL_SPREAD, Door, drawn
 from holdfast.server.hands import Hands
 from holdfast.server.native import EXTENSION, NativeConnection
 
 logger = logging.getLogger("holdfast.server")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: The subprotocol of clients that answer our pings in words, and understand `goodbye`.
@@ -81,10 +82,7 @@ class Gate:
         """
         identity: User | Identity | None = None
         if self._authenticate is not None:
-            try:
-                identity = await self.in_time(self._authenticate(token, request))
-            except Unavailable as away:  # of all who ask the application says the same
-                raise Unavailable(away.message, after=away.after + random.uniform(0, FULL_SPREAD)) from away
+            identity = await self.ask(self._authenticate, token, request)
             if identity is None and token is not None:
                 identity = self._tokens.read(token)  # a guest's, or one that `hub.token` has signed
         elif token is not None:
@@ -97,18 +95,27 @@ class Gate:
             return None
         return new_guest() if identity is None else identity
 
-    async def in_time(self, answer: Awaitable[T] | T) -> T:
-        """Return what the application answers; raises `Unavailable` if that takes it longer than `auth_seconds`."""
-        if not isinstance(answer, Awaitable):
-            return answer
+    async def ask(self, hook: Callable[P, Awaitable[T] | T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Return what the application decides.
+
+        Raises `Unavailable` if it takes longer than `auth_seconds`, or says so itself: to each a time of their own, for
+        it says the same to all who ask.
+        """
+        limit = asyncio.timeout(self._hands.limits.auth_seconds)
         try:
-            async with asyncio.timeout(self._hands.limits.auth_seconds) as limit:
+            answer = hook(*args, **kwargs)
+            if not isinstance(answer, Awaitable):
+                return answer
+            async with limit:
                 return await answer
         except TimeoutError:
             if not limit.expired():
                 raise  # it is the application's own
-            late = self.door.full("it took too long to find out who you are, or what you may")
-            raise Unavailable(late.reason, after=drawn(late)) from None
+            why, after = "it took too long to find out who you are, or what you may", FULL_SECONDS
+        except Unavailable as away:
+            why, after = away.message, away.after
+        raise Unavailable(why, after=after + random.uniform(0, FULL_SPREAD))
 
     async def identify_request(self, request: HTTPConnection, *, comes_in: bool = False) -> Identity:
         """

@@ -37,7 +37,7 @@ EXTENSION = "holdfast.takeover"
 HIGH_WATER = CHUNK_BYTES
 LOW_WATER = CHUNK_BYTES // 4
 
-_PONG = 0x8A
+_PONG = 0x80 | Opcode.PONG
 _PING = b"\x89\x00"
 _PING_TOO_IN_WORDS = _PING + Codec().encode(ServerPing(quiet=True)).wire
 _CLEAN_CODES = {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS}
@@ -205,10 +205,9 @@ class NativeConnection(Connection, Sipping):
 
     def ping(self) -> Pinged | None:
         """Send a ping; return where in the stream it is, if anything is before it."""
-        waiting = self._unacknowledged()
-        acknowledged = self._kernel.acknowledged() if waiting else None
-        if self.full and acknowledged is not None and acknowledged < self._asked_at:
+        if self.full and (acknowledged := self._kernel.acknowledged()) is not None and acknowledged < self._asked_at:
             return Pinged(self, self._asked_at, acknowledged)  # the last one waits yet: another would say no more
+        waiting = self._unacknowledged()
         self._transport.write(_PING_TOO_IN_WORDS if self.knows_us and self.identity is not None else _PING)
         acknowledged = self._kernel.acknowledged() if waiting else None
         self._asked_at = 0 if acknowledged is None else acknowledged + self._unacknowledged()
