@@ -51,8 +51,11 @@ class Echo(NativeConnection):
         """Send a text back."""
         self._echo(Opcode.TEXT, text.encode() if isinstance(text, str) else text)
 
-    def _binary(self, data: bytes) -> None:
-        self._echo(Opcode.BINARY, data)
+    def _message(self, opcode: Opcode, data: bytes) -> None:
+        if opcode is Opcode.TEXT:
+            super()._message(opcode, data)
+        else:
+            self._echo(opcode, data)
 
     def _echo(self, opcode: Opcode, data: bytes) -> None:
         self._transport.write(Frame(opcode, data).serialize(mask=False))

@@ -70,11 +70,12 @@ class Nodes:
         return port
 
     async def reach_database(self) -> None:
-        """Wait until their database can be reached."""
+        """Wait until their database answers: a pooler lets people in by itself."""
 
         def can_be_reached() -> bool:
             try:
-                psycopg.connect(self._dsn, connect_timeout=5).close()
+                with psycopg.connect(self._dsn, connect_timeout=5) as connection:
+                    connection.execute("SELECT 1")
             except psycopg.OperationalError:
                 return False
             return True
