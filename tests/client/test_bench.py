@@ -33,6 +33,24 @@ async def say(request):
 app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
 """
 
+#: It publishes the first publication twice and the second not at all, and says that it has done as asked.
+LYING = """
+from starlette.responses import Response
+from starlette.routing import Route
+
+asked = 0
+
+async def publish(request):
+    global asked
+    asked += 1
+    said = await request.json()
+    for _ in range({1: 2, 2: 0}.get(asked, 1)):
+        await hub.publish(said["room"], said["type"], said["data"])
+    return Response(status_code=201)
+
+app.routes.insert(0, Route("/live/publish", publish, methods=["POST"]))
+"""
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
@@ -58,6 +76,16 @@ def test_it_says_how_late_everything_was_and_that_all_of_it_came(server: Server)
         rf"heard     \d+ other events; started afresh 0 times\n",
         said.output,
     )
+
+
+def test_what_came_twice_does_not_stand_for_what_did_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.client.bench.PATIENCE", 0.5)
+    (tmp_path / "lying.py").write_text(APP + LYING)
+    with Server(tmp_path, "serve", "lying:app") as server:
+        said = bench(server, "--server-key", "secret")
+    assert said.exit_code == 1
+    assert "published 20, 133 of 140 deliveries came" in said.output
+    assert "refused   7: a publication came to somebody who had it" in said.output
 
 
 def test_it_says_what_was_refused_and_why(server: Server) -> None:

@@ -22,7 +22,7 @@ from holdfast import Hub, Limits, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
-from peers import SRC, free_port
+from peers import SRC, Server, free_port
 
 
 async def test_while_a_server_ends_nobody_is_let_in() -> None:
@@ -210,6 +210,49 @@ async def test_who_is_being_let_in_when_a_server_ends_is_told_so_and_it_ends(
     assert code in {1012, 1013}
 
 
+BUSY = """
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from holdfast import Hub, Unavailable
+
+hub = Hub('memory:', require_login=True)
+
+@hub.authenticate
+async def who(token, request):
+    if token is not None:
+        raise Unavailable('über' * 40, after=7)
+
+app = Starlette(routes=[Mount('/', hub.app)], lifespan=hub.lifespan)
+"""
+
+
+class Stock(Server):
+    """A stock uvicorn."""
+
+    def command_line(self, *command: str) -> list[str]:
+        self.env["PYTHONPATH"] = f"{SRC}:{self.folder}"
+        return [sys.executable, "-m", "uvicorn", command[-1], "--host", "localhost", "--port", str(self.port)]
+
+
+@pytest.mark.parametrize("path", ["/ws?token=x", "/ws"])
+@pytest.mark.parametrize("program", [Server, Stock])
+async def test_while_nobody_can_be_recognised_whoever_comes_is_told_when_to_come_back(
+    tmp_path: Path, program: type[Server], path: str
+) -> None:
+    (tmp_path / "busy.py").write_text(BUSY)
+    with program(tmp_path, "serve", "busy:app") as server:
+        async with await server.dial(path) as peer:
+            if path == "/ws":
+                await peer.send({"type": "auth", "token": "x"})
+            said = await peer.next()
+            assert (said["type"], said["reason"], said["spread_ms"]) == ("goodbye", "über" * 40, 0)
+            assert 7_000 <= said["after_ms"] <= 15_000
+            assert await peer.closed() == 1013
+            reason = peer.socket.close_reason or ""
+            assert len(reason.encode()) <= 123
+            assert ("über" * 40).startswith(reason[:30])
+
+
 async def test_a_timeout_of_the_application_itself_is_not_taken_for_ours() -> None:
     hub = Hub("memory:")
 
@@ -222,6 +265,22 @@ async def test_a_timeout_of_the_application_itself_is_not_taken_for_ours() -> No
             await hub.opened.gate._identify_upgrade(
                 HTTPConnection({"type": "websocket", "headers": [], "path": "/ws", "query_string": b""})
             )
+
+
+@pytest.mark.parametrize("path", ["/poll?rooms=room", "/events?rooms=room"])
+async def test_whoever_is_asked_about_to_read_has_a_place_meanwhile(path: str) -> None:
+    hub, asked = Hub("memory:", limits=Limits(streams=3, auth_seconds=0.2)), 0
+
+    @hub.authorize
+    async def may(user: User, room: str, action: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async with hub, httpx2.AsyncClient(transport=httpx2.ASGITransport(hub.app), base_url="http://test") as client:
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(client.get(path) for _ in range(10)))
+        assert asked == 3
 
 
 async def test_a_new_life_of_a_hub_knows_whom_the_one_before_has_sent_away() -> None:

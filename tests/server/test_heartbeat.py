@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -201,6 +202,29 @@ async def test_a_handler_that_takes_long_costs_nobody_the_connection(tmp_path_fa
             await peer.until("pong", 0.5)  # and it is heard at once
             assert (await peer.until("reply", 10)) == {"type": "reply", "ref": 1, "ok": True, "data": "done"}
             assert (await peer.until("reply", 10))["ref"] == 2
+
+
+async def test_whoever_reads_slowly_what_is_said_behind_a_ping_is_pinged_again(
+    tmp_path: Path, raw_peer: Dial, speed: str
+) -> None:
+    # From the first ping on the transport is full: that this one was read has to be seen, and the next one asked.
+    (tmp_path / "big.py").write_text(
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Mount\n"
+        "from holdfast import Hub\n"
+        f"hub = Hub('memory:', heartbeat_interval={INTERVAL}, heartbeat_timeout={TIMEOUT})\n"
+        "app = Starlette(routes=[Mount('/', hub.app)], lifespan=hub.lifespan)\n"
+        "@hub.on('big')\n"
+        "async def big(request):\n"
+        "    return 3_000_000 * 'x'\n"
+    )
+    with Server(tmp_path, "serve", "big:app", speed, env={"PYTHONPATH": f"{SRC}:{tmp_path}"}) as server:
+        slow = raw_peer(server, receive_buffer=65536)
+        reading = asyncio.create_task(asyncio.to_thread(slow.read_slowly, 65536, 0.04, 4 * BOUND))
+        for ref in range(4):
+            slow.send({"type": "big", "ref": ref})
+            await asyncio.sleep(INTERVAL / 2)  # from then on it says nothing but what it is asked for
+        assert await reading > 10_000_000
 
 
 async def test_a_ping_that_waits_behind_data_on_a_slow_link_kills_nobody(server: Server, raw_peer: Dial) -> None:

@@ -66,6 +66,7 @@ class Bench:
         self._published = 0
         self._came = asyncio.Event()
         self._late: list[float] = []  # when each came to each, after it was asked for
+        self._had: set[tuple[Room, float]] = set()  # who has had which
         self._answered: list[float] = []
         self._refused: Counter[str] = Counter()
         self._resyncs = 0
@@ -123,6 +124,10 @@ class Bench:
         async for item in room:
             match item:
                 case Event(data={"bench": str(mark), "at": float(at)}) if mark == self._mark:
+                    if (room, at) in self._had:
+                        self._refused["a publication came to somebody who had it"] += 1
+                        continue
+                    self._had.add((room, at))
                     self._late.append(time.perf_counter() - at)
                     self._came.set()
                 case Event():

@@ -37,6 +37,15 @@ class CloseCode(IntEnum):
     AWAY = 4900  # from a client
 
 
+#: Of a control frame of 125 bytes two are the code (RFC 6455 §5.5).
+_REASON_BYTES = 123
+
+
+def close_reason(why: str) -> str:
+    """Return as much of a reason as a close frame has room for."""
+    return why.encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
 def may_return(code: int) -> bool:
     """Whether a client that was closed with `code` should dial again."""
     return not 4000 <= code < 4100

@@ -17,7 +17,7 @@ from holdfast.core.heartbeat import Seen
 from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Frame
-from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.codes import CloseCode, close_reason
 from holdfast.protocol.messages import ServerPing
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
@@ -106,7 +106,7 @@ class AsgiConnection(Connection):
         """Say goodbye."""
         if not self._closed:
             self._closed = True
-            self._outgoing.append(({"type": "websocket.close", "code": int(code), "reason": reason}, 0))
+            self._outgoing.append(({"type": "websocket.close", "code": int(code), "reason": close_reason(reason)}, 0))
             self._more.set()
 
     def abort(self) -> None:

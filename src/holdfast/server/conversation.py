@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from holdfast.core import inputs
 from holdfast.core.ready import Span
-from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized
+from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized, Unavailable
 from holdfast.protocol import messages
 from holdfast.protocol.codec import problem
 from holdfast.protocol.cursor import Position, decode_position
@@ -84,7 +84,10 @@ class Conversation:
             if connection in self._hands.connections:
                 self._gate.turn_away(connection, error)
         except Refused as refusal:
-            self._refuse(connection, message, problem(refusal))
+            if isinstance(refusal, Unavailable) and isinstance(message, Auth) and connection.identity is None:
+                self._gate.put_off(connection, refusal)
+            else:
+                self._refuse(connection, message, problem(refusal))
         except OutcomeUnknown as error:
             self._refuse(connection, message, messages.Problem(str(error), error.code))
         except Exception:

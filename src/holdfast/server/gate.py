@@ -12,7 +12,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from msgspec import UNSET
@@ -68,7 +69,7 @@ class Gate:
         self._authenticate = authenticate
         self._require_login = require_login
         self.door = Door(hands)
-        self._asked = self._asked_to_read = 0  # of how many the application is asked who they are: each has a place
+        self._asked = self._asked_to_read = 0  # about how many the application is asked: each has a place
         self._warned = False
 
     # Who it is.
@@ -128,14 +129,20 @@ class Gate:
             refusal = self.door.refusal(self._why_no_more_read()) if comes_in else self.door.closed()
             if refusal is not None:
                 raise Unavailable(f"{refusal.reason}; come back later", after=drawn(refusal))
-        self._asked_to_read += comes_in
-        try:
+        with self.asked_to_read(comes_in):
             identity = await self.identify(find_token(request), request)
-        finally:
-            self._asked_to_read -= comes_in
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
         return identity
+
+    @contextmanager
+    def asked_to_read(self, comes_in: bool) -> Iterator[None]:
+        """Keep a place for somebody who comes in to listen, while the application is asked about them."""
+        self._asked_to_read += comes_in
+        try:
+            yield
+        finally:
+            self._asked_to_read -= comes_in
 
     def check_origin(self, request: HTTPConnection) -> None:
         """Raise `Forbidden` for a request from a page of somebody else."""
@@ -245,6 +252,11 @@ class Gate:
             self.turn_away(connection, answer)
         elif answer is not None:
             self.admit(connection, answer, None)
+
+    def put_off(self, connection: Connection, problem: Unavailable) -> None:
+        """Say that it cannot be found out now who they are, and close with 1013."""
+        self._hands.say_goodbye(connection, problem.message, problem.after, 0)
+        self._hands.end(connection, CloseCode.TRY_LATER, problem.message)
 
     def turn_away(self, connection: Connection, problem: Unauthorized) -> None:
         """Say that nobody is known by these credentials, and close with 4001."""

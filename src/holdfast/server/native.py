@@ -21,7 +21,7 @@ from holdfast.core.heartbeat import Pinged, Seen
 from holdfast.core.inputs import Ending
 from holdfast.core.ready import CHUNK_BYTES
 from holdfast.protocol.codec import Codec, Frame
-from holdfast.protocol.codes import CloseCode
+from holdfast.protocol.codes import CloseCode, close_reason
 from holdfast.protocol.messages import ServerMessage, ServerPing
 from holdfast.protocol.strict import Strict
 from holdfast.server.connection import Connection
@@ -228,7 +228,7 @@ class NativeConnection(Connection, Sipping):
         if not self._closing:
             self._closing = True
             if self._engine.state is State.OPEN:  # else the peer's own close frame has just come
-                self._engine.send_close(code, reason[:120])
+                self._engine.send_close(code, close_reason(reason))
                 self._flush()
             self._abort_soon()
 

@@ -141,15 +141,16 @@ class OpenHub:
         self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool, comes_in: bool
     ) -> Identity:
         identity = await self.gate.identify_request(request, comes_in=comes_in)
-        for room in rooms:
-            try:
-                await self.check(identity.user, room, "read")
-            except Unauthorized:
-                raise  # it is about them, and not about a room
-            except Exception as error:
-                if multiplexed:
-                    request.state.holdfast_refusal = self._refusal(room, error)
-                raise
+        with self.gate.asked_to_read(comes_in):
+            for room in rooms:
+                try:
+                    await self.check(identity.user, room, "read")
+                except Unauthorized:
+                    raise  # it is about them, and not about a room
+                except Exception as error:
+                    if multiplexed:
+                        request.state.holdfast_refusal = self._refusal(room, error)
+                    raise
         return identity
 
     def _refusal(self, room: str, error: Exception) -> bytes:
