@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -24,8 +26,9 @@ LATER = re.compile(rb'(?:retry: |"after_ms":)(\d+)')
 STREAM = b"GET /boards/board-1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-async def crowd(port: int, size: int, request: bytes, answer: bytes) -> list[asyncio.StreamWriter]:
-    """Open so many connections, each of which is answered: at once, or when it comes back as it was told to."""
+@asynccontextmanager
+async def crowd(port: int, size: int, request: bytes, answer: bytes) -> AsyncIterator[list[asyncio.StreamWriter]]:
+    """Hold so many connections, each of which is answered: at once, or when it comes back as it was told to."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     at_once = asyncio.Semaphore(200)
@@ -45,37 +48,35 @@ async def crowd(port: int, size: int, request: bytes, answer: bytes) -> list[asy
                 assert later is not None, heard
                 await asyncio.sleep(int(later[1]) / 1000)
 
-    return await asyncio.gather(*(one() for _ in range(size)))
-
-
-async def leave(writers: list[asyncio.StreamWriter]) -> None:
-    for writer in writers:
-        writer.transport.abort()
-    await asyncio.sleep(0.5)  # for the event loop to see it
+    writers = await asyncio.gather(*(one() for _ in range(size)))
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.5)  # for the event loop to see it
 
 
 async def test_the_process_takes_10_000_connections_and_tells_the_next_to_come_later(start_board: StartBoard) -> None:
     assert LIMITS.connections == 10_000
-    server = start_board("--heartbeat-interval", "600")
-    writers = await crowd(server.port, LIMITS.connections, UPGRADE, b'"type":"connected"')
-    async with await server.dial() as late:
-        assert (await late.until("goodbye"))["after_ms"] > 0
-        assert await late.closed() == 1013
-    writers[0].transport.abort()
-    await asyncio.sleep(0.5)
-    async with await server.dial() as welcome:
-        await welcome.until("connected")
-    await leave(writers)
+    server = start_board("--heartbeat-interval", "600", "--heartbeat-timeout", "600")  # they answer no ping
+    async with crowd(server.port, LIMITS.connections, UPGRADE, b'"type":"connected"') as writers:
+        async with await server.dial() as late:
+            assert (await late.until("goodbye"))["after_ms"] > 0
+            assert await late.closed() == 1013
+        writers[0].transport.abort()
+        await asyncio.sleep(0.5)
+        async with await server.dial() as welcome:
+            await welcome.until("connected")
 
 
 async def test_the_process_takes_5_000_streams_and_tells_the_next_to_come_later(start_board: StartBoard) -> None:
     assert LIMITS.streams == 5_000
     server = start_board()
-    writers = await crowd(server.port, LIMITS.streams, STREAM, b"connected")
-    late = await server.request("GET", "/boards/board-1/events")  # 200, so that an EventSource comes back
-    assert (late.status_code, late.text.startswith("retry: "), "connected" in late.text) == (200, True, False)
-    assert (await server.request("GET", "/boards/board-1/poll")).status_code == 503
-    await leave(writers)
+    async with crowd(server.port, LIMITS.streams, STREAM, b"connected"):
+        late = await server.request("GET", "/boards/board-1/events")  # 200, so that an EventSource comes back
+        assert (late.status_code, late.text.startswith("retry: "), "connected" in late.text) == (200, True, False)
+        assert (await server.request("GET", "/boards/board-1/poll")).status_code == 503
     async with asyncio.timeout(20):
         while (await server.get("/admin/connections"))["data"]["total"] > 0:
             await asyncio.sleep(0.1)

@@ -952,7 +952,7 @@ BUGS = (
     Bug(
         "a reason is cut by its characters, and a close frame has no room for so many bytes",
         "protocol/codes.py",
-        "return why.encode()[:_REASON_BYTES].decode(errors=\"ignore\")",
+        'return why.encode()[:_REASON_BYTES].decode(errors="ignore")',
         "return why[:_REASON_BYTES]",
         "tests/server/test_door.py::test_while_nobody_can_be_recognised_whoever_comes_is_told_when_to_come_back",
     ),
