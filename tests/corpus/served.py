@@ -100,10 +100,16 @@ class Served:
         for name in ("uvicorn.error", "holdfast"):
             logging.getLogger(name).addHandler(Ear(self.failures))
         self.hub = Hub("memory:")
-        self.loop.run_until_complete(self.hub.__aenter__())
+        self._at_rest = self.loop.run_until_complete(self._opens())
         self.configs = [
             configure(Start(self.hub.app), Limits(), speed=speed, log_level=None) for speed in (False, True)
         ]
+
+    async def _opens(self) -> tuple[Any, ...]:
+        """Open the Hub, and return what it holds when nobody has come yet."""
+        await self.hub.__aenter__()
+        await asyncio.sleep(PAUSE)
+        return self._held()
 
     def close(self) -> None:
         self.loop.run_until_complete(self.hub.__aexit__(None, None, None))
@@ -114,7 +120,6 @@ class Served:
         return [self.loop.run_until_complete(self._hears(config, parts)) for config in self.configs]
 
     async def _hears(self, config: Any, parts: Sequence[bytes]) -> bytes:
-        before = self._held()
         link = Link()
         protocol: Sips = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
         link.set_protocol(protocol)
@@ -128,9 +133,9 @@ class Served:
             await asyncio.sleep(PAUSE)
         link.close()
         until = time.monotonic() + SECONDS
-        while (held := self._held()) != before and time.monotonic() < until:
+        while (held := self._held()) != self._at_rest and time.monotonic() < until:
             await asyncio.sleep(0.0005)
-        assert held == before, f"it still holds {held}, and not {before}"
+        assert held == self._at_rest, f"it still holds {held}, and not {self._at_rest}"
         assert not self.failures, self.failures
         return link.written
 
