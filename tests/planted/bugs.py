@@ -860,16 +860,16 @@ BUGS = (
     ),
     Bug(
         "two texts that come at once are taken for one",
-        "protocol/strict.py",
-        "0 < size < _LONG and data[0]",
-        "0 < size and data[0]",
-        "tests/protocol/test_strict.py",
+        "protocol/whole.py",
+        "0 < size <= _LONGEST and data[0] == _TEXT and data[1] == _MASKED | size",
+        "0 < size and data[0] == _TEXT and data[1] & _LONGEST <= size",
+        "tests/protocol/test_whole.py",
     ),
     Bug(
         "a text that comes while another has begun is taken for one of its own",
         "protocol/strict.py",
-        " and self.state is OPEN and self.current_size is None:",
-        " and self.state is OPEN:",
+        " and self.state is OPEN and self.current_size is None",
+        " and self.state is OPEN",
         "tests/protocol/test_strict.py",
     ),
     Bug(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets import frames
 from websockets.client import ClientProtocol
@@ -57,85 +57,27 @@ PONG = Frame(Opcode.PONG, b"").serialize(mask=True)
 
 
 @pytest.mark.parametrize(
-    ("before", "between"),
-    [
-        (b"", True),
-        (wire(SERVER, Frame(TEXT, b"hi")), True),
-        (wire(SERVER, Frame(TEXT, b"hi", fin=False)), True),  # a control frame may come there (RFC 6455 §5.4)
-        (wire(SERVER, Frame(TEXT, b"hi"))[:1], False),
-        (wire(SERVER, Frame(TEXT, b"hi"))[:2], False),
-        (wire(SERVER, Frame(TEXT, b"hi"))[:6], False),
-        (wire(SERVER, Frame(BINARY, b"x" * 200))[:3], False),
-        (wire(SERVER, Frame(BINARY, b"x" * 9))[:-1], False),
-        (PONG[:5], False),
-        (wire(SERVER, Frame(CLOSE, b"")), False),
-        (b"\x83\x00", False),
-    ],
-    ids=range(11),  # masks are different each time
-)
-def test_an_empty_pong_is_one_between_frames_only(before: bytes, between: bool) -> None:
-    engine = Strict(SERVER)
-    read(engine, before)
-    assert engine.is_pong(PONG) is between
-    if between:
-        assert [frame.opcode for frame in read(engine, PONG)] == [Opcode.PONG]
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        b"", PONG[:5], PONG + b"\x81", PONG + PONG, Frame(PING, b"").serialize(mask=True),
-        Frame(Opcode.PONG, b"x").serialize(mask=True)[:6], Frame(Opcode.PONG, b"1234").serialize(mask=False),
-    ],
-    ids=range(7),
-)  # fmt: skip
-def test_nothing_else_is_an_empty_pong(other: bytes) -> None:
-    assert not Strict(SERVER).is_pong(other)
-
-
-FRAMES = st.builds(Frame, st.sampled_from([TEXT, BINARY, CONT]), st.binary(max_size=130), st.booleans()) | st.builds(
-    Frame, st.sampled_from([PING, Opcode.PONG]), st.binary(max_size=125)
-)
-
-
-@given(st.lists(FRAMES, min_size=1, max_size=3).map(lambda frames: wire(SERVER, *frames)), st.binary(max_size=9))
-@example(b"", b"")
-@example(wire(SERVER, Frame(TEXT, b"")), b"")
-def test_a_whole_text_is_what_the_engine_would_have_read(data: bytes, more: bytes) -> None:
-    text = Strict(SERVER).whole_text(data + more)
-    engine = Strict(SERVER)
-    found = read(engine, data + more)
-    is_alone = len(found) == 1 and engine.reader.is_between and engine.parser_exc is None
-    is_one = is_alone and found[0].opcode is TEXT and found[0].fin and 0 < len(found[0].data) < 126
-    assert text == (bytes(found[0].data) if is_one else None)
-
-
-@pytest.mark.parametrize("size", range(1, 126))
-def test_two_texts_that_come_at_once_are_two(size: int) -> None:
-    first = wire(SERVER, Frame(TEXT, b"x" * size))
-    for more in range(1, 300):
-        assert Strict(SERVER).whole_text(first + b"x" * more) is None
-
-
-@pytest.mark.parametrize(
-    ("before", "is_whole"),
+    ("before", "is_between"),
     [
         (b"", True),
         (wire(SERVER, Frame(TEXT, b"hi")), True),
         (PONG, True),
         (PONG[:5], False),
         (wire(SERVER, Frame(TEXT, b"hi", fin=False)), False),  # the message that was begun goes on (RFC 6455 §5.4)
+        (wire(SERVER, Frame(TEXT, b"hi"))[:1], False),
         (wire(SERVER, Frame(TEXT, b"hi"))[:2], False),
+        (wire(SERVER, Frame(TEXT, b"hi"))[:6], False),
+        (wire(SERVER, Frame(BINARY, b"x" * 200))[:3], False),
         (wire(SERVER, Frame(BINARY, b"x" * 9))[:-1], False),
         (wire(SERVER, Frame(CLOSE, b"")), False),
         (b"\x83\x00", False),
     ],
-    ids=range(9),
+    ids=range(12),  # masks are different each time
 )
-def test_a_text_is_a_whole_one_between_messages_only(before: bytes, is_whole: bool) -> None:
+def test_it_is_between_messages_when_nothing_of_the_next_has_come(before: bytes, is_between: bool) -> None:
     engine = Strict(SERVER)
     read(engine, before)
-    assert (engine.whole_text(wire(SERVER, Frame(TEXT, b"hello"))) == b"hello") is is_whole
+    assert engine.is_between is is_between
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:

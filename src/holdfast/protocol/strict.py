@@ -26,10 +26,7 @@ _Utf8 = getincrementaldecoder("utf-8")
 # The head of a frame (RFC 6455 §5.2): the bits of its first two bytes, and how many bytes of a length follow them.
 _FIN, _COMPRESSED, _OPCODE = 0x80, 0x40, 0x0F
 _MASKED, _LENGTH = 0x80, 0x7F
-_LONG = 126
-_MORE_LENGTH = {_LONG: 2, _LONG + 1: 8}
-_EMPTY_PONG = bytes((_FIN | Opcode.PONG, _MASKED))
-_WHOLE_TEXT = _FIN | Opcode.TEXT
+_MORE_LENGTH = {126: 2, 127: 8}
 
 
 class Strict(Protocol):
@@ -46,22 +43,15 @@ class Strict(Protocol):
         """How many bytes have not come yet of a frame whose head has."""
         return self.reader.missing
 
-    def is_pong(self, data: bytes) -> bool:
-        """Whether that is an empty pong and nothing else, as nearly all is that comes from those who only listen."""
-        return len(data) == 6 and data[:2] == _EMPTY_PONG and self.reader.is_between and self.state is OPEN
-
-    def whole_text(self, data: bytes) -> bytes | None:
-        """Return the text that this is, if it is a small one and nothing else; None: it is for the engine to read."""
-        size = len(data) - 6
-        is_one = 0 < size < _LONG and data[0] == _WHOLE_TEXT and data[1] == _MASKED | size
-        if is_one and self.reader.is_between and self.state is OPEN and self.current_size is None:
-            return apply_mask(data[6:], data[2:6])
-        return None
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing has come of the next message, and one may come."""
+        return self.reader.is_between and self.state is OPEN and self.current_size is None
 
     def take_pong(self) -> bytes:
         """Return the pong that it has made of the ping that it gives out now."""
         pong = self.writes.pop(0)
-        assert pong[0] == _EMPTY_PONG[0], "it has answered nothing else before"
+        assert pong[0] == _FIN | Opcode.PONG, "it has answered nothing else before"
         return pong
 
     def parse(self) -> Generator[None]:

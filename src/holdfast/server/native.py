@@ -24,6 +24,7 @@ from holdfast.protocol.codec import Codec, Frame
 from holdfast.protocol.codes import CloseCode, close_reason
 from holdfast.protocol.messages import ServerMessage, ServerPing
 from holdfast.protocol.strict import Strict
+from holdfast.protocol.whole import is_pong, whole_text
 from holdfast.server.connection import Connection
 from holdfast.server.hands import Hands
 from holdfast.server.kernel import kernel_of
@@ -51,8 +52,8 @@ class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
     __slots__ = (
-        "_aborting", "_asked_at", "_attention", "_closing", "_control", "_engine", "_fragments", "_held", "_kernel",
-        "_lost", "_on_server", "_pong", "_transport",
+        "_aborting", "_asked_at", "_attention", "_closing", "_control", "_fragments", "_held", "_kernel", "_lost",
+        "_made", "_on_server", "_pong", "_transport",
     )  # fmt: skip
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
@@ -60,7 +61,7 @@ class NativeConnection(Connection, Sipping):
         limits = hands.limits
         self._transport = transport
         self._attention = hands.attention
-        self._engine = Strict(SERVER, max_size=limits.message_bytes, logger=engine_logger)
+        self._made: Strict | None = None
         self._fragments: list[bytes] | None = None
         self._control = Allowance(limits.control_frames_per_second, limits.control_frames_per_second, hands.now())
         self._closing = False
@@ -88,7 +89,7 @@ class NativeConnection(Connection, Sipping):
     @property
     def missing(self) -> int:
         """How many bytes come next that are no work, as they are inside of a frame."""
-        return self._engine.missing
+        return 0 if self._made is None else self._made.missing
 
     def data_received(self, data: bytes) -> None:
         """Any received byte is life."""
@@ -97,12 +98,13 @@ class NativeConnection(Connection, Sipping):
             return
         if self.identity is None and not self._closing and not self.from_nobody(len(data)):
             return
-        if self._engine.is_pong(data):
-            self._controlled()
-            return
-        if (text := self._engine.whole_text(data)) is not None:
-            self._text(text)
-            return
+        if self._made is None or self._made.is_between:
+            if is_pong(data):
+                self._controlled()
+                return
+            if (text := whole_text(data)) is not None:
+                self._text(text)
+                return
         self._engine.receive_data(data)
         for event in self._engine.events_received():
             if isinstance(event, WireFrame) and not self._closing:
@@ -119,7 +121,8 @@ class NativeConnection(Connection, Sipping):
     def connection_lost(self, error: Exception | None) -> None:
         """The link is gone; without a close frame, unclean."""
         self._closing = self._lost = True
-        self._engine.end()
+        if self._made is not None:
+            self._made.end()
         if self._aborting is not None:
             self._aborting.cancel()
         if self._on_server is not None:
@@ -242,6 +245,13 @@ class NativeConnection(Connection, Sipping):
     def shutdown(self) -> None:
         """The server stops, and has drained nobody (a plain uvicorn, which says so to each)."""
         self.hands.close("the server restarts")
+
+    @property
+    def _engine(self) -> Strict:
+        """What reads frames in steps, and ends the connection: most who only listen never need one."""
+        if self._made is None:
+            self._made = Strict(SERVER, max_size=self.hands.limits.message_bytes, logger=engine_logger)
+        return self._made
 
     def _flush(self) -> None:
         for data in self._engine.data_to_send():
