@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.small_world import frame_of as frame
-from holdfast.core.ready import CHUNK_BYTES, READY_BYTES, READY_FRAMES, Ready, chunk
+from holdfast.core.ready import CHUNK_BYTES, READY_BYTES, READY_FRAMES, Item, Ready, chunk
 from holdfast.protocol.codec import Frame
 
 # ── chunks ────────────────────────────────────────────────────────────────────────────────────────
@@ -88,3 +88,33 @@ def test_what_is_ready_comes_in_chunks() -> None:
     for _ in range(5):
         ready.append(frame(30_000))
     assert [len(ready.after(offset) or ()) for offset in range(6)] == [2, 2, 2, 2, 1, 0]
+
+
+def page(first: int, *sizes: int) -> list[Item]:
+    return [Item(offset, frame(size)) for offset, size in enumerate(sizes, first)]
+
+
+def test_what_was_read_from_the_store_is_ready_if_it_is_what_was_just_before() -> None:
+    ready = Ready(10)
+    ready.append(frame(20))
+    before = page(7, 20, 20, 20, 20)
+    ready.reach_back(before)
+    assert ready.first == 7
+    assert ready.after(6) == (*(item.frame for item in before), ready.after(10)[0])  # type: ignore[index]
+    ready.reach_back(page(2, 20, 20, 20))
+    assert ready.first == 7  # 5 and 6 are not there
+    ready.reach_back([*page(5, 20, 20), *before, *page(11, 20)])
+    assert ready.first == 5
+    ready.reach_back([])
+    assert ready.first == 5
+
+
+def test_of_what_was_before_the_newest_is_ready_and_within_the_same_bounds() -> None:
+    ready = Ready(1000)
+    ready.reach_back(page(1, *[20] * 1000))
+    assert ready.first == 1000 - READY_FRAMES + 1
+    ready = Ready(100)
+    ready.reach_back(page(1, *[64 * 1024] * 100))
+    assert ready.first == 100 - 16 + 1
+    ready.append(frame(100))
+    assert ready.first == 100 - 15 + 1

@@ -43,9 +43,10 @@ async def test_those_who_never_read_are_ended_in_time_and_cost_the_others_nothin
         async with following(server.url, 3) as followers:
             texts = await fill(server, 3)  # what it has for the room is there
             before = memory(server.pid)
-            peers = [held.enter_context(closing(RawPeer(server.port, receive_buffer=4096))) for _ in range(100)]
-            for peer in peers:
-                peer.send({"type": "join", "room": "lobby"})
+            peers = list[RawPeer]()
+            for _ in range(100):
+                peers.append(held.enter_context(closing(RawPeer(server.port, receive_buffer=4096))))
+                peers[-1].send({"type": "join", "room": "lobby"})  # at once: from now on it is pinged
             began = time.monotonic()
             texts += await fill(server, ROUNDS)
             await everybody_has(followers, texts, 5)

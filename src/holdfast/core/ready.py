@@ -8,7 +8,7 @@ reconnect, and bounded in number and in memory. What is sent to one member at on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -55,6 +55,18 @@ class Ready:
         while len(self._frames) > READY_FRAMES or self._bytes > READY_BYTES:
             self._bytes -= len(self._frames.popleft().wire)
             self.first += 1
+
+    def reach_back(self, items: Sequence[Item]) -> None:
+        """Keep also what was read of what is just before, as far as there is room: who asks for it is seldom the last."""
+        for item in reversed(items):
+            if item.offset >= self.first:
+                continue
+            size = len(item.frame.wire)
+            if item.offset < self.first - 1 or len(self._frames) == READY_FRAMES or self._bytes + size > READY_BYTES:
+                return
+            self._frames.appendleft(item.frame)
+            self._bytes += size
+            self.first -= 1
 
     def after(self, offset: int) -> tuple[Frame, ...] | None:
         """Return the chunk that follows `offset`, or None where that is no longer ready."""

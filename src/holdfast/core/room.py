@@ -238,6 +238,7 @@ class Room:
         if after != self._reading:
             return  # it was asked for in an earlier life of this room
         self._reading = None
+        self._ready.reach_back(items)
         end = items[-1].offset if items else after + 1
         served: dict[int, list[Member]] = {}
         for member in tuple(self._waiting):
