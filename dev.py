@@ -215,6 +215,7 @@ PROGRAMS = (
     Program("iproute2", "on networks that break", ("ip",)),
     Program("nftables", "on networks that break", ("nft",)),
     Program("strace", "on a disk that does not sync", ("strace",)),
+    Program("openssl", "over TLS", ("openssl",)),
     Program("faketime", "under a wall clock that jumps", ("faketime",)),
 )
 

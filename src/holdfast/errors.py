@@ -29,6 +29,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: Nobody is sent away for longer by one word, and a heartbeat that is slower notices nothing.
+LONGEST_SECONDS = 3600.0
+
 
 class HoldfastError(Exception):
     """Everything that this library raises on purpose."""
@@ -47,8 +50,8 @@ class Refused(HoldfastError):
     is_final: ClassVar[bool] = True  # else the same may be taken later, also under the same key
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = str(message).encode(errors="replace").decode()  # half a surrogate pair is on no wire
+        super().__init__(self.message)
         self.field = field
 
 
@@ -107,13 +110,15 @@ class TooMany(Refused):
 
 
 class Unavailable(Refused):
-    """Not now: the server is starting, draining, or full. Come back `after` so many seconds."""
+    """Not now: the server is starting, draining, or full. Come back `after` so many seconds, at most an hour."""
 
     status, code, is_final = 503, "unavailable", False
 
     def __init__(self, message: str, *, field: str | None = None, after: float = 1.0) -> None:
         super().__init__(message, field=field)
-        self.after = after
+        if not after >= 0:
+            raise ValueError(f"after is a number of seconds, 0 or more, and not {after!r}")
+        self.after = min(after, LONGEST_SECONDS)
 
 
 def refusal_called(code: str) -> type[Refused]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from holdfast import Hub, Limits, Unavailable, User
+from holdfast import Hub, Limits, Refused, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import Door
@@ -213,14 +214,24 @@ async def test_who_is_being_let_in_when_a_server_ends_is_told_so_and_it_ends(
 BUSY = """
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from holdfast import Hub, Unavailable
+from holdfast import Forbidden, Hub, Limits, Unavailable
+import asyncio
 
-hub = Hub('memory:', require_login=True)
+hub = Hub('memory:', require_login=True, limits=Limits(auth_seconds=1))
 
 @hub.authenticate
 async def who(token, request):
-    if token is not None:
-        raise Unavailable('über' * 40, after=7)
+    match token:
+        case 'busy':
+            raise Unavailable('über' * 40, after=7)
+        case 'half':
+            raise Unavailable('Zürich\\udc80', after=1e9)
+        case 'hangs':
+            await asyncio.sleep(100)
+        case 'banned':
+            raise Forbidden('not you')
+        case 'broken':
+            raise Unavailable('never', after=float('nan'))
 
 app = Starlette(routes=[Mount('/', hub.app)], lifespan=hub.lifespan)
 """
@@ -234,23 +245,58 @@ class Stock(Server):
         return [sys.executable, "-m", "uvicorn", command[-1], "--host", "localhost", "--port", str(self.port)]
 
 
-@pytest.mark.parametrize("path", ["/ws?token=x", "/ws"])
-@pytest.mark.parametrize("program", [Server, Stock])
+@pytest.fixture(scope="module", params=[Server, Stock])
+def busy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("busy")
+    (folder / "busy.py").write_text(BUSY)
+    with request.param(folder, "serve", "busy:app") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("token", "reason", "after"),
+    [
+        ("busy", "über" * 40, range(7_000, 15_000)),
+        ("half", "Zürich?", [3_600_000]),
+        ("hangs", "it took too long to find out who you are, or what you may", range(1_000, 9_000)),
+    ],
+)
+@pytest.mark.parametrize("path", ["/ws", "/ws?token="])
 async def test_while_nobody_can_be_recognised_whoever_comes_is_told_when_to_come_back(
-    tmp_path: Path, program: type[Server], path: str
+    busy: Server, path: str, token: str, reason: str, after: Sequence[int]
 ) -> None:
-    (tmp_path / "busy.py").write_text(BUSY)
-    with program(tmp_path, "serve", "busy:app") as server:
-        async with await server.dial(path) as peer:
-            if path == "/ws":
-                await peer.send({"type": "auth", "token": "x"})
-            said = await peer.next()
-            assert (said["type"], said["reason"], said["spread_ms"]) == ("goodbye", "über" * 40, 0)
-            assert 7_000 <= said["after_ms"] <= 15_000
-            assert await peer.closed() == 1013
-            reason = peer.socket.close_reason or ""
-            assert len(reason.encode()) <= 123
-            assert ("über" * 40).startswith(reason[:30])
+    async with await busy.dial(path + token if path.endswith("=") else path) as peer:
+        if path == "/ws":
+            await peer.send({"type": "auth", "token": token})
+        said = await peer.next()
+        assert (said["type"], said["reason"], said["spread_ms"]) == ("goodbye", reason, 0)
+        assert said["after_ms"] in after
+        assert await peer.closed() == 1013
+        assert len((peer.socket.close_reason or "").encode()) <= 123
+        assert reason.startswith((peer.socket.close_reason or "")[:30])
+
+
+@pytest.mark.parametrize(
+    ("token", "error", "code"),
+    [("banned", "forbidden", 4003), ("broken", "internal", 1011), ("other", "unauthorized", 4001)],
+)
+async def test_whoever_is_not_recognised_is_told_why_and_does_not_stay(
+    busy: Server, token: str, error: str, code: int
+) -> None:
+    async with await busy.dial() as peer:
+        await peer.send({"type": "auth", "token": token})
+        assert (await peer.next())["code"] == error
+        assert await peer.closed(0.5) == code  # and not after the second in which one is to say who one is
+
+
+async def test_what_cannot_be_told_lets_nobody_hang_between_the_door_and_the_room(tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text(
+        BUSY + "def fails(*_):\n    raise ValueError\nfrom holdfast.server.native import NativeConnection\n"
+        "NativeConnection.say = fails\n"
+    )
+    with Server(tmp_path, "serve", "busy:app") as server:
+        async with await server.dial("/ws?token=busy") as peer:
+            assert await peer.closed(0.5) == 1006
 
 
 async def test_a_timeout_of_the_application_itself_is_not_taken_for_ours() -> None:
@@ -366,3 +412,20 @@ async def test_who_comes_by_http_is_told_a_time_of_their_own_for_a_request_draws
         assert min(times) >= 2.0
         assert max(times) <= 6.0 + 50 / hands.returns_per_second  # each in their turn, too
         assert len(set(times)) > 40
+
+
+async def test_a_refusal_that_cannot_be_said_ends_the_connection_and_holds_up_nothing() -> None:
+    class Odd(Refused):
+        code = "half of a surrogate pair: \udc80"
+
+    hub = Hub("memory:")
+
+    @hub.authorize
+    async def may(user: User, room: str, action: str) -> bool:
+        raise Odd("no")
+
+    async with hub, asyncio.timeout(5):
+        told = await come(hub, '{"type":"join","room":"a"}', '{"type":"join","room":"b"}', until="connected")
+        while (last := await told.get())["type"] != "websocket.close":
+            pass
+        assert last["code"] == 1011

@@ -25,12 +25,11 @@ from holdfast.client.road import MESSAGE_BYTES, WAITING, Tell, http_url
 from holdfast.core import reader
 from holdfast.core.link import GREETING_SECONDS, Advised, Heard, Lost, Opened
 from holdfast.core.reader import Answer, Ask, How, Reader, ReaderInput
-from holdfast.errors import Malformed, Refused
+from holdfast.errors import LONGEST_SECONDS, Malformed, Refused
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import MAX_ROOMS
 from holdfast.protocol.messages import (
-    LONGEST_SECONDS,
     Connected,
     Error,
     Event,

@@ -60,6 +60,7 @@ class Hub:
         self._now = 0.0
         self._decide: dict[type[Any], Callable[[Any], None]] = {
             inputs.Opened: self._opened,
+            inputs.Greeted: self._greeted,
             inputs.Identified: self._identified,
             inputs.Entered: self._entered,
             inputs.Went: self._went,
@@ -156,6 +157,9 @@ class Hub:
     def _opened(self, input: inputs.Opened) -> None:
         self._strangers[input.connection] = False
         self._agenda.set(("auth", input.connection), self._now + self._rules.auth_deadline)
+
+    def _greeted(self, input: inputs.Greeted) -> None:
+        self._agenda.cancel(("auth", input.connection))
 
     def _identified(self, input: inputs.Identified) -> None:
         connection, user = input.connection, input.user

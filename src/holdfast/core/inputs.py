@@ -36,6 +36,12 @@ class Opened(Struct, frozen=True):
     connection: Connection
 
 
+class Greeted(Struct, frozen=True):
+    """It says who it is: to see whether that is so has a time of its own, and whoever sees to it ends what is not."""
+
+    connection: Connection
+
+
 class Identified(Struct, frozen=True):
     """
     It has: as `user`, until `expires`; it wants to go on as the session `replaces`.
@@ -200,7 +206,7 @@ class TypedElsewhere(Struct, frozen=True):
 
 
 Input = (
-    Opened | Identified | Entered | Went | Asked | Typed | Announced | Published | Page | Full | Drained
+    Opened | Greeted | Identified | Entered | Went | Asked | Typed | Announced | Published | Page | Full | Drained
     | Settled | Listened | Unlistened | Lost | Expelled | Met | Taken | Awaited | Departed
     | TypedElsewhere
 )  # fmt: skip

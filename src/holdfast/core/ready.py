@@ -57,7 +57,7 @@ class Ready:
             self.first += 1
 
     def reach_back(self, items: Sequence[Item]) -> None:
-        """Keep also what was read of what is just before, as far as there is room: who asks for it is seldom the last."""
+        """Keep what was read of what is just before, as far as there is room: who asks for it is seldom the last."""
         for item in reversed(items):
             if item.offset >= self.first:
                 continue

@@ -43,7 +43,7 @@ _REASON_BYTES = 123
 
 def close_reason(why: str) -> str:
     """Return as much of a reason as a close frame has room for."""
-    return why.encode()[:_REASON_BYTES].decode(errors="ignore")
+    return why.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
 
 
 def may_return(code: int) -> bool:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from holdfast.errors import LONGEST_SECONDS
+
 # What a server says of times, rates and secrets is kept to by its clients, so it has bounds: what is beyond them is
 # not in the protocol.
 
-#: Seconds. A heartbeat that is slower notices nothing, and nobody is sent away for longer by one word.
-LONGEST_SECONDS = 3600.0
 #: Seconds. A heartbeat that is faster is a flood.
 SHORTEST_SECONDS = 0.01
 #: Messages in a second. Whoever may say less might as well say nothing.

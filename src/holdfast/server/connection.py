@@ -184,6 +184,8 @@ class Connection:
                 else:
                     self._is_greeting = isinstance(message, Auth)
                     await self.hands.handle(self, message)
+        except Exception:
+            self.hands.failed(self)  # what came of it could not be said
         finally:
             self._handling = None
 

@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from holdfast.core import inputs
 from holdfast.core.ready import Span
-from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized, Unavailable
+from holdfast.errors import Conflict, Forbidden, Invalid, OutcomeUnknown, Refused, TooMany, Unauthorized
 from holdfast.protocol import messages
 from holdfast.protocol.codec import problem
 from holdfast.protocol.cursor import Position, decode_position
@@ -84,19 +84,18 @@ class Conversation:
             if connection in self._hands.connections:
                 self._gate.turn_away(connection, error)
         except Refused as refusal:
-            if isinstance(refusal, Unavailable) and isinstance(message, Auth) and connection.identity is None:
-                self._gate.put_off(connection, refusal)
-            else:
-                self._refuse(connection, message, problem(refusal))
+            self._refuse(connection, message, refusal, problem(refusal))
         except OutcomeUnknown as error:
-            self._refuse(connection, message, messages.Problem(str(error), error.code))
-        except Exception:
+            self._refuse(connection, message, error, messages.Problem(str(error), error.code))
+        except Exception as error:
             logger.exception("a message could not be handled")
             unexpected = messages.Problem("something went wrong on the server", "internal")
-            self._refuse(connection, message, unexpected)
+            self._refuse(connection, message, error, unexpected)
 
-    def _refuse(self, connection: Connection, message: ClientMessage, said: messages.Problem) -> None:
-        if isinstance(message, Message) and message.ref is not None:
+    def _refuse(self, connection: Connection, message: ClientMessage, error: Exception, said: messages.Problem) -> None:
+        if isinstance(message, Auth) and connection.identity is None:
+            self._gate.not_recognised(connection, error, said)
+        elif isinstance(message, Message) and message.ref is not None:
             connection.say(Reply(message.ref, False, error=said))
         else:
             room = message.room if isinstance(message, Join | Leave | Sync) else UNSET
@@ -129,6 +128,7 @@ class Conversation:
                 await self._application(connection, message, session.user, session.id)
 
     async def _auth(self, connection: Connection, message: Auth) -> None:
+        self._hands.tell(inputs.Greeted(connection))
         identity, session = await self._hands.expulsions.outlast(
             lambda met: met[0].user.user_id, lambda: self._meet(connection, message)
         )

@@ -30,6 +30,7 @@ class Door:
         self._admission = Admission()
         self._returns = Returns()  # of those whom no rate would let in
         self._alarm = Alarm(hands.loop, self._ring)
+        self._is_closed = False
 
     @property
     def rate(self) -> float | None:
@@ -62,6 +63,7 @@ class Door:
 
     def close(self) -> None:
         """Nobody is looked after any more."""
+        self._is_closed = True
         self._alarm.set(None)
 
     def _ring(self) -> None:
@@ -71,7 +73,7 @@ class Door:
     async def _look(self) -> None:
         await self._hands.attention.turn()  # as who comes does in a crowd: how long is that for them?
         self._admission.look(self._hands.now())
-        self._alarm.set(self._admission.deadline())
+        self._alarm.set(None if self._is_closed else self._admission.deadline())
 
 
 def drawn(goodbye: Goodbye) -> float:

@@ -26,7 +26,7 @@ from holdfast.core.hub import Rules
 from holdfast.errors import Forbidden, Unauthorized, Unavailable
 from holdfast.protocol.codec import check_user
 from holdfast.protocol.codes import CloseCode
-from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms, User
+from holdfast.protocol.messages import Connected, Error, Goodbye, HeartbeatTerms, Problem, User
 from holdfast.server.asgi import AsgiConnection
 from holdfast.server.auth import Identity, Origins, Tokens, find_token, new_guest, new_session
 from holdfast.server.connection import Connection
@@ -243,20 +243,29 @@ class Gate:
 
     def _enter(self, connection: Connection, answer: Answer) -> None:
         """Let somebody in, who may have said who they are, or tell them why not."""
-        if isinstance(answer, Goodbye):
-            connection.say(answer)
-            connection.close(CloseCode.TRY_LATER, answer.reason)
-            return
-        self._hands.opened(connection)
-        if isinstance(answer, Unauthorized):
-            self.turn_away(connection, answer)
-        elif answer is not None:
-            self.admit(connection, answer, None)
+        try:
+            if isinstance(answer, Goodbye):
+                connection.say(answer)
+                connection.close(CloseCode.TRY_LATER, answer.reason)
+                return
+            self._hands.opened(connection)
+            if isinstance(answer, Unauthorized):
+                self.turn_away(connection, answer)
+            elif answer is not None:
+                self.admit(connection, answer, None)
+        except BaseException:
+            connection.abort()  # it was handed over, and would be nobody's
+            raise
 
-    def put_off(self, connection: Connection, problem: Unavailable) -> None:
-        """Say that it cannot be found out now who they are, and close with 1013."""
-        self._hands.say_goodbye(connection, problem.message, problem.after, 0)
-        self._hands.end(connection, CloseCode.TRY_LATER, problem.message)
+    def not_recognised(self, connection: Connection, error: Exception, said: Problem) -> None:
+        """Say why it was not found out who they are, and when to come back, if they may; and close."""
+        if isinstance(error, Unavailable):
+            self._hands.say_goodbye(connection, error.message, error.after, 0)
+            code = CloseCode.TRY_LATER
+        else:
+            connection.say(Error(said.error, said.code))
+            code = CloseCode.FORBIDDEN if isinstance(error, Forbidden) else CloseCode.INTERNAL_ERROR
+        self._hands.end(connection, code, said.error)
 
     def turn_away(self, connection: Connection, problem: Unauthorized) -> None:
         """Say that nobody is known by these credentials, and close with 4001."""
@@ -277,7 +286,7 @@ def _user_id(answer: Answer) -> str | None:
     return answer.user.user_id if isinstance(answer, Identity) else None
 
 
-async def _deny(scope: Scope, receive: Receive, send: Send, refusal: Forbidden | Unavailable) -> None:
+async def _deny(scope: Scope, receive: Receive, send: Send, refusal: Forbidden) -> None:
     """Refuse an upgrade before it happens."""
     if "websocket.http.response" in scope.get("extensions", {}):
         await JSONResponse({"error": refusal.message}, refusal.status)(scope, receive, send)

@@ -433,7 +433,7 @@ class Hands:
                     try:
                         connection.write(data, frames)  # type: ignore[attr-defined]
                     except Exception:
-                        self._failed(connection)
+                        self.failed(connection)
             case Read(room, after):
                 self.spawn(self._read(room, after))
             case Close(connection, code, reason):
@@ -445,7 +445,7 @@ class Hands:
             case Types(room, session, user, active):
                 self.say("typing", room, session, user.user_id, user.name, active)
 
-    def _failed(self, connection: Hashable) -> None:
+    def failed(self, connection: Hashable) -> None:
         """Let go of a connection that something unexpected has happened to, so that nobody else suffers from it."""
         logger.exception("a connection failed, and is closed")
         self.loop.call_soon(self._close, connection, CloseCode.INTERNAL_ERROR, "the server failed")
@@ -482,7 +482,7 @@ class Hands:
             try:
                 self._beat_once(effect, connection)
             except Exception:
-                self._failed(connection)
+                self.failed(connection)
 
     def _beat_once(self, effect: HeartbeatEffect, connection: Connection) -> None:
         match effect:

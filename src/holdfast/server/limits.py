@@ -46,7 +46,7 @@ class Limits:
 
     auth_seconds: float = 10.0
     """
-    From the handshake to knowing who it is: whoever is nobody holds a socket no longer. So long, too, the application
+    From the handshake to saying who one is: whoever is nobody holds a socket no longer. So long, too, the application
     may take to say who somebody is (`authenticate`) and, each time, what they may (`authorize`).
     """
 

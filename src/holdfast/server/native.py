@@ -37,6 +37,9 @@ EXTENSION = "holdfast.takeover"
 #: A transport is full when this much waits in it; with one more chunk, no more than 128 KiB ever does.
 HIGH_WATER = CHUNK_BYTES
 LOW_WATER = CHUNK_BYTES // 4
+#: Over TLS something waits also in a transport below, which does not show how much; it is no more than this. To take it
+#: for more than it is does no harm: who acknowledges anything has time, and who does not has it from then on.
+BELOW_TLS = 256 * 1024
 
 _PONG = 0x80 | Opcode.PONG
 _PING = b"\x89\x00"
@@ -52,8 +55,8 @@ class NativeConnection(Connection, Sipping):
     """A WebSocket after its handshake, on a transport of its own."""
 
     __slots__ = (
-        "_aborting", "_asked_at", "_attention", "_closing", "_control", "_fragments", "_held", "_kernel", "_lost",
-        "_made", "_on_server", "_pong", "_transport",
+        "_aborting", "_asked_at", "_attention", "_below", "_closing", "_control", "_fragments", "_held", "_kernel",
+        "_lost", "_made", "_on_server", "_pong", "_transport",
     )  # fmt: skip
 
     def __init__(self, hands: Hands, transport: asyncio.Transport, *, knows_us: bool) -> None:
@@ -71,6 +74,7 @@ class NativeConnection(Connection, Sipping):
         self._on_server: set[Any] | None = None
         self._pong: bytes | None = None  # that waits until the transport takes more
         self._asked_at = 0  # where in the stream the last ping of ours is, if anything was before it
+        self._below = 0 if transport.get_extra_info("sslcontext") is None else BELOW_TLS
         self._kernel = kernel_of(transport)
         self._kernel.wait_for_ever()
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
@@ -230,10 +234,10 @@ class NativeConnection(Connection, Sipping):
         """Send a close frame, and abort soon after, whatever the peer does."""
         if not self._closing:
             self._closing = True
+            self._abort_soon()
             if self._engine.state is State.OPEN:  # else the peer's own close frame has just come
                 self._engine.send_close(code, close_reason(reason))
                 self._flush()
-            self._abort_soon()
 
     def abort(self) -> None:
         """End it now."""
@@ -259,8 +263,9 @@ class NativeConnection(Connection, Sipping):
                 self._transport.write(data)
 
     def _unacknowledged(self) -> int:
-        """Return how many bytes were written that the peer has not acknowledged."""
-        return self._transport.get_write_buffer_size() + self._kernel.unacknowledged()
+        """Return how many bytes were written, at most, that the peer has not acknowledged."""
+        known = self._transport.get_write_buffer_size() + self._kernel.unacknowledged()
+        return known + self._below if known else 0
 
     def _abort_soon(self) -> None:
         self._aborting = self.hands.loop.call_later(self.hands.limits.close_seconds, self.abort)
