@@ -957,6 +957,13 @@ BUGS = (
         "tests/server/test_tls.py",
     ),
     Bug(
+        "what a turn of the loop asks for is begun before all of it has been asked",
+        "store/worker.py",
+        "            self._asked = True\n            self._loop.call_soon(self._begin)\n",
+        "            self._begin()\n",
+        "tests/store/test_worker.py",
+    ),
+    Bug(
         "the time to say who one is runs on while the application is asked",
         "server/conversation.py",
         "        self._hands.tell(inputs.Greeted(connection))\n",

@@ -106,3 +106,24 @@ async def test_inline_the_work_is_done_after_this_turn_of_the_loop_and_once_for_
     worker.wake()
     await asyncio.sleep(0)
     assert len(times) == 2
+
+
+async def test_what_one_turn_asks_for_is_done_in_one_go_however_long_it_takes(worker: Worker) -> None:
+    asked: list[int] = []
+    done: list[int] = []
+
+    def work() -> None:
+        done.append(len(asked))
+        asked.clear()
+
+    async def ask(number: int) -> None:
+        asked.append(number)
+        worker.wake()
+        until = time.perf_counter() + 0.01  # longer than Python lets another thread wait
+        while time.perf_counter() < until:
+            pass
+
+    worker.start(work)
+    await asyncio.gather(*(ask(number) for number in range(10)))
+    await worker.stop()
+    assert done[0] == 10

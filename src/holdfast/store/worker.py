@@ -1,5 +1,7 @@
 """
 Who runs the store's work: a thread of its own, or, in a simulation, the event loop itself?
+
+Either begins when the turn of the loop in which it was asked for is over: what one turn asks for is done in one go.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ class ThreadWorker:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._asked = False
         self._thread: threading.Thread | None = None
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin."""
+        self._loop = asyncio.get_running_loop()
         self._wanted: SimpleQueue[None] = SimpleQueue()  # a semaphore is in Python, and this is in C
         self._ended = False
 
@@ -46,13 +50,19 @@ class ThreadWorker:
 
     def wake(self) -> None:
         """There is something to do."""
+        if not self._asked:
+            self._asked = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._asked = False
         self._wanted.put(None)
 
     async def stop(self) -> None:
         """Let it finish what it is at, and end."""
         if self._thread is not None:
             self._ended = True
-            self.wake()
+            self._begin()
             await asyncio.to_thread(self._thread.join)
 
 
