@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
 import threading
 from collections.abc import Iterator
@@ -10,12 +12,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from faults import Proxy
 from holdfast.cli import main
 from peers import Server
 
 APP = """
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from holdfast import Forbidden, Hub
 
 hub = Hub("memory:", server_key="secret")
@@ -30,7 +34,10 @@ async def say(request):
         raise Forbidden("not that")
     return request.data["text"]
 
-app = Starlette(routes=[Mount("/live", hub.app)], lifespan=hub.lifespan)
+async def who(request):
+    return JSONResponse({"here": len(hub.members("room"))})
+
+app = Starlette(routes=[Route("/who", who), Mount("/live", hub.app)], lifespan=hub.lifespan)
 """
 
 #: It publishes the first publication twice and the second not at all, and says that it has done as asked.
@@ -70,10 +77,11 @@ def test_it_says_how_late_everything_was_and_that_all_of_it_came(server: Server)
     assert said.exit_code == 0
     times = r"[\d.]+ ms \(99 % within [\d.]+, all within [\d.]+\)"
     assert re.fullmatch(
-        rf"in        7 clients after [\d.]+ s; each took {times}\n"
+        rf"in        7 clients after [\d.]+ s \(7 by websocket\); each took {times}\n"
         rf"published 20, 140 of 140 deliveries came, after {times}\n"
         rf"commanded 20, answered after {times}\n"
-        rf"heard     \d+ other events; started afresh 0 times\n",
+        r"heard     \d+ other events\n"
+        r"cut off   0 times, and started afresh 0 times\n",
         said.output,
     )
 
@@ -110,6 +118,32 @@ def test_what_could_not_be_asked_for_in_time_is_said(
 def test_who_may_not_come_in_is_told_so(server: Server) -> None:
     said = bench(server, room="locked")
     assert (said.exit_code, said.output) == (1, "Error: you may not join locked\n")
+
+
+def test_by_which_road_they_came_is_said(server: Server) -> None:
+    url = f"http://localhost:{server.port}/live/wsx"  # there is no WebSocket, and HTTP beside it
+    said = CliRunner().invoke(main, ["bench", url, "room", "--clients", "3", "--seconds", "1"])
+    assert "(3 by http)" in said.output
+
+
+async def test_how_often_they_were_cut_off_is_said(server: Server) -> None:
+    async with Proxy(server.port) as proxy:
+        line = ["bench", f"http://localhost:{proxy.port}/live/ws", "room", "--clients", "3", "--seconds", "4"]
+        benching = asyncio.create_task(asyncio.to_thread(CliRunner().invoke, main, line))
+        while (await server.get("/who"))["here"] < 3:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert proxy.reset(1.0, random.Random(1)) == 3
+        said = await benching
+    assert said.exit_code == 1
+    assert re.search(r"cut off   3 times, and started afresh 0 times", said.output)
+
+
+def test_what_a_command_cannot_say_is_refused() -> None:
+    line = ["bench", "http://localhost:1/ws", "room", "--command", "say", "--data", '{"type": "x"}']
+    said = CliRunner().invoke(main, line)
+    assert said.exit_code == 1
+    assert said.output == "Error: what a command says besides its type cannot be called type\n"
 
 
 def test_what_is_no_object_is_refused(server: Server) -> None:

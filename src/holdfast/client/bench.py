@@ -23,7 +23,7 @@ import httpx2
 from holdfast.client.client import Client, connect
 from holdfast.client.road import http_url, websocket_url
 from holdfast.client.room import Room
-from holdfast.core.replica import Resync
+from holdfast.core.replica import Resumed, Resync
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.protocol.codec import check_server_key
 from holdfast.protocol.messages import Event
@@ -53,6 +53,8 @@ class Plan:
     data: dict[str, Any]
 
     def __post_init__(self) -> None:
+        if taken := {"self", "type"} & set(self.data):
+            raise ValueError(f"what a command says besides its type cannot be called {' or '.join(sorted(taken))}")
         if self.server_key is not None:
             check_server_key(self.server_key)
 
@@ -69,11 +71,11 @@ class Bench:
         self._had: set[tuple[Room, float]] = set()  # who has had which
         self._answered: list[float] = []
         self._refused: Counter[str] = Counter()
-        self._resyncs = 0
+        self._returns = self._resyncs = 0
         self._events = 0
 
     async def run(self, out: Print) -> bool:
-        """Do it, and say what it was; return whether nothing was refused, and all that was due came."""
+        """Do it, and say what it was; return whether nothing was refused, nobody was cut off, and all that was due came."""
         plan, door, came, got_in = self._plan, asyncio.Semaphore(AT_ONCE), list[Client](), list[float]()
         async with AsyncExitStack() as clients:
 
@@ -105,7 +107,9 @@ class Bench:
                 coming.cancel()  # if one is refused, nobody else comes after that
                 explaining.cancel()
             seconds = time.perf_counter() - began
-            out(f"in        {plan.clients} clients after {seconds:.2f} s; each took {_times(got_in)}")
+            roads = Counter(client.status.road.value for client in came)
+            by = ", ".join(f"{count} by {road}" for road, count in roads.most_common())
+            out(f"in        {plan.clients} clients after {seconds:.2f} s ({by}); each took {_times(got_in)}")
             reading = asyncio.gather(*map(self._read, rooms))
             working = asyncio.gather(asyncio.sleep(plan.seconds), self._publish(), self._command(rooms))
             try:
@@ -132,6 +136,8 @@ class Bench:
                     self._came.set()
                 case Event():
                     self._events += 1
+                case Resumed():
+                    self._returns += 1
                 case Resync():
                     self._resyncs += 1
 
@@ -210,10 +216,11 @@ class Bench:
             out(f"published {self._published}, {len(self._late)} of {due} deliveries came, after {_times(self._late)}")
         if plan.command is not None:
             out(f"commanded {len(self._answered)}, answered after {_times(self._answered)}")
-        out(f"heard     {self._events} other events; started afresh {self._resyncs} times")
+        out(f"heard     {self._events} other events")
+        out(f"cut off   {self._returns + self._resyncs} times, and started afresh {self._resyncs} times")
         for reason, count in self._refused.most_common():
             out(f"refused   {count}: {reason}")
-        return not self._refused and len(self._late) == due
+        return not self._refused and not self._returns + self._resyncs and len(self._late) == due
 
 
 def _why(client: Client) -> str:
