@@ -777,8 +777,8 @@ BUGS = (
     Bug(
         "while a server ends it lets in whoever comes",
         "server/door.py",
-        "        if hands.refuses is not None:\n            turn",
-        "        if hands.refuses is not None and full is not None:\n            turn",
+        "        if departure.reason is not None:\n            turn",
+        "        if departure.reason is not None and full is not None:\n            turn",
         "tests/server/test_door.py",
     ),
     Bug(
@@ -812,14 +812,14 @@ BUGS = (
     Bug(
         "when the log has begun anew a server goes on with what it knew of the old one",
         "server/opened.py",
-        "        self.current = OpenHub(self._settings, self._store)\n        self.current.hands.succeed",
-        "        self.current.hands.succeed",
+        "        self.current = OpenHub(self._settings, self._store)\n        self.current.hands.departure.succeed",
+        "        self.current.hands.departure.succeed",
         SEA_OF_THREE,
     ),
     Bug(
         "a server that the database answers again lets nobody in",
         "server/opened.py",
-        "        self.current.hands.reopen()\n",
+        "        self.current.hands.departure.reopen()\n",
         "        pass\n",
         SEA_OF_THREE,
     ),
@@ -994,8 +994,8 @@ BUGS = (
     Bug(
         "the application is asked about any number who want to read, and of each what they may",
         "server/opened.py",
-        "with self.gate.asked_to_read(comes_in):",
-        "with self.gate.asked_to_read(False):",
+        "with self.gate.keep_place(comes_in):",
+        "with self.gate.keep_place(False):",
         "tests/server/test_door.py::test_whoever_is_asked_about_to_read_has_a_place_meanwhile",
     ),
     Bug(
@@ -1015,15 +1015,15 @@ BUGS = (
     Bug(
         "whoever finds a server full asks again at once, and ten thousand of them cost half a core",
         "server/door.py",
-        "self._returns.next(FULL_PER_SECOND, self._hands.now())",
+        "self._without_place.next(FULL_PER_SECOND, self._hands.now())",
         "TurnAway(0.0)",
         "tests/server/test_door.py",
     ),
     Bug(
         "who is refused as they come is refused, and counted, a second time",
         "server/gate.py",
-        "if refusal is None and (self._hands.refuses is not None or not self._has_places()):",
-        "if self._hands.refuses is not None or not self._has_places():",
+        "if refusal is None and (self._hands.departure.reason is not None or not self._has_places()):",
+        "if self._hands.departure.reason is not None or not self._has_places():",
         "tests/server/test_defaults.py",
     ),
     Bug(
@@ -1042,9 +1042,9 @@ BUGS = (
     ),
     Bug(
         "of those who are sent away the last are told of a crowd of nobody",
-        "server/hands.py",
-        "max(self._crowd, len(self.connections) + len(self.streams))",
-        "(len(self.connections) + len(self.streams))",
+        "server/departure.py",
+        "max(self._crowd, self._here())",
+        "self._here()",
         "tests/server/test_door.py",
     ),
     Bug(

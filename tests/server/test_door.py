@@ -22,6 +22,7 @@ from websockets.typing import Subprotocol
 from holdfast import Hub, Limits, Refused, Unavailable, User
 from holdfast.protocol.codec import Codec
 from holdfast.protocol.messages import Goodbye
+from holdfast.server.departure import Departure
 from holdfast.server.door import Door
 from peers import SRC, Server, free_port
 
@@ -31,7 +32,7 @@ async def test_while_a_server_ends_nobody_is_let_in() -> None:
         hands = hub.opened.hands
         door = Door(hands)
         assert door.refusal() is None
-        hands.refuses = "the server restarts"
+        hands.departure.reason = "the server restarts"
         goodbye = door.refusal()
         assert goodbye is not None
         assert goodbye.reason == "the server restarts"
@@ -56,7 +57,7 @@ async def test_who_is_being_let_in_when_a_server_begins_to_hand_over_is_sent_on(
         hands = hub.opened.hands
         hands.spawn(hub.websocket(scope, incoming.get, told.put))
         await asked.wait()
-        await hands.hand_over("the server restarts", 5.0)
+        await hands.departure.hand_over("the server restarts", 5.0)
         answer.set()
         async with asyncio.timeout(5):
             said = [(await told.get()) for _ in range(3)]
@@ -71,7 +72,7 @@ async def test_a_server_that_has_hardly_any_time_hands_over_at_once_and_waits_as
         hands = hub.opened.hands
         told = await come(hub, until="connected")
         began = hands.now()
-        await hands.hand_over("the server restarts", seconds)
+        await hands.departure.hand_over("the server restarts", seconds)
         assert max(seconds, 0.0) <= hands.now() - began < 1.0
         goodbye = Codec().decode_server((await told.get())["text"])
         assert goodbye == Goodbye("the server restarts", 0, 0)
@@ -94,7 +95,7 @@ async def test_of_those_whom_nobody_lets_in_so_many_ask_again_in_a_second(
         door, now = Door(hands), hands.now()
         monkeypatch.setattr(hands, "now", lambda: now)
         if reason is not None:
-            hands.refuse(reason)
+            hands.departure.refuse(reason)
         told = [door.refusal("the server is full") for _ in range(3_000)]
     times = [goodbye.after_ms / 1000 for goodbye in told if goodbye is not None]
     assert times == pytest.approx([soonest + count / rate for count in range(1, 3_001)], abs=0.001)
@@ -103,7 +104,7 @@ async def test_of_those_whom_nobody_lets_in_so_many_ask_again_in_a_second(
 async def test_who_asks_for_something_while_nobody_is_let_in_takes_no_turn_of_those_who_want_in() -> None:
     async with Hub("memory:") as hub:
         door = hub.opened.gate.door
-        hub.opened.hands.refuse("the log is gone")
+        hub.opened.hands.departure.refuse("the log is gone")
         for _ in range(20_000):
             assert door.closed() == Goodbye("the log is gone", 2000, 1000)
         goodbye = door.refusal()
@@ -334,8 +335,8 @@ async def test_a_new_life_of_a_hub_knows_whom_the_one_before_has_sent_away() -> 
         hands = hub.opened.hands
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hands, "connections", range(6_000))
-            hands.refuse("the log has begun anew")
-        other.opened.hands.succeed(hands)
+            hands.departure.refuse("the log has begun anew")
+        other.opened.hands.departure.succeed(hands.departure)
         assert Door(other.opened.hands).closed() == Goodbye("the log has begun anew", 2000, 4000)
 
 
@@ -362,20 +363,20 @@ async def come(hub: Hub, *says: str, until: str) -> asyncio.Queue[Any]:
 
 
 async def test_all_who_are_sent_away_are_told_of_the_same_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.server.hands.RETURNS_PER_SECOND", 2)
+    monkeypatch.setattr("holdfast.server.departure.RETURNS_PER_SECOND", 2)
     async with Hub("memory:", require_login=False) as hub, asyncio.timeout(5):
         crowd = [await come(hub, until="connected") for _ in range(8)]
-        hub.opened.hands.close("the server restarts")
+        hub.opened.hands.departure.send_away("the server restarts")
         goodbyes = [Codec().decode_server((await told.get())["text"]) for told in crowd]
         assert goodbyes == [Goodbye("the server restarts", 2000, 4000)] * 8
-        assert hub.opened.hands.spread() == 4.0  # also for streams, who draw when they have ended
+        assert hub.opened.hands.departure.spread() == 4.0  # also for streams, who draw when they have ended
 
 
 async def test_nobody_who_is_sent_away_is_told_that_the_others_are() -> None:
     """Else a crowd of ten thousand would be told of each of them: a hundred million messages."""
     async with Hub("memory:", require_login=False) as hub, asyncio.timeout(5):
         crowd = [await come(hub, '{"type":"join","room":"lobby"}', until="joined") for _ in range(8)]
-        hub.opened.hands.close("the server restarts")
+        hub.opened.hands.departure.send_away("the server restarts")
         for told in crowd:
             said = [await told.get()]
             while said[-1]["type"] != "websocket.close":
@@ -383,15 +384,15 @@ async def test_nobody_who_is_sent_away_is_told_that_the_others_are() -> None:
             assert not [word for word in said if '"user_left"' in word.get("text", "")]
 
 
-@pytest.mark.parametrize(("others", "seconds"), [(None, 2), (object(), 6)], ids=["alone", "with others"])
-async def test_a_crowd_comes_back_faster_to_a_server_where_nobody_is(others: object, seconds: int) -> None:
+@pytest.mark.parametrize(("is_alone", "seconds"), [(True, 2), (False, 6)], ids=["alone", "with others"])
+async def test_a_crowd_comes_back_faster_to_a_server_where_nobody_is(is_alone: bool, seconds: int) -> None:
     async with Hub("memory:") as hub:
         hands = hub.opened.hands
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hands, "connections", range(2_000))
             patch.setattr(hands, "streams", range(1_000))
-            patch.setattr(hands, "_others", others)
-            hands.refuse("the server restarts")
+            patch.setattr(hands, "departure", Departure(hands, is_alone=is_alone))
+            hands.departure.refuse("the server restarts")
             goodbye = Door(hands).refusal()
         assert goodbye is not None
         assert goodbye.spread_ms == 1000 * seconds
@@ -402,7 +403,7 @@ async def test_who_comes_by_http_is_told_a_time_of_their_own_for_a_request_draws
         hands = hub.opened.hands
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hands, "connections", range(6_000))
-            hands.refuse("the server restarts")
+            hands.departure.refuse("the server restarts")
         times = []
         for _ in range(50):
             request = HTTPConnection({"type": "http", "path": "/poll", "headers": [], "query_string": b""})
@@ -410,7 +411,7 @@ async def test_who_comes_by_http_is_told_a_time_of_their_own_for_a_request_draws
                 await hub.opened.gate.identify_request(request, comes_in=True)
             times.append(refused.value.after)
         assert min(times) >= 2.0
-        assert max(times) <= 6.0 + 50 / hands.returns_per_second  # each in their turn, too
+        assert max(times) <= 6.0 + 50 / hands.departure.returns_per_second  # each in their turn, too
         assert len(set(times)) > 40
 
 

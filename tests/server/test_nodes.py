@@ -381,11 +381,11 @@ async def test_a_server_without_its_database_serves_nothing_and_comes_back(start
 CROWDED = """
 import os
 from holdfast import Hub
-from holdfast.server import hands
+from holdfast.server import departure
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-hands.MOVES_PER_SECOND = 1  # so that a few are a crowd
+departure.MOVES_PER_SECOND = 1  # so that a few are a crowd
 hub = Hub(os.environ["STORE"])
 app = Starlette(routes=[Mount("/", hub.app)], lifespan=hub.lifespan)
 """

@@ -23,7 +23,9 @@ class Shared:
         self.sessions: list[Any] = [SimpleNamespace(user=SimpleNamespace(user_id="ann"))]
         self.elsewhere: list[Any] = []
         self.hands = SimpleNamespace(
-            refuses=None, connections={"ann": 1}, mind=SimpleNamespace(sessions=lambda: self.sessions)
+            departure=SimpleNamespace(reason=None),
+            connections={"ann": 1},
+            mind=SimpleNamespace(sessions=lambda: self.sessions),
         )
         self.hub = SimpleNamespace(_lives=object(), opened=SimpleNamespace(hands=self.hands))
         other = SimpleNamespace(
@@ -70,14 +72,14 @@ def test_who_is_cut_off_may_serve_for_as_long_as_was_said_and_no_longer() -> Non
     assert seen.wait(0.4) == [f"{CUT_OFF} 1 clients"]
 
 
-@pytest.mark.parametrize(("refuses", "connections"), [(None, {}), ("away", {"ann": 1})])
-def test_who_is_cut_off_lets_nobody_in_and_sends_everybody_away(refuses: str | None, connections: object) -> None:
+@pytest.mark.parametrize(("reason", "connections"), [(None, {}), ("away", {"ann": 1})])
+def test_who_is_cut_off_lets_nobody_in_and_sends_everybody_away(reason: str | None, connections: object) -> None:
     seen = Shared()
-    seen.hands.__dict__.update(refuses=refuses, connections=connections)
+    seen.hands.__dict__.update(departure=SimpleNamespace(reason=reason), connections=connections)
     seen.nodes.expect_serves_nobody(seen.server)
     assert len(seen.wait(AWAY + 0.2)) == 1
     good = Shared()
-    good.hands.__dict__.update(refuses="away", connections={})
+    good.hands.__dict__.update(departure=SimpleNamespace(reason="away"), connections={})
     good.nodes.expect_serves_nobody(good.server)
     assert good.wait(AWAY + 0.2) == []
 

@@ -47,7 +47,7 @@ def simulate(*options: str) -> str:
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
 #: Servers, seeds, faults in each, and how many of the kinds may be missing.
-SLICES = [(1, 24, 20, 1), (3, 18, 20, 3), (2, 24, 20, 3)]
+SLICES = [(1, 16, 20, 1), (3, 12, 26, 3), (2, 24, 20, 3)]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Seen:
             _beat=SimpleNamespace(_stalled=0.0),
             mind=mind,
             connections={connection},
-            draining=False,
+            departure=SimpleNamespace(is_final=False),
         )
         self.hub: Any = SimpleNamespace(opened=SimpleNamespace(hands=self.hands), members=lambda room: self.shown)
         self.violations: list[str] = []
@@ -180,7 +180,7 @@ def look_later(happen: Callable[[Seen], object]) -> list[str]:
         lambda seen: seen.hands.tell(Lost(LINK, Ending.CLEAN)),
         lambda seen: seen.hands.tell(Taken("s1", (ROOM,))),
         lambda seen: seen.world.servers.clear(),
-        lambda seen: setattr(seen.hands, "draining", True),
+        lambda seen: setattr(seen.hands.departure, "is_final", True),
         lambda seen: setattr(seen.hub.opened, "hands", None),
         lambda seen: (setattr(seen.world, "nodes", object()), seen.rooms.clear()),
     ],

@@ -43,6 +43,10 @@ class Identity:
     is_guest: bool = False
     is_new: bool = False
 
+    def __post_init__(self) -> None:
+        if self.expires is not None and math.isnan(self.expires):
+            raise ValueError("expires is a number of seconds since 1970, or None")
+
 
 class Tokens:
     """Signs tokens, and reads them."""

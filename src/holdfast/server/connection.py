@@ -1,7 +1,7 @@
 """
 What is one WebSocket to the Hub, whichever server carries it?
 
-What comes in is always read. Messages wait in a queue of their own, bounded, while an
+What comes in is read also while an earlier message is being handled. Messages wait in a queue of their own, bounded, while an
 earlier one is being handled; so a handler that takes long keeps nobody from being heard,
 and a client that asks faster than it is answered runs into a limit and not into memory.
 Nor does it keep others from being heard, however much its messages lead to (`server/sips.py`).

@@ -11,7 +11,8 @@ import random
 
 from holdfast.core.admission import Admission, Returns, TurnAway
 from holdfast.protocol.messages import Goodbye
-from holdfast.server.hands import RESTART_SECONDS, Alarm, Hands
+from holdfast.server.departure import RESTART_SECONDS
+from holdfast.server.hands import Alarm, Hands
 
 #: When a server that is full may have a place again, and over how long those who want one are spread. Seconds.
 FULL_SECONDS, FULL_SPREAD = 1.0, 5.0
@@ -27,8 +28,9 @@ class Door:
     def __init__(self, hands: Hands) -> None:
         self.turned_away = 0
         self._hands = hands
+        self._departure = hands.departure
         self._admission = Admission()
-        self._returns = Returns()  # of those whom no rate would let in
+        self._sent_away, self._without_place = Returns(), Returns()  # of those whom no rate would let in
         self._alarm = Alarm(hands.loop, self._ring)
         self._is_closed = False
 
@@ -39,19 +41,19 @@ class Door:
 
     def closed(self) -> Goodbye | None:
         """Return what everybody is told while it is closed."""
-        hands = self._hands
-        return None if hands.refuses is None else _goodbye(hands.refuses, RESTART_SECONDS, hands.spread())
+        departure = self._departure
+        return None if departure.reason is None else _goodbye(departure.reason, RESTART_SECONDS, departure.spread())
 
     def full(self, reason: str) -> Goodbye:
         """Take in that somebody wants in who has no place to go; return what they are told."""
-        return _goodbye(reason, FULL_SECONDS, FULL_SPREAD, self._returns.next(FULL_PER_SECOND, self._hands.now()))
+        return _goodbye(reason, FULL_SECONDS, FULL_SPREAD, self._without_place.next(FULL_PER_SECOND, self._hands.now()))
 
     def refusal(self, full: str | None = None) -> Goodbye | None:
         """Take in that somebody wants in, or why they have no place; return what they are told if they may not."""
-        hands = self._hands
-        if hands.refuses is not None:
-            turn = self._returns.next(hands.returns_per_second, hands.now())
-            return _goodbye(hands.refuses, RESTART_SECONDS, hands.spread(), turn)
+        departure = self._departure
+        if departure.reason is not None:
+            turn = self._sent_away.next(departure.returns_per_second, self._hands.now())
+            return _goodbye(departure.reason, RESTART_SECONDS, departure.spread(), turn)
         if full is not None:
             return self.full(full)
         turned_away = self._admission.arrive(self._hands.now())

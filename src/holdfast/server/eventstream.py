@@ -19,7 +19,7 @@ from holdfast.errors import Unavailable
 from holdfast.protocol.messages import Goodbye
 from holdfast.server.door import drawn
 from holdfast.server.follow import Event, Follow, Gap
-from holdfast.server.hands import RESTART_SECONDS
+from holdfast.server.departure import RESTART_SECONDS
 from holdfast.server.opened import OpenHub
 from holdfast.web import refusal_of
 
@@ -43,8 +43,8 @@ async def respond(opened: OpenHub, request: HTTPConnection, rooms: tuple[str, ..
     follow = opened.follow(identity, rooms, cursor, "sse", multiplexed=multiplexed)
     if len(hands.streams) >= opened.limits.streams:
         return _come_back(drawn(opened.gate.door.full("too many streams and polls are open")))
-    if hands.refuses is not None or request.scope["method"] == "HEAD":
-        return _come_back(RESTART_SECONDS + random.uniform(0, hands.spread()))
+    if hands.departure.reason is not None or request.scope["method"] == "HEAD":
+        return _come_back(RESTART_SECONDS + random.uniform(0, hands.departure.spread()))
     return EventStream(opened, follow)
 
 
@@ -78,7 +78,9 @@ async def _stream(opened: OpenHub, follow: Follow) -> AsyncIterator[str]:
             yield "".join(_event(opened, item, is_last=item is items[-1]) for item in items)
         elif follow.ended is None:
             yield ": heartbeat\n\n"
-    back = RESTART_SECONDS + random.uniform(0, opened.hands.spread())  # drawn here: an EventSource draws nothing
+    back = RESTART_SECONDS + random.uniform(
+        0, opened.hands.departure.spread()
+    )  # drawn here: an EventSource draws nothing
     goodbye = opened.codec.encode(Goodbye(follow.ended, round(1000 * back), 0)).text.decode()
     yield _retry(back) + f"event: goodbye\ndata: {goodbye}\n\n"
 

@@ -110,8 +110,8 @@ class Follow:
         for name in new:  # where all of them stand now: an answer that begins at a room's head has nothing of before
             self._offsets[name] = self._room(name).head
         self._gaps = [Gap(name, reason, self.cursor) for name, reason in gone]
-        if self._hands.refuses is not None:
-            self.end(self._hands.refuses)
+        if self._hands.departure.reason is not None:
+            self.end(self._hands.departure.reason)
         if self._expires is not None:
             remaining = self._expires - time.time()
             self._expiry = self._hands.loop.call_later(max(0.0, remaining), self.end, "the token has expired")

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
 from msgspec import UNSET
@@ -49,6 +49,22 @@ Authenticate = Callable[[str | None, HTTPConnection | None], Awaitable[User | Id
 Answer = Identity | Unauthorized | Goodbye | None
 
 
+class Asked:
+    """Of how many the application is being asked: each of them has a place meanwhile."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one."""
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
 class Gate:
     """The way in to one Hub."""
 
@@ -69,7 +85,7 @@ class Gate:
         self._authenticate = authenticate
         self._require_login = require_login
         self.door = Door(hands)
-        self._asked = self._asked_to_read = 0  # about how many the application is asked: each has a place
+        self._coming, self._reading = Asked(), Asked()
         self._warned = False
 
     # Who it is.
@@ -125,24 +141,19 @@ class Gate:
         Who comes in to listen may be one of too many, as on a WebSocket; who asks for something, or goes on, is not.
         """
         self.check_origin(request)
-        if not self._hands.draining:  # else the last are still answered
+        if not self._hands.departure.is_final:  # else the last are still answered
             refusal = self.door.refusal(self._why_no_more_read()) if comes_in else self.door.closed()
             if refusal is not None:
                 raise Unavailable(f"{refusal.reason}; come back later", after=drawn(refusal))
-        with self.asked_to_read(comes_in):
+        with self.keep_place(comes_in):
             identity = await self.identify(find_token(request), request)
         if identity is None:
             raise Unauthorized("Unauthorized: sign in first")
         return identity
 
-    @contextmanager
-    def asked_to_read(self, comes_in: bool) -> Iterator[None]:
+    def keep_place(self, comes_in: bool) -> AbstractContextManager[None]:
         """Keep a place for somebody who comes in to listen, while the application is asked about them."""
-        self._asked_to_read += comes_in
-        try:
-            yield
-        finally:
-            self._asked_to_read -= comes_in
+        return self._reading.one() if comes_in else nullcontext()
 
     def check_origin(self, request: HTTPConnection) -> None:
         """Raise `Forbidden` for a request from a page of somebody else."""
@@ -163,8 +174,8 @@ class Gate:
 
     def introduce(self, identity: Identity) -> Connected:
         """Return what a client without a WebSocket has to know; raises `Unavailable` while nobody is taken in."""
-        if self._hands.refuses is not None:
-            raise Unavailable(f"{self._hands.refuses}; come back in a moment")
+        if self._hands.departure.reason is not None:
+            raise Unavailable(f"{self._hands.departure.reason}; come back in a moment")
         rules, token = self._rules, self._guest_token(identity)
         return Connected(
             user=identity.user,
@@ -204,7 +215,8 @@ class Gate:
         except Forbidden as forbidden:
             await _deny(scope, receive, send, forbidden)
             return
-        if refusal is None and (self._hands.refuses is not None or not self._has_places()):  # since it was asked
+        # Since it was asked it may have come to that:
+        if refusal is None and (self._hands.departure.reason is not None or not self._has_places()):
             answer = self._refusal()
         if take_over is None:
             self._warn()
@@ -224,22 +236,20 @@ class Gate:
         return self.door.refusal(None if self._has_places() else "the server is full")
 
     def _why_no_more_read(self) -> str | None:
-        is_full = len(self._hands.streams) + self._asked_to_read >= self._hands.limits.streams
+        is_full = len(self._hands.streams) + self._reading.count >= self._hands.limits.streams
         return "too many streams and polls are open" if is_full else None
 
     def _has_places(self) -> bool:
-        return len(self._hands.connections) + self._asked < self._hands.limits.connections
+        return len(self._hands.connections) + self._coming.count < self._hands.limits.connections
 
     async def _identify_upgrade(self, request: HTTPConnection) -> Answer:
-        self._asked += 1
         try:
-            return await self.identify(find_token(request), request)
+            with self._coming.one():
+                return await self.identify(find_token(request), request)
         except Unauthorized as problem:
             return problem
         except Unavailable as problem:
             return Goodbye(problem.message, round(1000 * problem.after), 0)
-        finally:
-            self._asked -= 1
 
     def _enter(self, connection: Connection, answer: Answer) -> None:
         """Let somebody in, who may have said who they are, or tell them why not."""
@@ -260,7 +270,7 @@ class Gate:
     def not_recognised(self, connection: Connection, error: Exception, said: Problem) -> None:
         """Say why it was not found out who they are, and when to come back, if they may; and close."""
         if isinstance(error, Unavailable):
-            self._hands.say_goodbye(connection, error.message, error.after, 0)
+            self._hands.departure.say_goodbye(connection, error.message, error.after, 0)
             code = CloseCode.TRY_LATER
         else:
             connection.say(Error(said.error, said.code))

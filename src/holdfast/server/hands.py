@@ -12,7 +12,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -28,6 +27,7 @@ from holdfast.protocol.codec import Codec
 from holdfast.protocol.codes import CloseCode
 from holdfast.protocol.cursor import Position
 from holdfast.server.connection import Connection
+from holdfast.server.departure import Departure
 from holdfast.server.expulsions import Expulsions
 from holdfast.server.limits import Limits
 from holdfast.server.shared import Shared
@@ -35,15 +35,6 @@ from holdfast.server.sips import attention
 from holdfast.store.store import READ_AGAIN_SECONDS, Record, Store
 
 logger = logging.getLogger("holdfast.server")
-
-#: How many clients a restarted server takes back in a second, with their handshakes, joins and catching up …
-RETURNS_PER_SECOND = 1_500
-#: … and how many, where servers share a store: as a rule to one where there are people already, who are not to notice.
-MOVES_PER_SECOND = 500
-#: What a client that moves to another server may take, from the time when it is its turn.
-MOVE_SECONDS = 2.0
-#: What a server takes to end and to be there again; whoever returns sooner has come for nothing.
-RESTART_SECONDS = 2.0
 
 
 class Alarm:
@@ -108,15 +99,13 @@ class Hands:
         self.now = self.loop.time
         self.attention = attention()
         self.connections: dict[Connection, None] = {}  # the oldest first
-        self.draining = False  # for good
-        self.refuses: str | None = None  # why nobody is taken in now
-        self._crowd = 0  # who were here when it began to refuse, and will return
+        self.departure = Departure(self, is_alone=store.others is None)
         self.streams: dict[Follower, None] = {}
         self.followers: dict[str, dict[Follower, None]] = {}
         self.expulsions = Expulsions()
         self.publications = 0  # committed, and heard of here
         self.deaths = 0  # connections that fell silent
-        self._emptied = asyncio.Event()  # the last connection is gone
+        self.emptied = asyncio.Event()  # the last connection is gone
         self._store = store
         self._others = store.others
         self._beat = beat
@@ -146,7 +135,7 @@ class Hands:
             connection.ended()
             self.tell(inputs.Lost(connection, ending))
             if not self.connections:
-                self._emptied.set()
+                self.emptied.set()
 
     def end(self, connection: Connection, code: int, reason: str, ending: Ending = Ending.CLEAN) -> None:
         """End a WebSocket: it is forgotten at once, and closed as soon as it can be."""
@@ -154,89 +143,14 @@ class Hands:
             self.lost(connection, ending)
             connection.close(code, reason)
 
-    def say_goodbye(
-        self, connection: Connection, reason: str, after: float = RESTART_SECONDS, spread: float | None = None
-    ) -> None:
-        """Tell a client that it will be closed for no fault of its own, and when to come back."""
-        spread = self.spread() if spread is None else spread
-        connection.say(messages.Goodbye(reason, round(1000 * after), round(1000 * spread)))
-
-    @property
-    def returns_per_second(self) -> int:
-        """How many of those who were sent away should return in a second."""
-        return RETURNS_PER_SECOND if self._others is None else MOVES_PER_SECOND
-
-    def spread(self) -> float:
-        """Return over how many seconds all who are here, or were, should return: faster, and it would be a storm."""
-        return max(1.0, max(self._crowd, len(self.connections) + len(self.streams)) / self.returns_per_second)
-
-    def drain(self, reason: str) -> None:
-        """Send everybody away, kindly, and take nobody in any more."""
-        self.draining = True
-        self.close(reason)
-
-    async def hand_over(self, reason: str, seconds: float) -> None:
-        """
-        Have everybody move to the other servers, and wait as long as they do, but no longer than this.
-
-        Who knows how to (it offered the subprotocol) goes there before it leaves here; the others are sent away.
-        """
-        self.draining = True
-        self.refuse(reason)
-        for stream in tuple(self.streams):
-            stream.end(reason)
-        spread = max(0.0, min(self.spread(), seconds - MOVE_SECONDS))  # faster than a server likes, if it must be
-        end = self.now() + seconds
-        until = min(self.now() + spread + MOVE_SECONDS, end)
-        for connection in tuple(self.connections):
-            if connection.knows_us:
-                self.say_goodbye(connection, reason, 0.0, spread)
-            else:
-                self.say_goodbye(connection, reason)
-                self.end(connection, CloseCode.RESTART, reason, Ending.UNCLEAN)
-        before = len(self.connections) + 1
-        while 0 < len(self.connections) < before and until <= end:  # they still go, if not as fast as was thought
-            before = len(self.connections)
-            self._emptied.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await self._emptied.wait()
-            until += MOVE_SECONDS
-
-    def close(self, reason: str) -> None:
-        """Send everybody away, kindly, and take nobody in until it is opened again."""
-        self.refuse(reason)
-        for stream in tuple(self.streams):
-            stream.end(reason)
-        leaving = tuple(self.connections)
-        for connection in leaving:
-            self.say_goodbye(connection, reason)
-        # Where there are other servers, they are on their way to one of them, and have not left their rooms.
-        ending = Ending.CLEAN if self._others is None else Ending.UNCLEAN
+    def lose_all(self, connections: Iterable[Connection], ending: Ending) -> None:
+        """All of these go: none of them is told any more that the others have gone, too."""
         self._sends_away = True
         try:
-            for connection in leaving:
+            for connection in connections:
                 self.lost(connection, ending)
         finally:
             self._sends_away = False
-        for connection in leaving:
-            connection.close(CloseCode.RESTART, reason)
-
-    def refuse(self, reason: str) -> None:
-        """Take nobody in until it is opened again; those who are here are the crowd that will return."""
-        if self.refuses is None:
-            self._crowd = len(self.connections) + len(self.streams)
-        self.refuses = reason
-
-    def reopen(self) -> None:
-        """Take everybody in again."""
-        if not self.draining:
-            self.refuses = None
-            self._crowd = 0
-
-    def succeed(self, other: Hands) -> None:
-        """Take over whom another one takes in, and whom it has sent away."""
-        self.draining, self.refuses, self._crowd = other.draining, other.refuses, other._crowd
 
     def expel(self, user_id: str, room: str | None = None) -> None:
         """Put a user out of a room, or out of all and off the server."""

@@ -203,7 +203,7 @@ class Hub:
 
     def drain(self) -> None:
         """Send everybody away with advice when to come back; what was accepted is still answered."""
-        self.opened.hands.drain("the server restarts")
+        self.opened.hands.departure.send_away("the server restarts", is_final=True)
 
     @property
     def is_alone(self) -> bool:
@@ -218,7 +218,7 @@ class Hub:
     async def hand_over(self) -> None:
         """Have everybody move to the other servers that share the store, if there are any; then `drain`."""
         if not self.is_alone:
-            await self.opened.hands.hand_over("the server restarts", self.limits.drain_seconds - 2.0)
+            await self.opened.hands.departure.hand_over("the server restarts", self.limits.drain_seconds - 2.0)
         self.drain()
 
     @property
@@ -231,12 +231,12 @@ class Hub:
     @property
     def is_draining(self) -> bool:
         """Whether it takes nobody in any more."""
-        return self._lives is None or self.opened.hands.draining
+        return self._lives is None or self.opened.hands.departure.is_final
 
     @property
     def is_ready(self) -> bool:
         """Whether it takes everybody in: it is open, does not drain, and its store answers."""
-        return self._lives is not None and self.opened.hands.refuses is None
+        return self._lives is not None and self.opened.hands.departure.reason is None
 
     # Writing and reading.
 

@@ -23,7 +23,7 @@ def render(opened: OpenHub) -> str:
         ("deaths_total", "counter", "Connections that fell silent and were dropped", {"": hands.deaths}),
         ("turned_away_total", "counter", "Newcomers told to come back because too many came at once",
          {"": opened.gate.door.turned_away}),
-        ("draining", "gauge", "Whether nobody is taken in any more", {"": int(hands.draining)}),
+        ("draining", "gauge", "Whether nobody is taken in any more", {"": int(hands.departure.is_final)}),
     ]  # fmt: skip
     lines: list[str] = []
     for name, kind, meaning, values in rows:

@@ -1,8 +1,8 @@
 """
 How does a WebSocket live after its handshake, on a transport of its own?
 
-It always reads, answers control frames at once, and ends with `abort()`: a peer that stops
-reading is cut, and a healthy busy one is not. Whoever makes handshakes offers such a
+It reads also while its peer does not, answers control frames at once, and ends with `abort()`: a peer
+that stops reading is cut, and a healthy busy one is not. Whoever makes handshakes offers such a
 connection to the application under `EXTENSION` (`server/websocket.py` does, for uvicorn).
 """
 
@@ -248,7 +248,7 @@ class NativeConnection(Connection, Sipping):
 
     def shutdown(self) -> None:
         """The server stops, and has drained nobody (a plain uvicorn, which says so to each)."""
-        self.hands.close("the server restarts")
+        self.hands.departure.send_away("the server restarts")
 
     @property
     def _engine(self) -> Strict:

@@ -89,7 +89,7 @@ class OpenHub:
 
     async def close(self, reason: str) -> None:
         """Send everybody away, and finish what was accepted."""
-        self.hands.drain(reason)
+        self.hands.departure.send_away(reason, is_final=True)
         for task in self._tasks:
             task.cancel()
         self.gate.door.close()
@@ -141,7 +141,7 @@ class OpenHub:
         self, request: HTTPConnection, rooms: tuple[str, ...], *, multiplexed: bool, comes_in: bool
     ) -> Identity:
         identity = await self.gate.identify_request(request, comes_in=comes_in)
-        with self.gate.asked_to_read(comes_in):
+        with self.gate.keep_place(comes_in):
             for room in rooms:
                 try:
                     await self.check(identity.user, room, "read")
@@ -238,17 +238,17 @@ class Lives:
 
     def away(self) -> None:
         """Send everybody to where the truth is known, and let nobody in."""
-        self.current.hands.close("the database does not answer")
+        self.current.hands.departure.send_away("the database does not answer")
 
     def back(self) -> None:
         """Let them in again."""
-        self.current.hands.reopen()
+        self.current.hands.departure.reopen()
 
     def moved(self) -> None:
         """Have everybody come back, to be told that their positions mean nothing any more."""
         ended = self.current
         self.current = OpenHub(self._settings, self._store)
-        self.current.hands.succeed(ended.hands)
+        self.current.hands.departure.succeed(ended.hands.departure)
         task = asyncio.create_task(ended.close("the log has begun anew"))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

@@ -141,7 +141,7 @@ class Nodes:
                 return
             assert hub is not None
             hands = hub.opened.hands
-            if hands.refuses is None or hands.connections:
+            if hands.departure.reason is None or hands.connections:
                 self._world.verdict.wrong(
                     f"{server.address[0]} is cut off since {since:.3f}, and serves {len(hands.connections)} clients"
                 )

@@ -120,7 +120,7 @@ class Watch:
 
     def _look(self, user: str, rooms: tuple[str, ...], since: float | None = None) -> None:
         """See that somebody is still shown, who has not left meanwhile."""
-        if all(self._hub is not server.hub for server in self._world.servers) or self._hands.draining:
+        if all(self._hub is not server.hub for server in self._world.servers) or self._hands.departure.is_final:
             return
         if self._hub.opened.hands is not self._hands:
             return  # the log has begun anew, and everybody with it
