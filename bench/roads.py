@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -56,12 +57,14 @@ class Listeners:
     port: int
     sent: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)  # each event at each listener: seconds since it was asked for
+    had: Counter[tuple[object, int]] = field(default_factory=Counter)  # how often each listener had each
     sizes: int = 0
     ready: int = 0
 
     def heard(self, data: bytes) -> None:
-        now = time.monotonic()
-        self.late += [now - self.sent[int(number)] for number in NUMBER.findall(data)]
+        now, numbers = time.monotonic(), [int(number) for number in NUMBER.findall(data)]
+        self.late += [now - self.sent[number] for number in numbers]
+        self.had.update((asyncio.current_task(), number) for number in numbers)
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -244,7 +247,8 @@ async def measure(name: str, clients: int) -> str:
             for task in tasks:
                 if task.done():
                     task.result()
-            assert len(all.late) == clients * PUBLICATIONS, "an event was missed, or came twice"
+            assert len(all.had) == clients * PUBLICATIONS, "an event was missed"
+            assert set(all.had.values()) == {1}, "an event came twice"
             event_bytes = (all.sizes - sizes) / len(all.late)
             event_time = (processor(pid) - used) / len(all.late) * 1000
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import sys
 import time
@@ -44,7 +45,7 @@ class Contestant:
         name: Its name in the table.
         crowd: What its clients say, for `crowd.c`.
         overhead: Bytes of its messages beside those that are padded.
-        echo: What a client says to have it said back.
+        echo: What a client says to have it said back, with the number of what it says (`%n`).
         echoed: What is in the answer.
         dear: A delivery costs it so much that fewer are measured.
         only: The figures that are measured of it, if not all are.
@@ -54,8 +55,7 @@ class Contestant:
     name: str
     crowd: tuple[str, ...] = ("--path", "/ws")
     overhead = 28
-    echo = "echo"
-    echoed = "echo"
+    echo = echoed = "echo %n."
     dear = False
     only: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
@@ -102,8 +102,8 @@ class Holdfast(Contestant):
         "--answer", '{"type":"ping"}', '{"type":"pong"}',
     )  # fmt: skip
     overhead = 73
-    echo = '{"type":"echo","ref":1,"p":"x"}'
-    echoed = '"p":"x"'
+    echo = '{"type":"echo","ref":1,"p":"x%n"}'
+    echoed = '"p":"x%n"'
     packages = ("holdfast", "uvicorn", "uvloop", "websockets")
     options: tuple[str, ...] = ()
 
@@ -200,8 +200,8 @@ class PythonSocketIO(FastAPI):
         "--answer", "2", "3",
     )  # fmt: skip
     overhead = 36
-    echo = '42["echo","x"]'
-    echoed = '"x"'
+    echo = '42["echo","x%n"]'
+    echoed = '"x%n"'
     dear = True
     packages = ("python-socketio", "uvicorn")
     like = systems.PythonSocketIO()
@@ -226,8 +226,8 @@ class SocketIO(Contestant):
     name = "Socket.IO"
     crowd = (*PythonSocketIO.crowd, "--mark", '"at=":"')
     overhead = 39
-    echo = '42["echo","x"]'
-    echoed = '"x"'
+    echo = '42["echo","x%n"]'
+    echoed = '"x%n"'
     kind = "socket.io"
 
     like = systems.SocketIO()
@@ -250,7 +250,7 @@ class NodeWs(SocketIO):
     name = "node `ws`"
     crowd = ("--path", "/ws", "--mark", '"at=":"')
     overhead = 31
-    echo = echoed = "echo"
+    echo = echoed = Contestant.echo
     kind = "ws"
 
 
@@ -276,11 +276,15 @@ class Nchan(Contestant):
         return line
 
     def go(self, port: int, rounds: int, burst: int, gap: float, size: int) -> None:
-        due = time.monotonic()
+        link, due = http.client.HTTPConnection("127.0.0.1", port), time.monotonic()
         for _ in range(rounds):
             at = time.monotonic_ns()
-            for _ in range(burst):
-                post(port, "/pub?id=room", b'{"at":%d,"p":"%s"}' % (at, b"x" * (size - self.overhead)))
+            for turn in range(burst):
+                link.request("POST", "/pub?id=room", b'{"at":%d,"p":"%s"}' % (at + turn, b"x" * (size - self.overhead)))
+                answer = link.getresponse()
+                if answer.status not in (200, 201, 202):
+                    raise RuntimeError(f"a publication was refused: {answer.status}")
+                answer.read()
             due += gap
             time.sleep(max(0.0, due - time.monotonic()))
 

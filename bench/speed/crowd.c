@@ -2,14 +2,16 @@
  * A crowd of WebSocket clients that costs next to nothing: one thread, one epoll.
  *
  *   crowd HOST PORT COUNT [--path PATH] [--header LINE] [--step UNTIL SAY]… [--answer HEARD SAY] [--mark TEXT]
- *         [--window N] [--rooms N] [--return] [--echoed TEXT]
+ *         [--window N] [--rooms N] [--since POSITION] [--return] [--echoed TEXT] [--in-order]
  *
  * Each client dials, upgrades, and goes through the steps: when a message has come that contains UNTIL (empty: at
  * once), it says SAY (empty: nothing). Behind the last step it is in. In PATH, SAY and HEADER, %d is the client's number,
  * %r that of its room, and %p `,"since":"POSITION"`, once it has one. Whoever hears what begins with HEARD answers it.
  * Messages that contain MARK are deliveries; digits behind it are the time of CLOCK_MONOTONIC, in nanoseconds, when they
  * were published. Those of holdfast have an id, its position: what is missing between two of them, or comes again, is
- * counted. With --return, whoever is lost comes back as PROTOCOL.md says: after `goodbye`, or with jitter.
+ * counted; what has the position of another is as good as missing. With --in-order each is to be published later than
+ * the one before: else it is one that has come already. With --return, whoever is lost comes back as PROTOCOL.md says:
+ * after `goodbye` or `Retry-After`, or with jitter, and waits 10 s to be let in.
  *
  * Commands on stdin, each answered with a line on stdout:
  *   open         dial, no more than the window at once, until all are in: "in turned-away seconds"
@@ -17,12 +19,14 @@
  *                deliveries of who had least and of who had most; times in microseconds
  *   await N S    wait until there were N deliveries since `stat`, but no longer than S seconds: "deliveries"
  *   echo N S TEXT  each says TEXT and waits for a message that contains what is to be echoed, N times, but no longer than S
- *                seconds: "answers seconds"
+ *                seconds: "answers seconds". In both, %n is the number of what the client says; an answer with another
+ *                number is a repeated one.
  *   return S     wait until all are in again and have heard what others of their room have, but no longer than S seconds:
- *                "in behind missing repeated resyncs sent-away unanswered p50 p95 longest late waited". They are consistent
- *                again when they have all that their room had when they came in: half, 95 % and all of them so long after
- *                they were lost. Of what is new to those 99 % is not later than `late`, and `waited` is the longest that a
- *                server left somebody without an answer who dialed; in milliseconds.
+ *                "in behind missing repeated resyncs sent-away unanswered refused p50 p95 longest late waited", since the beginning
+ *                (missing and repeated: since `stat`). They are consistent again when they have all that their room had
+ *                when they came in: half, 95 % and all of them so long after they were lost. Of what is new to those 99 %
+ *                is not later than `late`, and `waited` is the longest that a server left somebody without an answer who
+ *                dialed; in milliseconds. "nan" where there was none.
  *   heads        the last publication of each room that anybody has heard: its offsets
  *   close        "closed"
  */
@@ -30,6 +34,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -45,18 +50,21 @@
 #define MAX_ROOMS 20000
 #define READ_BYTES (1 << 20)
 #define BUCKETS 4096
+#define KNOWN 256 /* of the last publications of each room */
+#define GREETING_SECONDS 10
 
 enum state { NEW, DIALING, UPGRADING, STEPPING, IN, GONE };
 
 struct client {
-    int fd, number, step, echoes, attempts;
+    int fd, number, step, echoes, said, attempts;
     enum state state;
     char epoch[24];
     uint64_t offset;                 /* of the last publication; 0: it has no position */
     uint64_t deliveries;             /* since `stat` */
     uint64_t wanted;                 /* the last of its room, when it came in again */
     uint64_t lost_at, in_at, due;    /* nanoseconds; 0: it is consistent (again), it is not in, it does not come back */
-    uint64_t dialed_at;              /* … 0: it has been answered */
+    uint64_t began_at, dialed_at;    /* … of the latter, 0: it has been answered */
+    uint64_t when;                   /* the last one was published */
     double after, spread;            /* seconds, that a goodbye has advised; less than 0: none has */
     char *rest; /* what has come of a frame that is not whole */
     size_t length;
@@ -64,11 +72,13 @@ struct client {
 
 static struct { const char *until, *say; } steps[MAX_STEPS];
 static int step_count;
-static const char *path = "/", *header, *heard, *answer, *mark = "\"at\":", *echo_text, *echoed = "";
+static const char *path = "/", *header, *heard, *answer, *mark = "\"at\":", *since, *echo_text, *echoed = "";
+static size_t echo_head; /* the length of what is in each echo */
 static const double CEILINGS[] = {1, 2, 4, 8, 16, 30};
-static int rooms = 1, returns;
-static uint64_t missing, repeated, resyncs, sent_away, unanswered, waited;
+static int rooms = 1, returns, is_open, in_order;
+static uint64_t missing, repeated, resyncs, sent_away, unanswered, refused, waited;
 static uint64_t heads[MAX_ROOMS]; /* the last publication of a room that anybody has heard */
+static struct { uint64_t offset, when; } *known; /* when what stands there was published */
 static int count, window = 50, epoll_fd, started, dialing, in, turned_away, echoing;
 static struct client *clients;
 static struct sockaddr_storage address;
@@ -110,15 +120,16 @@ static double percentile(const uint64_t *of, double share) {
     for (int i = 0; i < BUCKETS; i++) all += of[i];
     for (int i = 0; i < BUCKETS; i++)
         if ((seen += of[i]) && (double)seen >= share * (double)all) return us_of(i);
-    return 0;
+    return (double)NAN;
 }
 
 static void fill(char *out, size_t size, const char *template, const struct client *c) {
     size_t length = 0;
     for (; *template && length + 80 < size; template++)
-        if (template[0] == '%' && strchr("drp", template[1])) {
+        if (template[0] == '%' && strchr("drnp", template[1])) {
             char which = *++template;
             if (which == 'd') length += (size_t)sprintf(out + length, "%d", c->number);
+            if (which == 'n') length += (size_t)sprintf(out + length, "%d", c->said);
             if (which == 'r') length += (size_t)sprintf(out + length, "%d", c->number % rooms);
             if (which == 'p' && c->offset) length += (size_t)sprintf(out + length, ",\"since\":\"%s:%lu\"", c->epoch, c->offset);
         } else
@@ -126,8 +137,12 @@ static void fill(char *out, size_t size, const char *template, const struct clie
     out[length] = 0;
 }
 
+static int room_of(const struct client *c) {
+    return c->number % rooms;
+}
+
 static uint64_t *head_of(const struct client *c) {
-    return &heads[c->number % rooms];
+    return &heads[room_of(c)];
 }
 
 static void catch_up(struct client *c) {
@@ -152,8 +167,9 @@ static void hear(struct client *c) {
 
 static void lose(struct client *c) {
     if (c->state == GONE || c->state == NEW) return;
-    if (c->state == UPGRADING && c->dialed_at) unanswered++;
     if (c->state != IN && c->after >= 0) sent_away++;
+    else if (c->state == UPGRADING && c->dialed_at) unanswered++;
+    else if (c->state == UPGRADING || c->state == STEPPING) refused++;
     if (c->state == IN) {
         in--;
         lost++;
@@ -231,12 +247,27 @@ static double number_behind(const char *text, size_t size, const char *name) {
     return at ? atof(at + strlen(name)) / 1000 : 0;
 }
 
+static void be_at(struct client *c, const char *position, uint64_t offset) {
+    size_t length = strcspn(position, ":");
+    if (length >= sizeof c->epoch) die("an epoch is too long");
+    memcpy(c->epoch, position, length);
+    c->epoch[length] = 0;
+    c->offset = offset;
+}
+
 /* Take in a position, of a publication or of an answer to a join, and what is between it and the one before. */
-static void stand(struct client *c, const char *text, size_t size, const char *name, int is_event) {
+static void stand(struct client *c, const char *text, size_t size, const char *name, int is_event, uint64_t when) {
     const char *at = memmem(text, size, name, strlen(name));
     const char *colon = at ? memchr(at += strlen(name), ':', sizeof c->epoch) : NULL;
     if (!colon) return;
     uint64_t offset = strtoull(colon + 1, NULL, 10);
+    if (is_event && c->offset && (strncmp(c->epoch, at, (size_t)(colon - at)) || c->epoch[colon - at])) missing++;
+    if (when) {
+        int place = room_of(c) * KNOWN + (int)(offset % KNOWN);
+        if (known[place].offset == offset && known[place].when != when) missing++; /* what stood there before */
+        known[place].offset = offset;
+        known[place].when = when;
+    }
     if (is_event && offset <= c->offset) {
         repeated++;
         return;
@@ -247,11 +278,24 @@ static void stand(struct client *c, const char *text, size_t size, const char *n
         else if (offset > c->offset) missing += offset - c->offset; /* it is to go on where it stood … */
         else repeated += c->offset - offset;                        /* … and not before */
     }
-    memcpy(c->epoch, at, (size_t)(colon - at));
-    c->epoch[colon - at] = 0;
-    c->offset = offset;
+    be_at(c, at, offset);
     if (offset > *head_of(c)) *head_of(c) = offset;
     catch_up(c);
+}
+
+static void ask_for_echo(struct client *c) {
+    c->said++;
+    say(c, echo_text);
+}
+
+static void take_echo(struct client *c, const char *text, size_t size) {
+    char wanted[1024];
+    fill(wanted, sizeof wanted, echoed, c);
+    if (c->echoes && memmem(text, size, wanted, strlen(wanted))) {
+        echoes_left--;
+        if (--c->echoes) ask_for_echo(c);
+    } else if (memmem(text, size, echoed, echo_head))
+        repeated++;
 }
 
 static void take_message(struct client *c, const char *text, size_t size) {
@@ -260,7 +304,7 @@ static void take_message(struct client *c, const char *text, size_t size) {
         c->after = number_behind(text, size, "\"after_ms\":");
         c->spread = number_behind(text, size, "\"spread_ms\":");
     }
-    if (returns && memmem(text, size, "\"type\":\"joined\"", 15)) stand(c, text, size, "\"cursor\":\"", 0);
+    if (c->state == STEPPING && memmem(text, size, "\"type\":\"joined\"", 15)) stand(c, text, size, "\"cursor\":\"", 0, 0);
     if (heard && size >= strlen(heard) && !memcmp(text, heard, strlen(heard))) {
         say(c, answer);
         return;
@@ -275,17 +319,17 @@ static void take_message(struct client *c, const char *text, size_t size) {
         for (at += strlen(mark); at < text + size && *at >= '0' && *at <= '9'; at++) when = 10 * when + (uint64_t)(*at - '0');
         deliveries++;
         c->deliveries++;
+        if (in_order && when <= c->when) repeated++;
+        c->when = when;
         if (when) {
             uint64_t us = (now_ns() - when) / 1000;
             buckets[bucket_of(us)]++;
             if (us > slowest) slowest = (uint32_t)us;
             if (c->in_at && when > c->in_at) back[bucket_of(us)]++;
         }
-        stand(c, text, size, "\"id\":\"", 1);
-    } else if (c->echoes && memmem(text, size, echoed, strlen(echoed))) {
-        echoes_left--;
-        if (--c->echoes) say(c, echo_text);
-    }
+        stand(c, text, size, "\"id\":\"", 1, when);
+    } else if (echo_text)
+        take_echo(c, text, size);
 }
 
 static size_t take_frames(struct client *c, char *data, size_t size) {
@@ -305,6 +349,7 @@ static size_t take_frames(struct client *c, char *data, size_t size) {
         }
         if (size - at < head + length) break;
         int opcode = f[0] & 15;
+        if (!(f[0] & 128)) die("a message in parts is not understood");
         if (opcode == 1 || opcode == 2)
             take_message(c, data + at + head, length);
         else if (opcode == 9)
@@ -337,6 +382,8 @@ static void take(struct client *c) {
                 continue;
             }
             if (end == NULL || memcmp(buffer, "HTTP/1.1 101", 12) != 0) {
+                const char *later = end ? memmem(buffer, size, "\r\nretry-after: ", 15) : NULL;
+                if (later) c->after = c->spread = atof(later + 15); /* a proxy says the same to all */
                 lose(c);
                 return;
             }
@@ -383,12 +430,14 @@ static void upgrade(struct client *c) {
 static void dial_some(int at_once) {
     while (started < count && dialing < at_once) {
         struct client *c = &clients[started++];
+        int comes = c->state == DIALING || c->state == UPGRADING || c->state == STEPPING;
+        if (returns && comes && now_ns() > c->began_at + GREETING_SECONDS * 1000000000ull) lose(c);
         if ((c->state != NEW && c->state != GONE) || (c->due && c->due > now_ns())) continue;
         c->number = (int)(c - clients);
         c->step = 0;
         c->due = 0;
         c->after = -1;
-        c->dialed_at = now_ns();
+        c->began_at = c->dialed_at = now_ns();
         c->fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (c->fd < 0) die("socket");
         int one = 1;
@@ -407,6 +456,7 @@ static void dial_some(int at_once) {
 /* Do what there is to do for so many milliseconds (-1: until something is), and return whether a command has come. */
 static int turn(int wait) {
     struct epoll_event events[512];
+    if (returns && is_open && in < count) started = 0, dial_some(count);
     int is_asked = 0, found = epoll_wait(epoll_fd, events, 512, wait);
     for (int i = 0; i < found; i++) {
         struct client *c = events[i].data.ptr;
@@ -432,6 +482,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--mark")) mark = argv[++i];
         else if (!strcmp(argv[i], "--window")) window = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--rooms") && atoi(argv[i + 1]) <= MAX_ROOMS) rooms = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--in-order")) in_order = 1;
+        else if (!strcmp(argv[i], "--since")) since = argv[++i];
         else if (!strcmp(argv[i], "--return")) returns = 1;
         else if (!strcmp(argv[i], "--echoed")) echoed = argv[++i];
         else if (!strcmp(argv[i], "--answer")) heard = argv[++i], answer = argv[++i];
@@ -447,6 +499,10 @@ int main(int argc, char **argv) {
     if (getaddrinfo(host, port, &hints, &found)) die("getaddrinfo");
     memcpy(&address, found->ai_addr, address_length = found->ai_addrlen);
     clients = calloc((size_t)count, sizeof *clients);
+    known = calloc((size_t)rooms * KNOWN, sizeof *known);
+    const char *number = strstr(echoed, "%n"), *colon = since ? strchr(since, ':') : NULL;
+    echo_head = number ? (size_t)(number - echoed) : strlen(echoed);
+    for (int i = 0; colon && i < count; i++) be_at(&clients[i], since, strtoull(colon + 1, NULL, 10));
     epoll_fd = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
@@ -454,15 +510,13 @@ int main(int argc, char **argv) {
     setvbuf(stdin, NULL, _IONBF, 0);
     char line[4096];
     for (;;) {
-        int is_asked = turn(returns ? 50 : -1);
-        if (returns && started == count) started = 0, dial_some(count); /* who is lost comes back, if nobody asks */
-        if (!is_asked) continue;
+        if (!turn(returns ? 50 : -1)) continue;
         if (fgets(line, sizeof line, stdin) == NULL) return 0;
         line[strcspn(line, "\n")] = 0;
         uint64_t began = now_ns();
         if (!strcmp(line, "open")) {
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL); /* the next command can wait */
-            started = dialing = in = turned_away = 0;
+            started = dialing = in = turned_away = is_open = 0;
             for (int i = 0; i < count; i++) clients[i].state = NEW;
             while (in < count && now_ns() - began < 60000000000u) {
                 dial_some(window);
@@ -470,7 +524,7 @@ int main(int argc, char **argv) {
                 if (!dialing && started == count) started = 0; /* who was turned away comes again */
             }
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
-            started = count; /* from now on, who is lost comes back by themselves */
+            is_open = 1; /* from now on, who is lost comes back */
             printf("%d %d %.6f\n", in, turned_away, (double)(now_ns() - began) / 1e9);
         } else if (!strcmp(line, "stat")) {
             uint64_t least = UINT64_MAX, most = 0;
@@ -500,25 +554,18 @@ int main(int argc, char **argv) {
                 if (clients[i].state == IN) echoes_left += (uint64_t)(clients[i].echoes = each);
             echoing = (int)echoes_left;
             for (int i = 0; i < count; i++)
-                if (clients[i].state == IN) say(&clients[i], echo_text);
+                if (clients[i].state == IN) ask_for_echo(&clients[i]);
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL);
             while (echoes_left > echoes_lost && (double)(now_ns() - began) < seconds * 1e9) turn(0);
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
             printf("%lu %.6f\n", (uint64_t)echoing - echoes_left, (double)(now_ns() - began) / 1e9);
         } else if (!strncmp(line, "return ", 7)) {
             epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL);
-            while (behind() && (double)(now_ns() - began) < atof(line + 7) * 1e9) {
-                if (started == count) started = 0;
-                dial_some(count);
-                turn(10);
-            }
+            while (behind() && (double)(now_ns() - began) < atof(line + 7) * 1e9) turn(10);
             epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
-            printf("%d %d %lu %lu %lu %lu %lu %.0f %.0f %.0f %.0f %.0f\n", in, behind(), missing, repeated, resyncs, sent_away,
-                   unanswered, percentile(away, 0.5) / 1000, percentile(away, 0.95) / 1000, percentile(away, 1) / 1000,
+            printf("%d %d %lu %lu %lu %lu %lu %lu %.0f %.0f %.0f %.0f %.0f\n", in, behind(), missing, repeated, resyncs, sent_away,
+                   unanswered, refused, percentile(away, 0.5) / 1000, percentile(away, 0.95) / 1000, percentile(away, 1) / 1000,
                    percentile(back, 0.99) / 1000, (double)waited / 1e6);
-            missing = repeated = resyncs = sent_away = unanswered = waited = 0;
-            memset(away, 0, sizeof away);
-            memset(back, 0, sizeof back);
         } else if (!strcmp(line, "heads")) {
             for (int i = 0; i < rooms; i++) printf("%lu%c", heads[i], i + 1 < rooms ? ' ' : '\n');
         } else if (!strcmp(line, "close")) {

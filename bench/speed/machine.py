@@ -133,14 +133,14 @@ class Stat:
     longest: float
 
     def check(self, each: int) -> None:
-        """Raise unless each of those who are there had so many deliveries, each of them once, and stayed."""
+        """Raise unless everybody had so many deliveries, each of them once, and stayed."""
         if (self.least, self.most) != (each, each) or self.lost or self.missing or self.repeated:
             raise RuntimeError(f"of {each} deliveries to each not all came once: {self}")
 
 
 @dataclass(frozen=True)
 class Returned:
-    """How a crowd came back since this was asked last (`crowd.c`, `return`); times in seconds."""
+    """How a crowd came back (`crowd.c`, `return`); times in seconds, NaN: there was none."""
 
     back: int
     behind: int
@@ -149,6 +149,7 @@ class Returned:
     resyncs: int
     sent_away: int
     unanswered: int
+    refused: int
     p50: float
     p95: float
     longest: float
@@ -196,9 +197,9 @@ class Crowd(Program):
 
     def open(self) -> float:
         """Have all of them in; return how many seconds it took."""
-        come, _, seconds = self.ask("open")
-        if int(come) != self.count:
-            raise RuntimeError(f"only {come} of {self.count} got in")
+        come, turned_away, seconds = self.ask("open")
+        if int(come) != self.count or int(turned_away):
+            raise RuntimeError(f"{come} of {self.count} got in, {turned_away} were turned away meanwhile")
         return float(seconds)
 
     @contextmanager
@@ -223,6 +224,20 @@ class Crowd(Program):
         """Return what has come since this was asked last."""
         *counts, p50, p99, longest = self.ask("stat")
         return Stat(*map(int, counts), *(float(us) / 1000 for us in (p50, p99, longest)))
+
+    def all_there(self) -> Stat:
+        """Return what has come since `stat`, if nobody was lost meanwhile."""
+        stat = self.stat()
+        if stat.lost:
+            raise RuntimeError(f"{stat.lost} of {self.count} were lost")
+        return stat
+
+    def echo(self, each: int, seconds: float, text: str) -> tuple[int, float]:
+        """Have each of them say something so many times; return how many answers there were, after how many seconds."""
+        answers, took = self.ask(f"echo {each} {seconds} {text}")
+        if int(answers) != each * self.count:
+            raise RuntimeError(f"of {each * self.count} messages {answers} were answered")
+        return int(answers), float(took)
 
     def heads(self) -> list[int]:
         """Return the offset of the last publication of each room that anybody has heard."""

@@ -63,10 +63,9 @@ def main() -> None:
             say(f"{figure}: it is not measured of any of these")
         results.setdefault(figure, {}).update({slug: found[slug] for slug in measured})
         if not asked.quick:
-            today = time.strftime("%Y-%m-%d")
-            results.setdefault("dates", {}).setdefault(figure, {}).update(dict.fromkeys(measured, today))
+            here = f"{time.strftime('%Y-%m-%d')}, {machine()}"
+            results.setdefault("dates", {}).setdefault(figure, {}).update(dict.fromkeys(measured, here))
             results.setdefault("versions", {}).update({slug: one.versions() for slug, one in measured.items()})
-            results["machine"] = machine()
             RESULTS.write_text(tables.kept(results))
             DOCUMENT.write_text(tables.inserted(DOCUMENT.read_text(), results))
 

@@ -65,6 +65,7 @@ def others(results: Result) -> list[str]:
         ("nobody else was heard meanwhile, at most", "people", "busy", lambda x: f"{1000 * x:.1f} ms"),
         ("a message and its answer", "echo", "cost", micro),
         ("who returns, 100 behind", "resume", "cost", micro),
+        ("… to a server that was restarted", "resume", "restarted", micro),
         ("to be there", "start", "seconds", lambda x: f"{x:.2f} s"),
     ]
     lines = ["| | " + " | ".join(name for name, *_ in columns) + " |", "|---|" + "--:|" * len(columns)]
@@ -82,6 +83,7 @@ def storms(results: Result) -> list[str]:
     """Return the table of servers that end while there is a crowd, and start again."""
     columns: list[tuple[str, str, Callable[[float], str] | None]] = [
         ("are back", "back", None),
+        ("were lost again", "again", None),
         ("heard nothing, or not all", "behind", None),
         ("publications lost", "missing", None),
         ("repeated", "repeated", None),
@@ -90,9 +92,10 @@ def storms(results: Result) -> list[str]:
         ("the last after", "longest", lambda x: f"{x:.1f} s"),
         ("were told to come later", "sent_away", None),
         ("had no answer", "unanswered", None),
+        ("were refused", "refused", None),
         ("waited for an answer, at most", "waited", lambda x: f"{x:.1f} s"),
         ("p99 of what is new, to those who are back", "late", lambda x: f"{1000 * x:.0f} ms"),
-        ("… of so many publications", "published", None),
+        ("publications meanwhile", "published", None),
         ("one took, with the dialing, at most", "slowest", lambda x: f"{x:.1f} s"),
         ("memory, × before", "memory", lambda x: f"{x:.2f}"),
     ]
@@ -132,8 +135,8 @@ def notes(results: Result) -> list[str]:
         )
         lines.append(
             f"- Publications a second, acknowledged when SQLite has them on the disk (`synchronous=FULL`), "
-            f"{names[slug]}: {rate} of 64 writers, {alone} one after the other, where an `fsync` of this disk takes "
-            f"{fsync}."
+            f"{names[slug]}: {rate} of 64 writers (coroutines of the application, each into a room of its own in which "
+            f"nobody is), {alone} one after the other, where an `fsync` of this disk takes {fsync}."
         )
     if starts := results.get("start", {}).get("holdfast"):
         hub, client, loop = (spread([1e3 * run[key] for run in starts], milli) for key in ("Hub", "connect", "asyncio"))
@@ -167,8 +170,11 @@ def notes(results: Result) -> list[str]:
             f"was due to be asked for to the event, half within {p50}, 99 % within {p99}; the server uses {busy} of "
             "its core."
         )
-    if dates := sorted({date for dates in results.get("dates", {}).values() for date in dates.values()}):
-        lines.append(f"- `.venv/bin/python bench/speed/run.py`, {' and '.join(dates)}, on {results['machine']}.")
+    measured: dict[str, list[str]] = {}
+    for figure, dates in results.get("dates", {}).items():
+        for date in sorted(set(dates.values())):
+            measured.setdefault(date, []).append(f"`{figure}`")
+    lines += [f"- {date}: {', '.join(figures)}." for date, figures in sorted(measured.items())]
     for one in CONTESTANTS:
         if one.slug in results.get("versions", {}):
             lines.append(f"- {one.name}: {results['versions'][one.slug]}")

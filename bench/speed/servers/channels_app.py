@@ -51,8 +51,8 @@ async def go(request: HttpRequest) -> JsonResponse:
     due = time.monotonic()
     for _ in range(int(asked["rounds"])):
         at = time.monotonic_ns()
-        for _ in range(int(asked["burst"])):
-            message = {"at": at, "p": padding}
+        for turn in range(int(asked["burst"])):
+            message = {"at": at + turn, "p": padding}
             await get_channel_layer().group_send("chat_room", {"type": "chat.message", "message": message})
         due += asked["gap"]
         await asyncio.sleep(max(0.0, due - time.monotonic()))

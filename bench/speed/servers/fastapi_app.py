@@ -47,7 +47,7 @@ async def go(rounds: int, burst: int, gap: float, size: int):
     due = time.monotonic()
     for _ in range(rounds):
         at = time.monotonic_ns()
-        for _ in range(burst):
-            await manager.broadcast(json.dumps({"at": at, "p": "x" * size}, separators=(",", ":")))
+        for turn in range(burst):
+            await manager.broadcast(json.dumps({"at": at + turn, "p": "x" * size}, separators=(",", ":")))
         due += gap
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -30,16 +30,17 @@ async def go(request: Request) -> JSONResponse:
     due = time.monotonic()
     for _ in range(rounds):
         at = time.monotonic_ns()
-        await asyncio.gather(*(hub.publish("room", "m", {"at": at, "p": padding}) for _ in range(burst)))
+        await asyncio.gather(*(hub.publish("room", "m", {"at": at + turn, "p": padding}) for turn in range(burst)))
         due += gap
         await asyncio.sleep(max(0.0, due - time.monotonic()))
     return JSONResponse(None)
 
 
 async def race(request: Request) -> JSONResponse:
-    """Publish for so many seconds, with so many writers, each into a room of its own; return how many a second."""
+    """Publish for so many seconds, with so many writers, each into a room of its own; return how many, and how long."""
     writers, seconds = int(request.query_params["writers"]), float(request.query_params["seconds"])
-    count, end = 0, time.monotonic() + seconds
+    count, began = 0, time.monotonic()
+    end = began + seconds
 
     async def write(number: int) -> None:
         nonlocal count
@@ -48,7 +49,7 @@ async def race(request: Request) -> JSONResponse:
             count += 1
 
     await asyncio.gather(*map(write, range(writers)))
-    return JSONResponse(count / seconds)
+    return JSONResponse([count, time.monotonic() - began])
 
 
 async def head(request: Request) -> JSONResponse:
@@ -58,10 +59,10 @@ async def head(request: Request) -> JSONResponse:
 
 
 async def say(request: Request) -> JSONResponse:
-    """Publish into so many rooms from one on; return the positions."""
-    first, count = int(request.query_params["first"]), int(request.query_params["rooms"])
+    """Publish into so many rooms from one on what was due then; return the positions."""
+    first, count, at = (int(request.query_params[name]) for name in ("first", "rooms", "at"))
     rooms = [f"room-{number}" for number in range(first, first + count)]
-    said = await asyncio.gather(*(hub.publish(room, "m", {"at": time.monotonic_ns()}) for room in rooms))
+    said = await asyncio.gather(*(hub.publish(room, "m", {"at": at}) for room in rooms))
     return JSONResponse([one.id for one in said])
 
 

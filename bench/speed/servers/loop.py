@@ -32,8 +32,8 @@ class Peer(asyncio.Protocol):
         due = time.monotonic()
         for _ in range(int(rounds)):
             at = time.monotonic_ns()
-            for _ in range(int(burst)):
-                message = b'{"at":%d,"p":"%s"}' % (at, b"x" * int(size))
+            for turn in range(int(burst)):
+                message = b'{"at":%d,"p":"%s"}' % (at + turn, b"x" * int(size))
                 head = b"\x81" + (
                     bytes([len(message)]) if len(message) < 126 else b"\x7e" + len(message).to_bytes(2, "big")
                 )

@@ -9,7 +9,7 @@ const server = createServer(async (request, response) => {
   for (let round = 1; round <= rounds; round++) {
     // A number of nanoseconds is more than a double holds: it goes as text, and the crowd reads its digits.
     const at = process.hrtime.bigint();
-    for (let i = 0; i < burst; i++) tell(at, "x".repeat(size));
+    for (let i = 0; i < burst; i++) tell(at + BigInt(i), "x".repeat(size));
     await new Promise((go) => setTimeout(go, Math.max(0, began + 1000 * gap * round - performance.now())));
   }
   response.end();

@@ -26,7 +26,7 @@ async def go(rounds: int, burst: int, gap: float, size: int):
     due = time.monotonic()
     for _ in range(rounds):
         at = time.monotonic_ns()
-        for _ in range(burst):
-            await sio.emit("m", {"at": at, "p": "x" * size}, room="room")
+        for turn in range(burst):
+            await sio.emit("m", {"at": at + turn, "p": "x" * size}, room="room")
         due += gap
         await asyncio.sleep(max(0.0, due - time.monotonic()))

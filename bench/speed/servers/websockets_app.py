@@ -26,8 +26,8 @@ async def told(reader, writer):
     due = time.monotonic()
     for _ in range(int(asked["rounds"])):
         at = time.monotonic_ns()
-        for _ in range(int(asked["burst"])):
-            message = {"at": at, "p": "x" * int(asked["size"])}
+        for turn in range(int(asked["burst"])):
+            message = {"at": at + turn, "p": "x" * int(asked["size"])}
             broadcast(connected, json.dumps(message, separators=(",", ":")))
         due += asked["gap"]
         await asyncio.sleep(max(0.0, due - time.monotonic()))
