@@ -247,7 +247,8 @@ def storm(contestant: Contestant) -> Iterator[Result]:
             yield {
                 "kind": kind, "count": count, "back": then.back, "behind": then.behind, "again": lost - count,
                 "missing": then.missing + unheard, "repeated": then.repeated, "resyncs": then.resyncs,
-                "forgotten": news.forgotten, "sent_away": then.sent_away, "unanswered": then.unanswered, "refused": then.refused,
+                "forgotten": news.forgotten, "sent_away": then.sent_away, "unanswered": then.unanswered,
+                "refused": then.refused,
                 "p50": then.p50, "p95": then.p95, "longest": then.longest, "waited": then.waited, "late": then.late,
                 "published": published, "slowest": news.slowest,
                 "memory": max(looks) / steady,
@@ -318,8 +319,8 @@ class News:
     """
     Publishes, into a few of the rooms at a time, and looks whether the log goes on where it was acknowledged.
 
-    By several links, each at the time when it is due, or as soon as the one before is acknowledged: what is late because
-    the server is, counts as late.
+    By several links, each when it is due, or as soon as the one before is acknowledged: what is late because the server
+    is, counts as late.
     """
 
     FEW, EVERY, LINKS = 5, 0.1, 4  # rooms, seconds, links

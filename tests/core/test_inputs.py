@@ -19,6 +19,7 @@ ANN = User("ann", "Ann")
 #: One of each, none of which asks for what is not there.
 HAPPENED: list[inputs.Input] = [
     inputs.Opened("link"),
+    inputs.Greeted("link"),
     inputs.Identified("link", "session", ANN),
     inputs.Entered("link", "lobby", None, Span(1, 0)),
     inputs.Asked("link", "lobby", Position("k3f9", 0)),

@@ -75,7 +75,7 @@ class Bench:
         self._events = 0
 
     async def run(self, out: Print) -> bool:
-        """Do it, and say what it was; return whether nothing was refused, nobody was cut off, and all came that was due."""
+        """Do it, and say what it was; return whether all came that was due, nothing was refused, nobody was cut off."""
         plan, door, came, got_in = self._plan, asyncio.Semaphore(AT_ONCE), list[Client](), list[float]()
         async with AsyncExitStack() as clients:
 

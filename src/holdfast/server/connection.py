@@ -1,8 +1,8 @@
 """
 What is one WebSocket to the Hub, whichever server carries it?
 
-What comes in is read also while an earlier message is being handled. Messages wait in a queue of their own, bounded, while an
-earlier one is being handled; so a handler that takes long keeps nobody from being heard,
+What comes in is read also while an earlier message is being handled: messages wait meanwhile,
+in a queue of their own, which is bounded. So a handler that takes long keeps nobody from being heard,
 and a client that asks faster than it is answered runs into a limit and not into memory.
 Nor does it keep others from being heard, however much its messages lead to (`server/sips.py`).
 """

@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import Unavailable
 from holdfast.protocol.messages import Goodbye
+from holdfast.server.departure import RESTART_SECONDS
 from holdfast.server.door import drawn
 from holdfast.server.follow import Event, Follow, Gap
-from holdfast.server.departure import RESTART_SECONDS
 from holdfast.server.opened import OpenHub
 from holdfast.web import refusal_of
 
