@@ -18,6 +18,7 @@ FOUND = json.loads((ROOT / "bench" / "scale.json").read_text())
 COSTS = FOUND["costs"]
 
 
+@pytest.mark.long
 def test_the_document_is_what_the_model_prints() -> None:
     assert (ROOT / "docs" / "scale.md").read_text() == paper.document(FOUND)
 

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "bench"
 FOLDER = BENCH / "silent_death"
 
 
+@pytest.mark.long
 def test_a_quick_look_at_holdfast_finds_nothing_lost_repeated_or_out_of_order(tmp_path: Path) -> None:
     line = [sys.executable, "run.py", "--quick", "--only", "holdfast", "--fault", "reset", "--cache", str(tmp_path)]
     looked = subprocess.run(line, cwd=FOLDER, capture_output=True, text=True, timeout=90, check=False)

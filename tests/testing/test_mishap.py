@@ -247,6 +247,7 @@ def tallies() -> dict[int, Tally]:
     return tallies
 
 
+@pytest.mark.long
 def test_a_fault_that_does_nothing_never_happened(tallies: dict[int, Tally]) -> None:
     for nodes, kinds in NOTHING.items():
         tally = tallies[nodes]
@@ -255,6 +256,7 @@ def test_a_fault_that_does_nothing_never_happened(tallies: dict[int, Tally]) -> 
         assert set(kinds) <= set(tally.missing(PLANS[nodes]))
 
 
+@pytest.mark.long
 def test_and_those_that_do_something_did_happen(tallies: dict[int, Tally]) -> None:
     for nodes, tally in tallies.items():
         assert tally.failed == []
