@@ -6,9 +6,11 @@ import asyncio
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
@@ -64,6 +66,20 @@ def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "benched.py").write_text(APP)
     with Server(tmp_path, "serve", "benched:app") as server:
         yield server
+
+
+def killed_when_all_are_in(server: Server, clients: int = 7) -> threading.Thread:
+    """Kill a server as soon as they are."""
+
+    def kill() -> None:
+        until = time.monotonic() + 20
+        while httpx2.get(f"{server.url}/who").json()["here"] < clients and time.monotonic() < until:
+            time.sleep(0.02)
+        server.kill()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    return killing
 
 
 def bench(server: Server, *options: str, room: str = "room", clients: int = 7) -> Result:
@@ -153,8 +169,7 @@ def test_what_is_no_object_is_refused(server: Server) -> None:
 
 
 def test_a_server_that_is_killed_meanwhile_is_said_to_be_gone(server: Server) -> None:
-    killing = threading.Timer(0.5, server.kill)
-    killing.start()
+    killing = killed_when_all_are_in(server)
     said = bench(server, "--server-key", "secret")
     killing.join()
     assert said.exit_code == 1
@@ -165,8 +180,7 @@ def test_of_a_server_that_is_killed_meanwhile_no_answer_is_waited_for_for_ever(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holdfast.client.bench.PATIENCE", 0.5)
-    killing = threading.Timer(0.5, server.kill)
-    killing.start()
+    killing = killed_when_all_are_in(server)
     said = bench(server, "--command", "say", "--data", '{"text": "yes"}')
     killing.join()
     assert said.exit_code == 1
