@@ -123,6 +123,10 @@ static double percentile(const uint64_t *of, double share) {
     return (double)NAN;
 }
 
+static int room_of(const struct client *c) {
+    return c->number % rooms;
+}
+
 static void fill(char *out, size_t size, const char *template, const struct client *c) {
     size_t length = 0;
     for (; *template && length + 80 < size; template++)
@@ -130,15 +134,11 @@ static void fill(char *out, size_t size, const char *template, const struct clie
             char which = *++template;
             if (which == 'd') length += (size_t)sprintf(out + length, "%d", c->number);
             if (which == 'n') length += (size_t)sprintf(out + length, "%d", c->said);
-            if (which == 'r') length += (size_t)sprintf(out + length, "%d", c->number % rooms);
+            if (which == 'r') length += (size_t)sprintf(out + length, "%d", room_of(c));
             if (which == 'p' && c->offset) length += (size_t)sprintf(out + length, ",\"since\":\"%s:%lu\"", c->epoch, c->offset);
         } else
             out[length++] = *template;
     out[length] = 0;
-}
-
-static int room_of(const struct client *c) {
-    return c->number % rooms;
 }
 
 static uint64_t *head_of(const struct client *c) {

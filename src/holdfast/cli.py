@@ -175,7 +175,7 @@ def bench(url: str, room: str, data: str, **options: Any) -> None:
         given = msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise click.ClickException(f"--data is a JSON object: {error}") from None
-    runner.allow_files(2 * options["clients"] + 100)
+    runner.allow_files(2 * options["clients"] + 100)  # by HTTP a client has two; and what else is open
     try:
         all_is_well = asyncio.run(Bench(Plan(url, room, data=given, **options)).run(_print))
     except (HoldfastError, ValueError) as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +67,7 @@ class Bench:
         self._mark = uuid4().hex  # of the publications that are ours
         self._published = 0
         self._came = asyncio.Event()
-        self._late: list[float] = []  # when each came to each, after it was asked for
-        self._had: set[tuple[Room, float]] = set()  # who has had which
+        self._late: dict[tuple[Room, float], float] = {}  # by whom and what: when it came, after it was due
         self._answered: list[float] = []
         self._refused: Counter[str] = Counter()
         self._returns = self._resyncs = 0
@@ -128,12 +127,11 @@ class Bench:
         async for item in room:
             match item:
                 case Event(data={"bench": str(mark), "at": float(at)}) if mark == self._mark:
-                    if (room, at) in self._had:
+                    if (room, at) in self._late:
                         self._refused["a publication came to somebody who had it"] += 1
-                        continue
-                    self._had.add((room, at))
-                    self._late.append(time.perf_counter() - at)
-                    self._came.set()
+                    else:
+                        self._late[room, at] = time.perf_counter() - at
+                        self._came.set()
                 case Event():
                     self._events += 1
                 case Resumed():
@@ -213,21 +211,23 @@ class Bench:
         plan = self._plan
         due = self._published * plan.clients
         if plan.server_key is not None:
-            out(f"published {self._published}, {len(self._late)} of {due} deliveries came, after {_times(self._late)}")
+            came = f"{len(self._late)} of {due} deliveries came, after {_times(self._late.values())}"
+            out(f"published {self._published}, {came}")
         if plan.command is not None:
             out(f"commanded {len(self._answered)}, answered after {_times(self._answered)}")
         out(f"heard     {self._events} other events")
-        out(f"cut off   {self._returns + self._resyncs} times, and started afresh {self._resyncs} times")
+        cut_off = self._returns + self._resyncs
+        out(f"cut off   {cut_off} times, and started afresh {self._resyncs} times")
         for reason, count in self._refused.most_common():
             out(f"refused   {count}: {reason}")
-        return not self._refused and not self._returns + self._resyncs and len(self._late) == due
+        return not self._refused and not cut_off and len(self._late) == due
 
 
 def _why(client: Client) -> str:
     return client.status.reason or "no answer"
 
 
-def _times(values: Sequence[float]) -> str:
+def _times(values: Collection[float]) -> str:
     """Return how long something took: half of it, 99 % of it, and the longest."""
     if not values:
         return "–"

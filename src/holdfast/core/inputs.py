@@ -37,7 +37,7 @@ class Opened(Struct, frozen=True):
 
 
 class Greeted(Struct, frozen=True):
-    """It says who it is: to see whether that is so has a time of its own, and whoever sees to it ends what is not."""
+    """It says who it is, which is all that it had to do in time: whether it is so finds out whoever tells this."""
 
     connection: Connection
 

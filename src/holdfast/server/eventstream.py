@@ -78,9 +78,8 @@ async def _stream(opened: OpenHub, follow: Follow) -> AsyncIterator[str]:
             yield "".join(_event(opened, item, is_last=item is items[-1]) for item in items)
         elif follow.ended is None:
             yield ": heartbeat\n\n"
-    back = RESTART_SECONDS + random.uniform(
-        0, opened.hands.departure.spread()
-    )  # drawn here: an EventSource draws nothing
+    spread = opened.hands.departure.spread()
+    back = RESTART_SECONDS + random.uniform(0, spread)  # drawn here: an EventSource draws nothing
     goodbye = opened.codec.encode(Goodbye(follow.ended, round(1000 * back), 0)).text.decode()
     yield _retry(back) + f"event: goodbye\ndata: {goodbye}\n\n"
 
