@@ -202,6 +202,10 @@ async def until_waiting(node: Kept, number: int) -> None:
     await until(lambda: node.rows(waiting) == [(number,)])
 
 
+#: How many of a database's sessions listen for calls.
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+
+
 @pytest.fixture
 async def shared(database: str) -> AsyncIterator[Database]:
     """A database in which there is a store."""
@@ -210,6 +214,7 @@ async def shared(database: str) -> AsyncIterator[Database]:
     found = Database(database)
     with found.connect_anywhere() as connection:
         found.home, _ = found.identify(connection, "{}")
+        await until(lambda: connection.execute(LISTENING).fetchone() == (1,))
     yield found
     await store.close()
 

@@ -411,7 +411,7 @@ async def test_many_who_need_what_somebody_holds_hold_up_others_no_longer_than_o
 
     with psycopg.connect(kept.dsn) as somebody:
         somebody.execute("UPDATE note SET text = 'held' WHERE text = 'held'")
-        waiting = [asyncio.create_task(kept.store.write(change_held)) for _ in range(100)]
+        waiting = [asyncio.create_task(kept.store.write(change_held)) for _ in range(300)]
         await asyncio.sleep(0)
         began = time.monotonic()
         await kept.store.write(take_note, "free", "attic")
